@@ -1,0 +1,34 @@
+"""What can go wrong for a user, each with one clear line; the command line prints it and exits 1."""
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line that says what, where and how to mend it."""
+
+
+class ShapeError(UserError, ValueError):
+    """An array or an image does not fit: names the layer, the shape expected, the shape got."""
+
+
+class DataError(UserError):
+    """A dataset is missing, incomplete or cannot be fetched."""
+
+
+class FormatError(UserError):
+    """A file is truncated, corrupt, or not what its name says."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be read, written, or belongs to another model."""
+
+
+class TrainingError(UserError):
+    """Training cannot go on, for instance because the loss is no longer a number."""
+
+
+class MissingExtra(UserError, ImportError):
+    """A feature needs a library that the core does not install."""
+
+
+def missing_extra(extra: str, purpose: str) -> MissingExtra:
+    """The error for a library of the optional group `extra`, needed for `purpose`."""
+    return MissingExtra(f"{purpose} needs an extra: pip install 'tinysqueeze[{extra}]'")
