@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinysqueeze.compose import leaves
-from tinysqueeze.layers import EVAL, Layer, Params, ReLU, Run
+from tinysqueeze.layers import EVAL, Layer, Params, Run
 from tinysqueeze.loss import softmax_cross_entropy
 from tinysqueeze.models import Model
 from tinysqueeze.params import flatten, map_params
@@ -28,7 +27,7 @@ TOLERANCE = 1e-6
 class Check:
     """The verdict on one array: how far backward and finite differences are apart.
 
-    `error` is the worst difference relative to the largest gradient in the array; `index`,
+    `error` is the worst difference, less what rounding explains, relative to the largest gradient in the array; `index`,
     `analytic` and `numeric` are that worst place and both numbers. `skipped` of `checked` +
     `skipped` places sat on a kink.
     """
@@ -68,12 +67,13 @@ def compare(
     """
     flat, wanted = array.reshape(-1), gradient.reshape(-1)
     _, still = loss()
-    numeric = np.array([_difference(flat, place, loss, still) for place in places])
+    tried = np.array([_difference(flat, place, loss, still) for place in places])
+    numeric, noise = tried.T
     smooth = ~np.isnan(numeric)
     if not smooth.any():
         return Check(path, np.inf, (), np.nan, np.nan, 0, len(places))
     kept, found = places[smooth], numeric[smooth]
-    off = np.abs(wanted[kept] - found)
+    off = np.maximum(np.abs(wanted[kept] - found) - noise[smooth], 0)
     off[np.isnan(off)] = np.inf
     worst = int(off.argmax())
     scale = max(np.abs(wanted[kept]).max(), np.abs(found).max(), 1e-8)
@@ -89,8 +89,10 @@ def compare(
     )
 
 
-def _difference(flat: np.ndarray, place: int, loss: Loss, still: list[np.ndarray]) -> float:
-    """The central difference at one place; NaN where every step crosses a kink."""
+def _difference(
+    flat: np.ndarray, place: int, loss: Loss, still: list[np.ndarray]
+) -> tuple[float, float]:
+    """The central difference at one place and the size of its rounding; NaN on a kink."""
     value = flat[place]
     try:
         for step in STEPS:
@@ -99,24 +101,21 @@ def _difference(flat: np.ndarray, place: int, loss: Loss, still: list[np.ndarray
             flat[place] = value - step
             below, down = loss()
             if _same(up, still) and _same(down, still):
-                return (above - below) / (2 * step)
+                rounding = 4 * np.finfo(np.float64).eps * max(abs(above), abs(below))
+                return (above - below) / (2 * step), rounding / step
     finally:
         flat[place] = value
-    return np.nan
+    return np.nan, np.nan
 
 
 def _same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
     return all(np.array_equal(p, q) for p, q in zip(a, b, strict=True))
 
 
-def switches(layer: Layer, cache: Mapping[str, Any]) -> list[np.ndarray]:
+def switches(cache: Mapping[str, Any]) -> list[np.ndarray]:
     """Which way every ReLU (on or off) and max-pool (which pixel) went, read from the caches."""
-    found = [a > 0 for path, a in flatten(cache).items() if _is_relu_output(path)]
-    return found + [a for path, a in flatten(cache).items() if path.split("/")[-1] == "argmax"]
-
-
-def _is_relu_output(path: str) -> bool:
-    return path.split("/")[-1] == "y"
+    named = [(path.split("/")[-1], kept) for path, kept in flatten(cache).items()]
+    return [kept > 0 if name == "y" else kept for name, kept in named if name in ("y", "argmax")]
 
 
 def check_layer(
@@ -141,7 +140,7 @@ def check_layer(
 
     def loss() -> tuple[float, list[np.ndarray]]:
         y, cache = layer.forward(params, x, run)
-        return float((y * dy).sum()), switches(layer, cache)
+        return float((y * dy).sum()), switches(cache)
 
     return _check_all({"x": x} | flatten(params), {"x": dx} | flatten(grads), loss, rng, most)
 
@@ -164,7 +163,7 @@ def check_model(
 
     def loss() -> tuple[float, list[np.ndarray]]:
         logits, cache = model.forward(params, images, run)
-        return softmax_cross_entropy(logits, labels, smoothing, run)[0], switches(model, cache)
+        return softmax_cross_entropy(logits, labels, smoothing, run)[0], switches(cache)
 
     logits, cache = model.forward(params, images, run)
     _, dlogits = softmax_cross_entropy(logits, labels, smoothing, run)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from tinysqueeze.compose import Block, Chain, Children, Concat, Residual
+from tinysqueeze.compose import Block, Chain, Children, Concat, Residual, Rewritten
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.layers import (
     BatchNorm,
@@ -87,7 +87,10 @@ class Model(Block):
 
     def with_children(self, children: Children) -> Layer:
         """The same network of rewritten steps."""
-        return replace(self, steps=children[0][1].steps)  # type: ignore[attr-defined]
+        inside = children[0][1]
+        if isinstance(inside, Chain):
+            return replace(self, steps=inside.steps)
+        return Rewritten(self.name, inside)
 
     @property
     def classes(self) -> int:
