@@ -107,7 +107,7 @@ class Model(Block):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SqueezeNet:
     """SqueezeNet's metaparameters (§5.1); the defaults are v1.0 of the paper.
 
     Fire i (from 0) has e = base_e + incr_e * (i // freq) expand filters, a share pct3x3 of them
@@ -202,14 +202,14 @@ CIFAR = {
 
 
 def _squeezenet(name: str, differences: dict[str, Any], changes: dict[str, Any]) -> Model:
-    known = {f.name for f in fields(Recipe)}
+    known = {f.name for f in fields(SqueezeNet)}
     unknown = sorted(set(changes) - known)
     if unknown:
         raise UserError(
             f"{name}: no such metaparameter: {', '.join(unknown)}; there are {', '.join(sorted(known))}"
         )
     chosen = differences | changes
-    recipe = Recipe(**chosen | {"pools": tuple(chosen.get("pools", Recipe.pools))})
+    recipe = SqueezeNet(**chosen | {"pools": tuple(chosen.get("pools", SqueezeNet.pools))})
     spec = {"name": name} | {k: list(v) if isinstance(v, tuple) else v for k, v in changes.items()}
     size = recipe.input_size
     return _checked(Model(name, recipe.steps(), (size, size, recipe.input_channels), spec))
