@@ -1,0 +1,139 @@
+"""From gradients to new parameters: SGD with momentum, Adam, learning-rate schedules, averaging.
+
+An optimiser is a value too: what it remembers (velocities, moments) is a dict of vectors, one entry
+for each number in the flat parameter vector, passed in and out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import cos, pi
+
+import numpy as np
+
+from tinysqueeze.errors import UserError
+from tinysqueeze.kernels import optimiser as kernels
+
+Slots = dict[str, np.ndarray]  # "velocity" -> a vector as long as the parameters
+
+
+class Optimiser:
+    """How a step is taken. `decay` holds each number's own weight decay (0 for biases and norms)."""
+
+    slots: tuple[str, ...]
+
+    def start(self, params: np.ndarray) -> Slots:
+        """What it remembers before the first step: zeros."""
+        return {name: np.zeros_like(params) for name in self.slots}
+
+    def update(
+        self,
+        params: np.ndarray,
+        grads: np.ndarray,
+        slots: Slots,
+        decay: np.ndarray,
+        lr: float,
+        step: int,
+    ) -> None:
+        """Change params and slots in place. `step` counts from 1."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class SGD(Optimiser):
+    """Stochastic gradient descent with (Nesterov) momentum, as PyTorch defines it.
+
+    velocity = momentum * velocity + g;  params -= lr * velocity, or with Nesterov lr * (g + momentum
+    * velocity): the gradient is taken as if the momentum step had been made (Sutskever et al. 2013).
+    """
+
+    momentum: float = 0.9
+    nesterov: bool = True
+    slots = ("velocity",)
+
+    def update(
+        self,
+        params: np.ndarray,
+        grads: np.ndarray,
+        slots: Slots,
+        decay: np.ndarray,
+        lr: float,
+        step: int,
+    ) -> None:
+        """One step, in place."""
+        kernels.sgd_update(
+            params, grads, slots["velocity"], decay, lr, self.momentum, self.nesterov
+        )
+
+
+@dataclass(frozen=True)
+class Adam(Optimiser):
+    """Adam with decoupled weight decay (Kingma & Ba 2015, Algorithm 1; Loshchilov & Hutter 2019).
+
+    Each number moves by lr * mean / (sqrt(square) + eps): running means of its gradient and of the
+    gradient's square, corrected for having started at zero.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    slots = ("mean", "square")
+
+    def update(
+        self,
+        params: np.ndarray,
+        grads: np.ndarray,
+        slots: Slots,
+        decay: np.ndarray,
+        lr: float,
+        step: int,
+    ) -> None:
+        """One step, in place."""
+        kernels.adam_update(
+            params,
+            grads,
+            slots["mean"],
+            slots["square"],
+            decay,
+            lr,
+            self.beta1,
+            self.beta2,
+            self.eps,
+            step,
+        )
+
+
+Schedule = Callable[
+    [float, float], float
+]  # (share of training done, warm-up share) -> factor of lr
+
+
+def constant(done: float, warmup: float) -> float:
+    """The peak rate, after a linear warm-up."""
+    return min(1.0, done / warmup) if warmup else 1.0
+
+
+def polynomial(done: float, warmup: float) -> float:
+    """Falls linearly to 0: the paper's "poly" policy of power 1 (their solver file)."""
+    return constant(done, warmup) * (1 - done)
+
+
+def cosine(done: float, warmup: float) -> float:
+    """Falls along half a cosine (Loshchilov & Hutter 2017)."""
+    return constant(done, warmup) * (1 + cos(pi * done)) / 2
+
+
+def one_cycle(done: float, warmup: float) -> float:
+    """Rises linearly to the peak, then falls linearly to 0 (Smith 2018)."""
+    return done / warmup if done < warmup else (1 - done) / (1 - warmup)
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "constant": constant, "polynomial": polynomial, "cosine": cosine, "one-cycle": one_cycle,
+}  # fmt: skip
+
+
+def learning_rate(schedule: str, peak: float, done: float, warmup: float) -> float:
+    """The rate when `done` (0 to 1) of the training is over. Raises UserError for a name unknown."""
+    if schedule not in SCHEDULES:
+        raise UserError(f"no schedule named {schedule!r}; there are {', '.join(SCHEDULES)}")
+    return peak * SCHEDULES[schedule](done, warmup)
