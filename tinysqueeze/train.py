@@ -1,0 +1,407 @@
+"""The training loop: a generator that takes steps and yields reports; it never prints or plots."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from fnmatch import fnmatch
+from math import isfinite
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from tinysqueeze.communicator import ALONE, Communicator
+from tinysqueeze.data import Augment, Dataset, Normalise, batches
+from tinysqueeze.diagnose import first_broken
+from tinysqueeze.errors import ShapeError, TrainingError, UserError
+from tinysqueeze.kernels.optimiser import ema_update
+from tinysqueeze.layers import Params, Run
+from tinysqueeze.models import Model
+from tinysqueeze.ops import reference
+from tinysqueeze.optim import SGD, Adam, Optimiser, Slots, learning_rate
+from tinysqueeze.params import flatten, initialise
+from tinysqueeze.stepwise import StepByStep
+
+
+class Engine(Protocol):
+    """What runs the model: `stepwise.StepByStep`, or `compiled.Plan`, the same but faster."""
+
+    model: Model
+    vector: np.ndarray
+    grad_vector: np.ndarray
+    params: Params
+
+    def views(self, vector: np.ndarray) -> Params: ...
+    def load(self, params: Params) -> None: ...
+    def loss_and_grads(
+        self, images: np.ndarray, labels: np.ndarray, smoothing: float = 0.0, seed: int = 0
+    ) -> tuple[float, int]: ...
+    def predict(self, images: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train, as a value that a checkpoint keeps.
+
+    `lr` is the peak of the schedule ("one-cycle", "cosine", "polynomial", "constant"), reached after
+    the share `warmup` of all steps. Weight decay is for weights, not for biases and norms. `pad`,
+    `flip` and `cutout` are those of `data.Augment` (`flip` "" for none). `average` is the share kept
+    each step of the running average of the parameters (0: none) that is evaluated and saved beside
+    them. `frozen` are patterns of paths that stay as they are ("conv1*", "fire[2-5]/*").
+    """
+
+    epochs: int = 10
+    batch_size: int = 64
+    lr: float = 0.05
+    schedule: str = "one-cycle"
+    warmup: float = 0.25
+    optimiser: str = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    smoothing: float = 0.0
+    pad: int = 0
+    flip: Literal["random", "alternate", ""] = ""
+    cutout: int = 0
+    average: float = 0.0
+    frozen: tuple[str, ...] = ()
+    precision: str = "f4"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or not self.lr > 0:
+            raise UserError("epochs and batch size must be at least 1, the learning rate above 0")
+        if not 0 <= self.smoothing < 1 or not 0 <= self.average < 1 or not 0 <= self.warmup < 1:
+            raise UserError(
+                "smoothing, average and warmup are shares from 0 up to, not including, 1"
+            )
+        if self.optimiser not in ("sgd", "adam"):
+            raise UserError(f"no optimiser named {self.optimiser!r}; there are sgd and adam")
+        learning_rate(self.schedule, self.lr, 0.0, self.warmup)  # a wrong name is better known now
+
+    def make_optimiser(self) -> Optimiser:
+        """The optimiser that it names."""
+        return Adam() if self.optimiser == "adam" else SGD(self.momentum, self.nesterov)
+
+    def augment(self) -> Augment:
+        """How training images are varied."""
+        return Augment(pad=self.pad, flip=self.flip or None, cutout=self.cutout)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """The reverse of `dataclasses.asdict`, from JSON. Raises UserError for a field unknown."""
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise UserError(f"recipe: no such setting: {', '.join(sorted(unknown))}")
+        return cls(**values | {"frozen": tuple(values.get("frozen", ()))})
+
+
+@dataclass
+class Training:
+    """A training under way: everything that a checkpoint must keep to go on as if never stopped.
+
+    `epoch` epochs are complete, and `batch` batches of the next one; `loss_sum`, `correct`, `seen`
+    and `seconds` are of that one so far. `average` is a vector like the engine's, or None.
+    """
+
+    engine: Engine
+    recipe: Recipe
+    normalise: Normalise
+    classes: tuple[str, ...]
+    slots: Slots
+    average: np.ndarray | None = None
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: float = 0.0
+    seen: float = 0.0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def best_vector(self) -> np.ndarray:
+        """What to evaluate and to use: the average if there is one, else the parameters."""
+        return self.engine.vector if self.average is None else self.average
+
+    @property
+    def best_params(self) -> Params:
+        """The same by path, as views."""
+        return self.engine.views(self.best_vector)
+
+    @property
+    def finished(self) -> bool:
+        """All epochs done."""
+        return self.epoch >= self.recipe.epochs
+
+
+@dataclass(frozen=True)
+class Report:
+    """After one step: means over the epoch so far; after an epoch's last step also its `result`."""
+
+    epoch: int
+    batch: int
+    batches: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+    lr: float
+    result: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a network does on a dataset: mean loss, accuracy (0 to 1), and its logits."""
+
+    loss: float
+    accuracy: float
+    logits: np.ndarray
+    labels: np.ndarray
+
+    def top(self, k: int) -> float:
+        """The share of images whose label is among the k best classes."""
+        best = np.argsort(-self.logits, axis=1, kind="stable")[:, :k]
+        return float((best == self.labels[:, None]).any(axis=1).mean())
+
+
+def begin(
+    model: Model,
+    dataset: Dataset,
+    recipe: Recipe = Recipe(),
+    params: Params | None = None,
+    normalise: Normalise | None = None,
+    threads: int | None = None,
+    ranks: int = 1,
+    stepwise: bool = False,
+) -> Training:
+    """A training of `model` from fresh (or the given) parameters, before its first step.
+
+    The images' normalisation is computed from `dataset` unless given. Raises ShapeError where the
+    dataset's images or classes don't fit the model.
+    """
+    height, width, channels = dataset.images.shape[1:]
+    if model.input_shape[2] != channels:
+        raise ShapeError(
+            f"{model.name} takes {model.input_shape[2]} channels, {dataset.name} has {channels}"
+        )
+    if model.classes != len(dataset.classes):
+        raise ShapeError(
+            f"{model.name} has {model.classes} classes, {dataset.name} has {len(dataset.classes)}; "
+            f"build it with classes={len(dataset.classes)}"
+        )
+    if model.input_shape[:2] != (height, width):
+        raise ShapeError(
+            f"{model.name} is for {model.input_shape[0]}x{model.input_shape[1]} images, {dataset.name} "
+            f"has {height}x{width}; build it with input_size={height}"
+        )
+    if params is None:
+        params = initialise(model, recipe.seed)
+    engine = make_engine(model, recipe, params, threads, ranks, stepwise)
+    return Training(
+        engine=engine,
+        recipe=recipe,
+        normalise=normalise or Normalise.of(dataset),
+        classes=dataset.classes,
+        slots=recipe.make_optimiser().start(engine.vector),
+        average=engine.vector.copy() if recipe.average else None,
+    )
+
+
+def make_engine(
+    model: Model,
+    recipe: Recipe,
+    params: Params | None = None,
+    threads: int | None = None,
+    ranks: int = 1,
+    stepwise: bool = False,
+) -> Engine:
+    """The compiled plan for a training, or with `stepwise` the plain engine."""
+    if stepwise:
+        return StepByStep(model, params)
+    if recipe.batch_size % ranks:
+        raise UserError(f"a batch of {recipe.batch_size} can't be shared equally by {ranks} ranks")
+    from tinysqueeze.compiled import compile as compile_plan
+
+    batch = recipe.batch_size // ranks
+    return compile_plan(model, batch, precision=recipe.precision, threads=threads, params=params)
+
+
+def run(
+    training: Training,
+    dataset: Dataset,
+    test: Dataset | None = None,
+    communicator: Communicator = ALONE,
+    flip_test: bool = False,
+) -> Iterator[Report]:
+    """Train until the recipe's last epoch, a report a step; evaluates on `test` after each epoch.
+
+    `training` changes as it goes and is whole whenever a report is yielded: save it then. Each
+    batch is a function of (seed, epoch, batch), so that a resumed run sees the same ones. Raises
+    TrainingError where the loss is no longer finite, naming the layer that broke first.
+    """
+    recipe, engine = training.recipe, training.engine
+    optimiser, decay = recipe.make_optimiser(), _decay(training)
+    frozen = _frozen(engine, recipe.frozen)
+    shard = (communicator.rank, communicator.ranks)
+    per_epoch = len(dataset) // recipe.batch_size
+    total = per_epoch * recipe.epochs
+    while not training.finished:
+        epoch, started = training.epoch, time.perf_counter() - training.seconds
+        feed = batches(
+            dataset,
+            recipe.batch_size,
+            epoch=epoch,
+            seed=recipe.seed,
+            augment=recipe.augment(),
+            drop_last=True,
+            start=training.batch,
+            shard=shard,
+            normalise=training.normalise,
+        )
+        for images, labels in feed:
+            done = (training.step + 0.5) / total
+            lr = learning_rate(recipe.schedule, recipe.lr, done, recipe.warmup)
+            seed = _step_seed(recipe.seed, training.step)
+            loss, correct = engine.loss_and_grads(images, labels, recipe.smoothing, seed)
+            sums = communicator.total(np.array([loss * len(labels), correct, len(labels)], float))
+            if not isfinite(sums[0]):
+                raise _broken(training, images, labels, lr)
+            communicator.mean(engine.grad_vector)
+            for view in frozen:
+                view[...] = 0
+            training.step += 1
+            optimiser.update(
+                engine.vector, engine.grad_vector, training.slots, decay, lr, training.step
+            )
+            if training.average is not None:
+                ema_update(training.average, engine.vector, _keep(recipe.average, training.step))
+            training.loss_sum += float(sums[0])
+            training.correct += float(sums[1])
+            training.seen += float(sums[2])
+            training.batch += 1
+            training.seconds = time.perf_counter() - started
+            report = _report(training, per_epoch, lr)
+            if training.batch == per_epoch:
+                result = _finish_epoch(training, report, test, flip_test)
+                report = replace(report, result=result)
+            yield report
+
+
+def _report(training: Training, per_epoch: int, lr: float) -> Report:
+    seen = training.seen
+    return Report(
+        epoch=training.epoch,
+        batch=training.batch,
+        batches=per_epoch,
+        loss=training.loss_sum / seen,
+        accuracy=training.correct / seen,
+        images_per_second=seen / training.seconds,
+        lr=lr,
+    )
+
+
+def _finish_epoch(
+    training: Training, report: Report, test: Dataset | None, flip_test: bool
+) -> dict[str, float]:
+    """Evaluate, write the epoch into the history, and set the counters for the next one."""
+    result = {
+        "epoch": training.epoch + 1,
+        "train_loss": report.loss,
+        "train_accuracy": report.accuracy,
+        "lr": report.lr,
+        "seconds": training.seconds,
+        "images_per_second": report.images_per_second,
+    }
+    if test is not None:
+        score = evaluate_training(training, test, flip_test)
+        result |= {"test_loss": score.loss, "test_accuracy": score.accuracy}
+    training.history.append(result)
+    training.epoch, training.batch = training.epoch + 1, 0
+    training.loss_sum = training.correct = training.seen = training.seconds = 0.0
+    return result
+
+
+def evaluate_training(training: Training, dataset: Dataset, flip: bool = False) -> Evaluation:
+    """Evaluate the training's best parameters (the average, if it keeps one)."""
+    with _borrowed(training.engine, training.best_vector):
+        return evaluate(training.engine, dataset, training.normalise, flip=flip)
+
+
+def evaluate(
+    engine: Engine,
+    dataset: Dataset,
+    normalise: Normalise,
+    batch_size: int = 256,
+    flip: bool = False,
+) -> Evaluation:
+    """Logits, loss and accuracy on a whole dataset; `flip` averages with the mirrored images'."""
+    feed = batches(dataset, batch_size, shuffle=False, normalise=normalise)
+    parts = []
+    for images, _ in feed:
+        logits = engine.predict(images).copy()
+        if flip:
+            logits = (logits + engine.predict(np.ascontiguousarray(images[:, :, ::-1]))) / 2
+        parts.append(logits)
+    logits = np.concatenate(parts)
+    loss, _ = reference.softmax_cross_entropy(logits, dataset.labels)
+    accuracy = float((logits.argmax(axis=1) == dataset.labels).mean())
+    return Evaluation(loss, accuracy, logits, dataset.labels)
+
+
+@contextmanager
+def _borrowed(engine: Engine, vector: np.ndarray) -> Iterator[None]:
+    """Let the engine run with another vector's numbers for a while."""
+    if vector is engine.vector:
+        yield
+        return
+    own = engine.vector.copy()
+    engine.vector[:] = vector
+    try:
+        yield
+    finally:
+        engine.vector[:] = own
+
+
+def _decay(training: Training) -> np.ndarray:
+    """Each number's weight decay: the recipe's for trained weights, 0 for everything else."""
+    decay = np.zeros_like(training.engine.vector)
+    for path, view in flatten(training.engine.views(decay)).items():
+        matches = any(fnmatch(path, pattern) for pattern in training.recipe.frozen)
+        if view.ndim > 1 and not matches:  # a norm's scale has one axis, a weight two or four
+            view[...] = training.recipe.weight_decay
+    return decay
+
+
+def _frozen(engine: Engine, patterns: tuple[str, ...]) -> list[np.ndarray]:
+    """The gradients of all that is frozen. Raises UserError for a pattern that matches nothing."""
+    grads = flatten(engine.views(engine.grad_vector))
+    for pattern in patterns:
+        if not any(fnmatch(path, pattern) for path in grads):
+            raise UserError(
+                f"frozen: {pattern!r} matches no parameter, for instance {next(iter(grads))}"
+            )
+    return [view for path, view in grads.items() if any(fnmatch(path, p) for p in patterns)]
+
+
+def _keep(average: float, step: int) -> float:
+    """How much of the running average to keep: less in the first steps, which it should forget."""
+    return min(average, (1 + step) / (10 + step))
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """A seed of its own for each step's dropout masks."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+
+
+def _broken(training: Training, images: np.ndarray, labels: np.ndarray, lr: float) -> TrainingError:
+    run = Run(reference, np.random.default_rng(0))
+    where = first_broken(training.engine.model, training.engine.params, images, labels, run)
+    return TrainingError(
+        f"the loss is no longer a number in epoch {training.epoch + 1}, batch {training.batch + 1}: "
+        f"{where}; lower the learning rate (it was {lr:.3g}) or build the model with norm=True"
+    )
+
+
+def recipe_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe, ready for JSON."""
+    return asdict(recipe) | {"frozen": list(recipe.frozen)}
