@@ -1,0 +1,26 @@
+"""Weights from outside and out again: the authors' files, torchvision's, safetensors, ONNX."""
+
+from tinysqueeze.pretrained.class_names import named, read_class_names
+from tinysqueeze.pretrained.images import find_images, open_image
+from tinysqueeze.pretrained.loading import load_weights
+from tinysqueeze.pretrained.onnx_file import write_onnx
+from tinysqueeze.pretrained.preprocess import CAFFE, TORCHVISION, Preprocess
+from tinysqueeze.pretrained.safetensors_file import write_safetensors, write_torchvision
+from tinysqueeze.pretrained.sources import SOURCES
+from tinysqueeze.pretrained.weights import WeightSet
+
+__all__ = [
+    "CAFFE",
+    "SOURCES",
+    "TORCHVISION",
+    "Preprocess",
+    "WeightSet",
+    "find_images",
+    "load_weights",
+    "named",
+    "open_image",
+    "read_class_names",
+    "write_onnx",
+    "write_safetensors",
+    "write_torchvision",
+]
