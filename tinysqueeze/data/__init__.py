@@ -1,0 +1,55 @@
+"""Datasets by name or path, augmentation, and batches ready for a network."""
+
+from pathlib import Path
+
+from tinysqueeze.data import builtin, cifar10, folders
+from tinysqueeze.data.augment import Augment, Normalise
+from tinysqueeze.data.dataset import Dataset
+from tinysqueeze.data.download import cache_folder, fetch
+from tinysqueeze.data.loader import batches
+from tinysqueeze.errors import DataError
+
+__all__ = ["Augment", "Dataset", "Normalise", "batches", "cache_folder", "load"]
+
+SPLITS = ("train", "test")
+
+
+def load(
+    source: str | Path = "builtin",
+    split: str = "train",
+    *,
+    size: int | None = None,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> Dataset:
+    """The split "train" or "test" of a dataset, in memory.
+
+    `source` is one of
+    - "builtin": ten shapes, rendered on the spot (10,000 and 2,000 images of 32x32 pixels);
+    - "cifar10": CIFAR-10, from the folder `cache` (default `cache_folder()`), downloaded into it
+      once, with a progress bar unless `progress` is False;
+    - the path of CIFAR-10: the folder `cifar-10-batches-py`, its parent, or the archive
+      `cifar-10-python.tar.gz`;
+    - the path of a folder with one sub-folder of images for each class, or with two such folders
+      `train` and `test`; `size` scales the images to size x size pixels.
+
+    Raises DataError where there is nothing of the kind, FormatError where a file is damaged.
+    """
+    if split not in SPLITS:
+        raise DataError(f"no split {split!r}; there are {' and '.join(SPLITS)}")
+    if source == "builtin":
+        return builtin.dataset(split)
+    if source == "cifar10":
+        return cifar10.read_archive(fetch(cifar10.ARCHIVE, cache, progress), split)
+    path = Path(source)
+    if path.is_file():
+        return cifar10.read_archive(path, split)
+    if not path.is_dir():
+        raise DataError(
+            f"no such data: {source}. Expected builtin, cifar10, a folder with CIFAR-10's batches "
+            f"or with one sub-folder of images for each class, or {cifar10.ARCHIVE.name}"
+        )
+    batches_folder = cifar10.find_folder(path)
+    if batches_folder is not None:
+        return cifar10.read_folder(batches_folder, split)
+    return folders.read_classes(path, split, size)

@@ -1,0 +1,68 @@
+"""What a dataset is here: images, labels and the names of the classes, as one value."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tinysqueeze.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images in memory.
+
+    images   (N, H, W, 3) uint8, red green blue
+    labels   (N,) int64, each an index into `classes`
+    classes  the name of each class
+    name     what to call the dataset in reports
+
+    Raises DataError where these do not fit together.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+    name: str
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise DataError(
+                f"{self.name}: images must be uint8 of shape (N, height, width, 3), "
+                f"got {images.dtype} of shape {images.shape}"
+            )
+        if labels.shape != images.shape[:1]:
+            raise DataError(f"{self.name}: {len(images)} images but labels of shape {labels.shape}")
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
+            raise DataError(
+                f"{self.name}: labels run from {labels.min()} to {labels.max()}, "
+                f"but there are {len(self.classes)} classes (0 to {len(self.classes) - 1})"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, indices: npt.ArrayLike | slice) -> "Dataset":
+        """The chosen examples in the given order: a slice, a mask or an array of indices."""
+        chosen = indices if isinstance(indices, slice) else np.asarray(indices)
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+
+    def split(self, held_out: int | float, seed: int = 0) -> tuple["Dataset", "Dataset"]:
+        """(the rest, the part held out): every class gives its share, chosen by `seed`.
+
+        `held_out` is a number of images, or a fraction between 0 and 1. It is how a validation part
+        is taken from the training set, so that the test set chooses nothing.
+        """
+        size = round(held_out * len(self)) if isinstance(held_out, float) else held_out
+        if not 0 < size < len(self):
+            raise DataError(f"{self.name}: cannot hold out {held_out} of {len(self)} images")
+        order = np.random.default_rng(seed).permutation(len(self))
+        # Rank every image within its class, then take the lowest ranks relative to the class's size.
+        by_class = order[np.argsort(self.labels[order], kind="stable")]
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        share = np.concatenate([(np.arange(n) + 0.5) / n for n in counts if n])
+        held = by_class[np.argsort(share, kind="stable")[:size]]
+        kept = np.ones(len(self), bool)
+        kept[held] = False
+        return self.subset(kept), self.subset(np.sort(held))
