@@ -1,7 +1,62 @@
-"""The update of every parameter, fused into one pass over flat vectors: SGD, Adam, averaging."""
+"""What an optimiser does to each number of a flat vector, in one pass over memory each.
+
+All vectors are float32, contiguous and of one length, and are changed in place. `decay` holds each
+number's own weight decay. The work is shared by a team of threads; every number is on its own, so
+the result does not depend on how many there are.
+"""
+
+from functools import cache
+from math import sqrt
 
 import numpy as np
-from numba import njit
+from numba import float32
+
+from tinysqueeze.errors import ShapeError
+from tinysqueeze.kernels.kernel import Kernel, kernel
+from tinysqueeze.kernels.team import Program, Split, Stage, Team
+from tinysqueeze.kernels.vectors import floats
+
+
+@kernel("params grads velocity decay lr:f momentum:f nesterov")
+def sgd(job, first, count, thread):
+    """velocity = momentum * velocity + g; params -= lr * velocity (Nesterov: g + momentum * it)."""
+    params, grads = floats(job.params + 4 * first), floats(job.grads + 4 * first)
+    velocity, decay = floats(job.velocity + 4 * first), floats(job.decay + 4 * first)
+    lr, momentum = float32(job.lr), float32(job.momentum)
+    ahead = momentum if job.nesterov else float32(1)
+    now = float32(1) if job.nesterov else float32(0)
+    for i in range(count):
+        g = grads[i] + decay[i] * params[i]
+        v = momentum * velocity[i] + g
+        velocity[i] = v
+        params[i] -= lr * (now * g + ahead * v)
+
+
+@kernel("params grads mean square decay lr:f beta1:f beta2:f step_size:f correction:f eps:f")
+def adam(job, first, count, thread):
+    """Adam with decoupled weight decay; `step_size` and `correction` undo the start from zero."""
+    params, grads = floats(job.params + 4 * first), floats(job.grads + 4 * first)
+    mean, square = floats(job.mean + 4 * first), floats(job.square + 4 * first)
+    decay = floats(job.decay + 4 * first)
+    lr, step_size, correction = float32(job.lr), float32(job.step_size), float32(job.correction)
+    beta1, beta2, eps = float32(job.beta1), float32(job.beta2), float32(job.eps)
+    for i in range(count):
+        g = grads[i]
+        m = beta1 * mean[i] + (float32(1) - beta1) * g
+        s = beta2 * square[i] + (float32(1) - beta2) * g * g
+        mean[i] = m
+        square[i] = s
+        step = step_size * m / (np.sqrt(s) * correction + eps)
+        params[i] -= step + lr * decay[i] * params[i]
+
+
+@kernel("average params keep:f")
+def ema(job, first, count, thread):
+    """average = keep * average + (1 - keep) * params."""
+    average, params = floats(job.average + 4 * first), floats(job.params + 4 * first)
+    keep = float32(job.keep)
+    for i in range(count):
+        average[i] += (float32(1) - keep) * (params[i] - average[i])
 
 
 def sgd_update(
@@ -10,21 +65,12 @@ def sgd_update(
     velocity: np.ndarray,
     decay: np.ndarray,
     lr: float,
-    momentum: float,
-    nesterov: bool,
+    momentum: float = 0.9,
+    nesterov: bool = True,
 ) -> None:
-    """In place, all float32 vectors of one length; `decay` is each number's weight decay."""
-    f = np.float32
-    _sgd(
-        params,
-        grads,
-        velocity,
-        decay,
-        f(lr),
-        f(momentum),
-        f(momentum if nesterov else 0),
-        f(nesterov),
-    )
+    """One step of SGD with momentum, in place (Sutskever et al. 2013, as PyTorch defines it)."""
+    vectors = {"params": params, "grads": grads, "velocity": velocity, "decay": decay}
+    _run(sgd, vectors, lr=lr, momentum=momentum, nesterov=nesterov)
 
 
 def adam_update(
@@ -34,44 +80,38 @@ def adam_update(
     square: np.ndarray,
     decay: np.ndarray,
     lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    step: int,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    step: int = 1,
 ) -> None:
-    """In place, all float32 vectors of one length; `step` counts from 1."""
-    f = np.float32
-    lr_now = lr * np.sqrt(1 - beta2**step) / (1 - beta1**step)
-    eps_now = eps * np.sqrt(1 - beta2**step)
-    _adam(params, grads, mean, square, decay, f(lr), f(lr_now), f(beta1), f(beta2), f(eps_now))
+    """Step number `step` (from 1) of AdamW, in place (Kingma & Ba 2015; Loshchilov & Hutter 2019)."""
+    vectors = {"params": params, "grads": grads, "mean": mean, "square": square, "decay": decay}
+    _run(
+        adam, vectors, lr=lr, beta1=beta1, beta2=beta2, eps=eps,
+        step_size=lr / (1 - beta1**step), correction=1 / sqrt(1 - beta2**step),
+    )  # fmt: skip
 
 
 def ema_update(average: np.ndarray, params: np.ndarray, keep: float) -> None:
-    """average = keep * average + (1 - keep) * params, in place."""
-    _ema(average, params, np.float32(keep))
+    """Moves `average` towards `params`, keeping the share `keep` of it, in place."""
+    _run(ema, {"average": average, "params": params}, keep=keep)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _sgd(params, grads, velocity, decay, lr, momentum, ahead, nesterov):  # type: ignore[no-untyped-def]
-    for i in range(params.size):
-        g = grads[i] + decay[i] * params[i]
-        v = momentum * velocity[i] + g
-        velocity[i] = v
-        # Nesterov: g + momentum * v; plain: v
-        params[i] -= lr * (nesterov * g + (ahead + (np.float32(1) - nesterov)) * v)
+@cache
+def _team() -> Team:
+    return Team()
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _adam(params, grads, mean, square, decay, lr, lr_now, beta1, beta2, eps):  # type: ignore[no-untyped-def]
-    one = np.float32(1)
-    for i in range(params.size):
-        g = grads[i]
-        mean[i] = beta1 * mean[i] + (one - beta1) * g
-        square[i] = beta2 * square[i] + (one - beta2) * g * g
-        params[i] -= lr * decay[i] * params[i] + lr_now * mean[i] / (np.sqrt(square[i]) + eps)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _ema(average, params, keep):  # type: ignore[no-untyped-def]
-    for i in range(average.size):
-        average[i] = keep * average[i] + (np.float32(1) - keep) * params[i]
+def _run(kernel: Kernel, vectors: dict[str, np.ndarray], **numbers: float) -> None:
+    size = len(vectors["params"])
+    for name, vector in vectors.items():
+        fits = vector.dtype == np.float32 and vector.shape == (size,)
+        if not (fits and vector.flags.c_contiguous):
+            raise ShapeError(
+                f"{kernel.name}: {name} should be {size} contiguous float32 numbers, "
+                f"got {vector.dtype} {vector.shape}; all vectors must match"
+            )
+    stage = Stage(Split.EACH)
+    stage.add(kernel.job(**vectors, **numbers), units=size)
+    _team().run(Program([stage]))

@@ -1,0 +1,160 @@
+"""Convolutions as products of table rows and packed weights; their gradients; packing and unpacking.
+
+Weights are used from a *packed* copy: panels of `TARGET.panel` output channels, each panel one
+contiguous strip that the micro-kernel reads from beginning to end. Channels are padded with zeros
+to whole vectors, in the packed weights and in the buffers between layers; so kernels never see an
+odd number of channels, and the zeros never change a result. Packing takes tables as well: entry k
+of `rows` says where row k is in the unpacked weights, -1 standing for a row of zeros.
+"""
+
+from numba import float32
+
+from tinysqueeze.kernels.kernel import kernel
+from tinysqueeze.kernels.target import TARGET
+from tinysqueeze.kernels.tile import narrow_tile, wide_tile
+from tinysqueeze.kernels.vectors import floats, floats_t, ints, procedure
+
+LANES = TARGET.lanes
+PANEL = TARGET.panel
+TILE = TARGET.tile_rows
+
+
+@procedure(floats_t, floats_t)
+def copy_vector(e, source, target) -> None:
+    """Copies one vector."""
+    e.store(e.load(source), target)
+
+
+@procedure(floats_t)
+def zero_vector(e, target) -> None:
+    """Sets one vector to zero."""
+    e.store(e.every(0), target)
+
+
+@kernel("""
+    x x_unit x_thread x_batch x_rows x_steps
+    w w_batch depth vectors bias floor:f
+    y y_unit y_thread y_batch y_rows add
+    batch rows_per_unit rows_beyond rows_in_all by_panel
+""")
+def product(job, first, count, thread):
+    """y[row] = max(floor, bias + sum over k of x[row, k] * w[k]) for rows and steps from tables.
+
+    A unit is `rows_per_unit` rows, usually the pixels of one image; or, if `by_panel`, one panel of
+    output channels, for which all rows are done: that suits one image with many channels. `batch`
+    repeats it all that many times, each `_batch` floats further (the positions of Winograd).
+    The arrays begin `unit * first + thread * thread_size` floats after their address.
+    """
+    x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
+    y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
+    rows = count * job.rows_per_unit + job.rows_beyond
+    rows = min(rows, job.rows_in_all - first * job.rows_per_unit)
+    begin, end = 0, (job.vectors * LANES + PANEL - 1) // PANEL
+    if job.by_panel:
+        rows, begin, end = job.rows_per_unit, first, first + count
+    for n in range(job.batch):
+        for panel in range(begin, end):
+            column = panel * PANEL
+            w = floats(job.w + 4 * (n * job.w_batch + column * job.depth))
+            xs = floats(x + 4 * n * job.x_batch)
+            ys = floats(y + 4 * (n * job.y_batch + column))
+            starts = floats(job.bias + 4 * column)
+            if column + PANEL <= job.vectors * LANES:
+                for row in range(0, rows, TILE):
+                    wide_tile(
+                        xs, ints(job.x_rows + 4 * row), ints(job.x_steps), rows - row - 1,
+                        w, PANEL, job.depth, ys, ints(job.y_rows + 4 * row),
+                        starts, job.add, job.floor,
+                    )  # fmt: skip
+            else:
+                for row in range(0, rows, TILE):
+                    narrow_tile(
+                        xs, ints(job.x_rows + 4 * row), ints(job.x_steps), rows - row - 1,
+                        w, LANES, job.depth, ys, ints(job.y_rows + 4 * row),
+                        starts, job.add, job.floor,
+                    )  # fmt: skip
+
+
+@kernel("""
+    x x_unit x_thread x_batch x_rows x_steps rows
+    d d_unit d_thread d_batch d_step vectors zeros
+    y y_thread y_batch y_rows batch pixels
+""")
+def weight_gradient(job, first, count, thread):
+    """y[row] += sum over pixels of x[row + pixel] * d[pixel]: this thread's share of dweight.
+
+    The same micro-kernel with the roles changed: rows are the weights of one output channel (their
+    table says where the weight's input is, as seen from a pixel), steps are the pixels.
+    """
+    x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
+    d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
+    y = job.y + 4 * thread * job.y_thread
+    depth = count * job.pixels
+    nothing = floats(job.zeros)
+    for n in range(job.batch):
+        xs = floats(x + 4 * n * job.x_batch)
+        for column in range(0, job.vectors * LANES, PANEL):
+            ds = floats(d + 4 * (n * job.d_batch + column))
+            ys = floats(y + 4 * (n * job.y_batch + column))
+            if column + PANEL <= job.vectors * LANES:
+                for row in range(0, job.rows, TILE):
+                    wide_tile(
+                        xs, ints(job.x_rows + 4 * row), ints(job.x_steps), job.rows - row - 1,
+                        ds, job.d_step, depth, ys, ints(job.y_rows + 4 * row),
+                        nothing, 1, float32(-1e38) * float32(1e38),
+                    )  # fmt: skip
+            else:
+                for row in range(0, job.rows, TILE):
+                    narrow_tile(
+                        xs, ints(job.x_rows + 4 * row), ints(job.x_steps), job.rows - row - 1,
+                        ds, job.d_step, depth, ys, ints(job.y_rows + 4 * row),
+                        nothing, 1, float32(-1e38) * float32(1e38),
+                    )  # fmt: skip
+
+
+@kernel("source rows columns column_count vectors target row_count")
+def pack(job, first, count, thread):
+    """target[panel][k][:] = source[rows[k] + columns[:]], with zeros where a table says -1.
+
+    Units are panels. `columns` has an entry for each padded output channel.
+    """
+    source, rows, columns = floats(job.source), ints(job.rows), ints(job.columns)
+    for panel in range(first, first + count):
+        begin = panel * PANEL
+        width = min(PANEL, job.vectors * LANES - begin)
+        target = floats(job.target + 4 * begin * job.row_count)
+        for k in range(job.row_count):
+            row = rows[k]
+            for lane in range(width):
+                column = columns[begin + lane]
+                value = float32(0)
+                if row >= 0 and column >= 0:
+                    value = source[row + column]
+                target[k * width + lane] = value
+
+
+@kernel("source source_thread source_row threads rows row_count columns target")
+def unpack(job, first, count, thread):
+    """target[rows[k] + j] = the sum over threads of source[thread][k][j], for j < columns.
+
+    Units are rows; threads are added in their order. Rows at -1 are padding and left out.
+    """
+    rows = ints(job.rows)
+    for k in range(first, first + count):
+        if rows[k] >= 0:
+            out = floats(job.target + 4 * rows[k])
+            one = floats(job.source + 4 * k * job.source_row)
+            for j in range(job.columns):
+                out[j] = one[j]
+            for t in range(1, job.threads):
+                other = floats(job.source + 4 * (k * job.source_row + t * job.source_thread))
+                for j in range(job.columns):
+                    out[j] += other[j]
+
+
+@kernel("x x_thread vectors")
+def clear(job, first, count, thread):
+    """Sets this thread's part of an array to zero."""
+    x = job.x + 4 * thread * job.x_thread
+    for v in range(job.vectors):
+        zero_vector(floats(x + 4 * v * LANES))

@@ -1,0 +1,256 @@
+"""Programs, and the team of threads that runs them.
+
+A program is a list of *stages*, a stage a list of *jobs*. Inside a stage the work is cut into units
+(usually images), each thread takes a share of them, and walks through its share in *chunks*: all
+jobs of the stage run over one chunk before the next chunk begins. A chunk is chosen so small that
+what one job writes is still in the cache when the next one reads it; so squeeze, expand, ReLU and
+pooling are separate, simple kernels, and still memory sees only the pooled result. That is all that
+"fusion" means here. Between stages the threads wait for each other.
+
+The loop that walks through a program is itself a kernel, so a whole training step is one call out of
+Python, and waiting for each other costs well under a microsecond. Threads always take the same units
+and partial sums are always added in the same order, so that the same number of threads gives the
+same bits each time. Each team has threads of its own: two of them can work at the same time.
+"""
+
+import ctypes
+import os
+import queue
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.core import config
+from numba.extending import intrinsic
+
+from tinysqueeze.kernels.kernel import Job, Kernel, kernel
+from tinysqueeze.kernels.vectors import INT, Emitter, procedure
+
+int_t = types.int64
+
+
+class Split(IntEnum):
+    """How the threads of a team share a stage."""
+
+    SHARED = 0
+    """The units of the stage are cut into one range for each thread, and that into chunks."""
+    OWN = 1
+    """Every thread runs every job over all its units, on scratch memory of its own."""
+    EACH = 2
+    """Each job has units of its own, and its own split; the jobs do not depend on each other."""
+
+
+IMAGES = -1
+"""As the units of a stage: the number of images that the program is run for."""
+
+
+@dataclass
+class Stage:
+    """Jobs that run chunk by chunk, and whether all threads wait for each other afterwards."""
+
+    split: Split = Split.SHARED
+    units: int = IMAGES
+    chunk: int = 1
+    wait: bool = True
+    jobs: list[tuple[Job, int]] = field(default_factory=list)
+
+    def add(self, job: Job, units: int = 1) -> None:
+        """Appends a job; `units` matter if the split is not SHARED."""
+        self.jobs.append((job, units))
+
+
+class Program:
+    """Stages laid out as tables of integers, ready to be walked through. Immutable once made."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.stages = [stage for stage in stages if stage.jobs]
+        jobs = [(job, units) for stage in self.stages for job, units in stage.jobs]
+        rows = [(0 if config.DISABLE_JIT else job.kernel.address, job.record.ctypes.data, units) for job, units in jobs]
+        self.job_table = np.array(rows, np.int64).reshape(-1, 3)
+        lines, first = [], 0
+        for stage in self.stages:
+            last = first + len(stage.jobs)
+            lines.append((first, last, stage.split, stage.units, stage.chunk, stage.wait))
+            first = last
+        self.stage_table = np.array(lines, np.int64).reshape(-1, 6)
+
+    @property
+    def kernels(self) -> set[Kernel]:
+        """The kernels that the program calls."""
+        return {job.kernel for stage in self.stages for job, _ in stage.jobs}
+
+    def interpret(self, images: int) -> None:
+        """Runs in plain Python, on one thread. Only kernels of plain loops can (NUMBA_DISABLE_JIT)."""
+        for stage in self.stages:
+            units = images if stage.units == IMAGES else stage.units
+            chunk = stage.chunk if stage.split == Split.SHARED else max(units, 1)
+            for first in range(0, units if stage.split == Split.SHARED else 1, chunk):
+                for job, own in stage.jobs:
+                    count = min(chunk, units - first) if stage.split == Split.SHARED else own
+                    job.kernel.function(job.record.view(np.recarray)[0], first, count, 0)
+
+
+# --- the walk --------------------------------------------------------------------------------
+
+
+@procedure(int_t, int_t, int_t, int_t, int_t)
+def call(e: Emitter, address, record, first, count, thread) -> None:
+    """Calls the kernel at a memory address."""
+    kind = ir.FunctionType(ir.VoidType(), [INT] * 4)
+    e.builder.call(e.builder.inttoptr(address, kind.as_pointer()), [record, first, count, thread])
+
+
+@intrinsic
+def arrive(typing_context, counter):
+    """Adds one to the number at an address, as one indivisible act; returns the new number."""
+
+    def generate(context, builder, signature, values):
+        place = builder.inttoptr(values[0], INT.as_pointer())
+        before = builder.atomic_rmw("add", place, ir.Constant(INT, 1), "seq_cst")
+        return builder.add(before, ir.Constant(INT, 1))
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def look(typing_context, counter):
+    """The number at an address, as other threads have left it just now."""
+
+    def generate(context, builder, signature, values):
+        place = builder.inttoptr(values[0], INT.as_pointer())
+        return builder.load_atomic(place, "seq_cst", 8)
+
+    return types.int64(types.int64), generate
+
+
+@procedure()
+def give_way(e: Emitter) -> None:
+    """Lets another thread have the processor, if one waits for it."""
+    name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+    kind = ir.FunctionType(ir.IntType(32), [])
+    e.builder.call(_external(e.builder.module, kind, name), [])
+
+
+def _external(module: ir.Module, kind: ir.FunctionType, name: str) -> ir.Function:
+    return module.globals[name] if name in module.globals else ir.Function(module, kind, name)
+
+
+@kernel("stages stage_count jobs counter threads")
+def walk(job, images, unused, thread):
+    """Runs a program for so many images, as one of `job.threads` threads that all call this."""
+    stages = carray(_table(job.stages), (job.stage_count, 6))
+    jobs = carray(_table(job.jobs), (stages[job.stage_count - 1, 1], 3))
+    threads = job.threads
+    for s in range(job.stage_count):
+        begin, end, split, units, chunk, wait = stages[s]
+        if split == 0:
+            if units < 0:
+                units = images
+            share = (units + threads - 1) // threads
+            stop = min(units, (thread + 1) * share)
+            for first in range(thread * share, stop, chunk):
+                for j in range(begin, end):
+                    call(jobs[j, 0], jobs[j, 1], first, min(chunk, stop - first), thread)
+        else:
+            for j in range(begin, end):
+                share = jobs[j, 2] if split == 1 else (jobs[j, 2] + threads - 1) // threads
+                first = 0 if split == 1 else thread * share
+                count = min(share, jobs[j, 2] - first)
+                if count > 0:
+                    call(jobs[j, 0], jobs[j, 1], first, count, thread)
+        if wait or s == job.stage_count - 1:
+            arrived = arrive(job.counter)
+            everyone = (arrived + threads - 1) // threads * threads
+            spins = 0
+            while look(job.counter) < everyone:
+                spins += 1
+                if spins > 4000:
+                    give_way()
+
+
+@intrinsic
+def _table(typing_context, address):
+    """A pointer to 64-bit integers from an address."""
+
+    def generate(context, builder, signature, values):
+        return builder.inttoptr(values[0], INT.as_pointer())
+
+    return types.CPointer(types.int64)(types.int64), generate
+
+
+# --- the team --------------------------------------------------------------------------------
+
+
+def default_threads() -> int:
+    """As many threads as Numba would use: NUMBA_NUM_THREADS, or the processors we may use."""
+    return config.NUMBA_NUM_THREADS
+
+
+class Team:
+    """Threads that run programs together. The calling thread is one of them."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        wanted = default_threads() if threads is None else max(1, threads)
+        self.threads = 1 if config.DISABLE_JIT else wanted
+        self._lock = threading.Lock()
+        self._queues: list[queue.SimpleQueue] = []
+        self._process = os.getpid()
+        self._stop = weakref.finalize(self, lambda: None)
+
+    def run(self, program: Program, images: int = 1) -> None:
+        """Runs the program for this many images, and returns when all threads have finished."""
+        if not len(program.stage_table):
+            return
+        if config.DISABLE_JIT:
+            program.interpret(images)
+            return
+        with self._lock:
+            self._hire()
+            counter = np.zeros(1, np.int64)
+            order = walk.job(
+                stages=program.stage_table,
+                stage_count=len(program.stage_table),
+                jobs=program.job_table,
+                counter=counter,
+                threads=self.threads,
+            )
+            go = _native_walk()
+            for thread, waiting in enumerate(self._queues, start=1):
+                waiting.put((go, order, images, thread))
+            go(order.record.ctypes.data, images, 0, 0)
+
+    def _hire(self) -> None:
+        """Starts the threads, the first time and again in a forked process, which has none."""
+        if self._process != os.getpid():
+            self._process, self._queues = os.getpid(), []
+        if self._queues or self.threads == 1:
+            return
+        self._queues = [queue.SimpleQueue() for _ in range(1, self.threads)]
+        for waiting in self._queues:
+            threading.Thread(target=_work, args=(waiting,), daemon=True).start()
+        self._stop.detach()
+        self._stop = weakref.finalize(self, _dismiss, self._queues)
+
+
+def _native_walk():
+    """The machine code of `walk` as a function that Python can call; it lets go of Python's lock."""
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 3)
+    return kind(walk.address)
+
+
+def _work(waiting: queue.SimpleQueue) -> None:
+    """The life of a thread: take an order, carry it out, wait for the next."""
+    while (order := waiting.get()) is not None:
+        go, job, images, thread = order
+        go(job.record.ctypes.data, images, 0, thread)
+
+
+def _dismiss(queues: list[queue.SimpleQueue]) -> None:
+    for waiting in queues:
+        waiting.put(None)

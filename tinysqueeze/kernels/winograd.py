@@ -1,0 +1,287 @@
+"""Winograd's convolution: a 3x3 convolution with 2.25 or 4 times fewer multiplications.
+
+Four neighbouring outputs of a 3-tap filter need 4 * 3 = 12 multiplications. Winograd's trick: think
+of the taps as a polynomial w(t) and of the inputs as another. A convolution multiplies polynomials,
+and polynomials can be multiplied *point by point*: evaluate both at 6 points, multiply the 6 pairs
+of numbers, and interpolate. Evaluating and interpolating are only additions and small constants when
+the points are 0, 1, -1, 2, -2 and infinity; so 6 multiplications do what took 12. In two dimensions
+a tile of 4x4 outputs takes 36 instead of 144: that is F(4x4, 3x3). F(2x2, 3x3) uses the points 0, 1,
+-1 and infinity: 16 instead of 36, with rounding errors as small as the direct sum's.
+(Winograd 1980; Lavin and Gray 2015, "Fast algorithms for convolutional neural networks",
+https://arxiv.org/abs/1509.09308.)
+
+Three small matrices do the evaluating and interpolating, from left and right, on every channel:
+
+    V = Bᵀ x B      the image, tile by tile (each tile overlaps its neighbour by two pixels)
+    U = G w Gᵀ      the weights
+    M = V · U       at each of the 36 (16) positions: an ordinary matrix product over channels
+    y = Aᵀ M A      back to pixels
+
+**Backward is the exact adjoint.** Each line is linear, and the adjoint of `Aᵀ M A` as a function of
+M is `dM = A dy Aᵀ`: the same matrix, transposed. So the gradients go through the same three steps in
+reverse, dU = Vᵀ · dM, dV = dM · Uᵀ, then dx += B dV Bᵀ (tiles overlap, hence the +=) and
+dw = Gᵀ dU G. Nothing is approximated; dM serves both gradients.
+
+V and M lie in memory by position, then tile, then channel, so that each position is one product for
+the micro-kernel. They hold a few dozen tiles at a time, which stay in the cache.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numba import float32, types
+
+from tinysqueeze.kernels.kernel import kernel
+from tinysqueeze.kernels.products import PANEL, copy_vector, zero_vector
+from tinysqueeze.kernels.target import TARGET
+from tinysqueeze.kernels.vectors import Emitter, Value, floats, floats_t, procedure
+
+int_t = types.int64
+LANES = TARGET.lanes
+
+Matrix = tuple[tuple[float, ...], ...]
+
+# F(4x4, 3x3): the points 0, 1, -1, 2, -2, infinity.
+BT4: Matrix = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
+)
+G4: Matrix = (
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)
+AT4: Matrix = (
+    (1, 1, 1, 1, 1, 0),
+    (0, 1, -1, 2, -2, 0),
+    (0, 1, 1, 4, 4, 0),
+    (0, 1, -1, 8, -8, 1),
+)
+# F(2x2, 3x3): the points 0, 1, -1, infinity.
+BT2: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+G2: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
+AT2: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))
+
+MATRICES = {m: tuple(np.array(k) for k in ks) for m, ks in {2: (BT2, G2, AT2), 4: (BT4, G4, AT4)}.items()}
+"""For each output tile size m: (Bᵀ, G, Aᵀ) as arrays, for tests and lessons."""
+
+
+def _transposed(matrix: Matrix) -> Matrix:
+    return tuple(zip(*matrix, strict=True))
+
+
+def _transform(matrix: Matrix, finish: str = "store") -> Callable:
+    """The intrinsic Y = matrix X matrixᵀ for every channel.
+
+    Arguments: source, its row and column stride, target, its row and column stride, channels (whole
+    vectors, at least one), bias, floor. `finish` is "store", "add" to what is there, or "bias": add
+    the bias, raise to the floor, store. One round of the loop does `LANES` channels: columns first,
+    rows next, all in registers.
+    """
+    size_out, size_in = len(matrix), len(matrix[0])
+
+    @procedure(
+        floats_t, int_t, int_t, floats_t, int_t, int_t, int_t, floats_t, types.float32
+    )  # fmt: skip
+    def transform(
+        e: Emitter, source, row_in, col_in, target, row_out, col_out, channels, bias, floor
+    ) -> None:
+        b = e.builder
+        rows_in = [b.mul(row_in, e.int(i)) for i in range(size_in)]
+        cols_in = [b.mul(col_in, e.int(j)) for j in range(size_in)]
+        rows_out = [b.mul(row_out, e.int(i)) for i in range(size_out)]
+        cols_out = [b.mul(col_out, e.int(j)) for j in range(size_out)]
+        lowest = e.splat(floor)
+
+        def some_channels(channel: Value, _: list[Value]) -> list[Value]:
+            columns = []
+            for j in range(size_in):
+                column = e.at(source, b.add(channel, cols_in[j]))
+                values = [e.load(column, row) for row in rows_in]
+                columns.append([e.combine(weights, values) for weights in matrix])
+            start = e.load(bias, channel) if finish == "bias" else None
+            for i in range(size_out):
+                row = e.at(target, b.add(channel, rows_out[i]))
+                values = [columns[j][i] for j in range(size_in)]
+                for weights, place in zip(matrix, cols_out, strict=True):
+                    result = e.combine(weights, values)
+                    if finish == "bias":
+                        result = e.at_least(b.fadd(result, start), lowest)
+                    elif finish == "add":
+                        result = b.fadd(result, e.load(row, place))
+                    e.store(result, row, place)
+            return []
+
+        e.loop(e.int(0), channels, some_channels, step=LANES)
+
+    return transform
+
+
+_input4, _input2 = _transform(BT4), _transform(BT2)
+_output4, _output2 = _transform(AT4, "bias"), _transform(AT2, "bias")
+_output_adjoint4, _output_adjoint2 = _transform(_transposed(AT4)), _transform(_transposed(AT2))
+_input_adjoint4 = _transform(_transposed(BT4), "add")
+_input_adjoint2 = _transform(_transposed(BT2), "add")
+_weight4, _weight2 = _transform(G4), _transform(G2)
+_weight_adjoint4, _weight_adjoint2 = _transform(_transposed(G4)), _transform(_transposed(G2))
+
+# The kernels. Units are images, or single rows of tiles (`high` is 1 then), or panels of channels.
+# `_unit` moves an array's beginning for each unit before the chunk (0 for scratch memory, which
+# begins anew with each chunk); `_next` is the distance from one unit to the next inside the chunk.
+
+
+@kernel("m x x_unit x_thread x_next x_row channels v v_unit v_thread v_position high wide")
+def winograd_input(job, first, count, thread):
+    """V = Bᵀ x B for tiles of m + 2 pixels, m apart. x is padded so that every tile lies inside."""
+    m = job.m
+    side = m + 2
+    nothing = floats(job.x)
+    x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
+    v = job.v + 4 * (first * job.v_unit + thread * job.v_thread)
+    for n in range(count):
+        for i in range(job.high):
+            for j in range(job.wide):
+                tile = floats(x + 4 * (n * job.x_next + m * (i * job.x_row + j * job.channels)))
+                out = floats(v + 4 * ((n * job.high + i) * job.wide + j) * job.channels)
+                if m == 4:
+                    _input4(tile, job.x_row, job.channels, out, side * job.v_position,
+                            job.v_position, job.channels, nothing, float32(0))  # fmt: skip
+                else:
+                    _input2(tile, job.x_row, job.channels, out, side * job.v_position,
+                            job.v_position, job.channels, nothing, float32(0))  # fmt: skip
+
+
+@kernel("m x x_unit x_thread x_next x_row channels v v_unit v_thread v_position high wide")
+def winograd_input_adjoint(job, first, count, thread):
+    """dx += B dV Bᵀ: each tile is added where it came from."""
+    m = job.m
+    side = m + 2
+    nothing = floats(job.x)
+    x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
+    v = job.v + 4 * (first * job.v_unit + thread * job.v_thread)
+    for n in range(count):
+        for i in range(job.high):
+            for j in range(job.wide):
+                tile = floats(x + 4 * (n * job.x_next + m * (i * job.x_row + j * job.channels)))
+                out = floats(v + 4 * ((n * job.high + i) * job.wide + j) * job.channels)
+                if m == 4:
+                    _input_adjoint4(out, side * job.v_position, job.v_position, tile, job.x_row,
+                                    job.channels, job.channels, nothing, float32(0))  # fmt: skip
+                else:
+                    _input_adjoint2(out, side * job.v_position, job.v_position, tile, job.x_row,
+                                    job.channels, job.channels, nothing, float32(0))  # fmt: skip
+
+
+@kernel("""
+    m u u_thread u_position u_next channels bias floor:f
+    y y_unit y_thread y_next y_row y_pixel height width
+    high wide by_row by_panel spare spare_thread
+""")
+def winograd_output(job, first, count, thread):
+    """y = max(floor, Aᵀ M A + bias), M being u. Tiles that hang over the edge go through `spare`."""
+    m = job.m
+    side = m + 2
+    images, channels, high = count, job.channels, job.high
+    bias = floats(job.bias)
+    if job.by_panel:
+        images = 1
+        channels = min(count * PANEL, job.channels - first * PANEL)
+        bias = floats(job.bias + 4 * first * PANEL)
+    u = job.u + 4 * thread * job.u_thread
+    y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
+    spare = floats(job.spare + 4 * thread * job.spare_thread)
+    for n in range(images):
+        for i in range(high):
+            top = m * (first + n if job.by_row else i)
+            for j in range(job.wide):
+                tile = floats(u + 4 * ((n * high + i) * job.wide + j) * job.u_next)
+                place = y + 4 * (n * job.y_next + m * (i * job.y_row + j * job.y_pixel))
+                out, row, pixel = floats(place), job.y_row, job.y_pixel
+                tall, broad = min(m, job.height - top), min(m, job.width - m * j)
+                inside = tall == m and broad == m
+                if not inside:
+                    out, row, pixel = spare, m * channels, channels
+                if m == 4:
+                    _output4(tile, side * job.u_position, job.u_position, out, row, pixel,
+                             channels, bias, job.floor)  # fmt: skip
+                else:
+                    _output2(tile, side * job.u_position, job.u_position, out, row, pixel,
+                             channels, bias, job.floor)  # fmt: skip
+                if not inside:
+                    for a in range(tall):
+                        for b in range(broad):
+                            source = job.spare + 4 * (
+                                thread * job.spare_thread + (a * m + b) * channels
+                            )
+                            target = place + 4 * (a * job.y_row + b * job.y_pixel)
+                            for c in range(0, channels, LANES):
+                                copy_vector(floats(source + 4 * c), floats(target + 4 * c))
+
+
+@kernel("""
+    m u u_thread u_position channels
+    y y_unit y_thread y_next y_row y_pixel height width high wide spare spare_thread
+""")
+def winograd_output_adjoint(job, first, count, thread):
+    """dM = A dy Aᵀ into u. What hangs over the edge counts as zero, by way of `spare`."""
+    m = job.m
+    side = m + 2
+    nothing = floats(job.u)
+    u = job.u + 4 * thread * job.u_thread
+    y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
+    for n in range(count):
+        for i in range(job.high):
+            for j in range(job.wide):
+                out = floats(u + 4 * ((n * job.high + i) * job.wide + j) * job.channels)
+                place = y + 4 * (n * job.y_next + m * (i * job.y_row + j * job.y_pixel))
+                tile, row, pixel = floats(place), job.y_row, job.y_pixel
+                tall, broad = min(m, job.height - m * i), min(m, job.width - m * j)
+                if tall < m or broad < m:
+                    spare = job.spare + 4 * thread * job.spare_thread
+                    tile, row, pixel = floats(spare), m * job.channels, job.channels
+                    for a in range(m):
+                        for b in range(m):
+                            source = place + 4 * (a * job.y_row + b * job.y_pixel)
+                            target = spare + 4 * (a * m + b) * job.channels
+                            for c in range(0, job.channels, LANES):
+                                if a < tall and b < broad:
+                                    copy_vector(floats(source + 4 * c), floats(target + 4 * c))
+                                else:
+                                    zero_vector(floats(target + 4 * c))
+                if m == 4:
+                    _output_adjoint4(tile, row, pixel, out, side * job.u_position, job.u_position,
+                                     job.channels, nothing, float32(0))  # fmt: skip
+                else:
+                    _output_adjoint2(tile, row, pixel, out, side * job.u_position, job.u_position,
+                                     job.channels, nothing, float32(0))  # fmt: skip
+
+
+@kernel("m w u size")
+def winograd_weights(job, first, count, thread):
+    """U = G w Gᵀ for packed weights w, (3, 3, size) -> (m + 2, m + 2, size). Units are vectors."""
+    side = job.m + 2
+    w = floats(job.w + 4 * first * LANES)
+    u = floats(job.u + 4 * first * LANES)
+    if job.m == 4:
+        _weight4(w, 3 * job.size, job.size, u, side * job.size, job.size, count * LANES, w, float32(0))
+    else:
+        _weight2(w, 3 * job.size, job.size, u, side * job.size, job.size, count * LANES, w, float32(0))
+
+
+@kernel("m u u_thread w w_thread size")
+def winograd_weights_adjoint(job, first, count, thread):
+    """dw = Gᵀ dU G for this thread's sum dU, (m + 2, m + 2, size) -> (3, 3, size)."""
+    side = job.m + 2
+    u = floats(job.u + 4 * thread * job.u_thread)
+    w = floats(job.w + 4 * thread * job.w_thread)
+    if job.m == 4:
+        _weight_adjoint4(u, side * job.size, job.size, w, 3 * job.size, job.size, job.size, u, float32(0))
+    else:
+        _weight_adjoint2(u, side * job.size, job.size, w, 3 * job.size, job.size, job.size, u, float32(0))
