@@ -64,13 +64,13 @@ def star(u: Array, v: Array) -> Array:
     for x, y in ((0.809017, -0.587785), (-0.809017, -0.587785)):
         over = 2 * np.maximum(x * u + y * v, 0)
         u, v = u - over * x, v - over * y
-    return np.abs(u) * 0.809017 + v * 0.587785 - 0.62
+    return np.abs(u) * 0.9135 + v * 0.4067 - 0.43
 
 
 def heart(u: Array, v: Array) -> Array:
     u, v = np.abs(u), v + 0.1
     lobe = np.sqrt((u - 0.43) * (u - 0.43) + (v + 0.3) * (v + 0.3)) - 0.52
-    wedge = np.maximum(0.76 * u + 0.65 * v - 0.66, -v - 0.3)
+    wedge = np.maximum(0.76 * u + 0.65 * v - 0.652, -v - 0.02)
     return np.minimum(lobe, wedge)
 
 
@@ -120,8 +120,8 @@ def _pictures(rng: np.random.Generator, labels: npt.NDArray[np.int64]) -> npt.ND
     """(N,) labels -> (N, SIZE, SIZE, 3) uint8: ground, confetti, shape, light, noise."""
     n = len(labels)
     paint, ground = _two_colours(rng, n)
-    picture = np.empty((n, SIZE, SIZE, 3), np.float32)
-    picture[:] = ground[:, None, None]
+    picture = np.empty((3, n, SIZE, SIZE), np.float32)  # as three planes, which is twice as fast
+    picture[:] = ground[..., None, None]
     for _ in range(CONFETTI):
         radius = _uniform(rng, n, 0.8, 2.0)
         _lay(picture, box(*_plane(rng, n, radius), 1.0, 0.6), radius, _colours(rng, n))
@@ -133,9 +133,9 @@ def _pictures(rng: np.random.Generator, labels: npt.NDArray[np.int64]) -> npt.ND
         outside[mine] = shape(u[mine], v[mine])
     _lay(picture, outside, radius, paint)
     u, _ = _plane(rng, n, _uniform(rng, n, SIZE, SIZE))
-    picture *= (0.85 + LIGHT * u)[..., None]
+    picture *= 0.85 + LIGHT * u
     picture += NOISE * (rng.random(picture.shape, np.float32) - 0.5)
-    return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return np.moveaxis((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8), 0, -1)
 
 
 def _uniform(rng: np.random.Generator, n: int, low: float, high: float) -> Array:
@@ -153,22 +153,23 @@ def _plane(rng: np.random.Generator, n: int, radius: Array) -> tuple[Array, Arra
     x = pixel[None, None, :] - (SIZE / 2 + room * _uniform(rng, n, -1, 1))
     y = pixel[None, :, None] - (SIZE / 2 + room * _uniform(rng, n, -1, 1))
     slope = _uniform(rng, n, -TILT, TILT)  # the tangent, so that no sine or cosine is needed
-    x *= np.sign(_uniform(rng, n, -1, 1))
+    x *= 1 - 2 * rng.integers(0, 2, (n, 1, 1)).astype(np.float32)
     length = np.sqrt(1 + slope * slope) * radius
     return (x + slope * y) / length, (y - slope * x) / length
 
 
 def _lay(picture: Array, outside: Array, radius: Array, colour: Array) -> None:
     """Paint the inside of a shape over the picture, its edge softened over one pixel."""
-    cover = np.clip(0.5 - outside * radius, 0, 1)[..., None]
-    picture += cover * (colour[:, None, None] - picture)
+    cover = np.clip(0.5 - outside * radius, 0, 1)
+    picture += cover * (colour[..., None, None] - picture)
 
 
 def _colours(rng: np.random.Generator, n: int) -> Array:
-    """(N, 3): any hue, from pastel to full, from dark to bright."""
-    hue, saturation, value = rng.random((3, n, 1), np.float32)
+    """(3, N): any hue, from pastel to full, from dark to bright."""
+    hue, saturation, value = rng.random((3, n), np.float32)
     # Red, green and blue are the same ramp over the hue, a third of the circle apart.
-    ramp = np.abs((hue + np.array([0, 1 / 3, 2 / 3], np.float32)) % 1 * 6 - 3) - 1
+    thirds = np.array([[0], [1 / 3], [2 / 3]], np.float32)
+    ramp = np.abs((hue + thirds) % 1 * 6 - 3) - 1
     saturation = 0.2 + 0.8 * saturation
     return (0.25 + 0.75 * value) * (1 - saturation * (1 - np.clip(ramp, 0, 1)))
 
@@ -178,11 +179,10 @@ def _two_colours(rng: np.random.Generator, n: int) -> tuple[Array, Array]:
 
     Drawing pairs, not one colour after the other, is what keeps the two distributions equal.
     """
-    one = _colours(rng, 8 * n).reshape(n, 8, 3)
-    two = _colours(rng, 8 * n).reshape(n, 8, 3)
-    apart = np.abs(one - two).sum(-1) > CONTRAST
-    first = np.arange(n), np.argmax(apart, axis=1)
-    return one[first], two[first]
+    one = _colours(rng, 8 * n).reshape(3, 8, n)
+    two = _colours(rng, 8 * n).reshape(3, 8, n)
+    first = np.argmax(np.abs(one - two).sum(0) > CONTRAST, axis=0), np.arange(n)
+    return one[:, *first], two[:, *first]
 
 
 @cache
