@@ -10,13 +10,13 @@ from safetensors.numpy import save
 
 from tinysqueeze.errors import FormatError
 from tinysqueeze.files import write_atomically
-from tinysqueeze.models import build
 from tinysqueeze.pretrained.names import renamed, to_ours, to_theirs, torchvision_names
 from tinysqueeze.pretrained.torchvision import from_torchvision
 from tinysqueeze.pretrained.weights import (
     UNCHECKED,
     WeightSet,
     from_metadata,
+    model_of,
     to_metadata,
 )
 
@@ -49,10 +49,7 @@ def read_safetensors(data: bytes) -> WeightSet:
         return from_torchvision(arrays, "a safetensors file").with_notes(UNCHECKED)
     if metadata.get("format") == "tinysqueeze":
         return from_metadata(arrays, metadata)
-    try:
-        names = torchvision_names(build(json.loads(metadata["spec"])))
-    except (ValueError, KeyError) as error:
-        raise FormatError(f"the network it is for cannot be built: {error}") from error
+    names = torchvision_names(model_of(metadata))
     ours = {path: to_ours(array) for path, array in renamed(arrays, names).items()}
     return from_metadata(ours, metadata)
 

@@ -115,7 +115,7 @@ def fitting(model: Model, flat: Mapping[str, np.ndarray]) -> Params:
     for path, array in flat.items():
         if array.dtype.kind != "f":
             raise FormatError(f"{path}: {array.dtype} instead of floating-point numbers")
-        largest = np.abs(array).max(initial=0)
+        largest = float(np.abs(array).max(initial=0))
         if not largest < LARGEST:  # also where it is not a number
             raise FormatError(f"{path}: a weight of {largest:g}: the file is damaged")
     return unflatten({path: np.asarray(flat[path], np.float32) for path in shapes(model)})
@@ -162,15 +162,23 @@ def from_metadata(flat: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -
     texts = {name: metadata.get(name, "") for name in ("spec", "preprocess", "classes", "wnids")}
     if digest(flat, texts) != metadata.get("sha256"):
         raise FormatError("the contents do not match the SHA-256 inside: the file is damaged")
+    model = model_of(metadata)
     try:
-        model = build(json.loads(texts["spec"]))
-    except (ValueError, UserError) as error:
+        return WeightSet(
+            model,
+            fitting(model, flat),
+            Preprocess.from_json(json.loads(texts["preprocess"])),
+            describe(model, "saved by tinysqueeze"),
+            classes=tuple(json.loads(texts["classes"])),
+            wnids=tuple(json.loads(texts["wnids"])),
+        )
+    except (ValueError, TypeError) as error:
+        raise FormatError(f"its metadata cannot be read: {error}") from error
+
+
+def model_of(metadata: Mapping[str, str]) -> Model:
+    """The network that the metadata describe. Raises FormatError."""
+    try:
+        return build(json.loads(metadata["spec"]))
+    except (KeyError, ValueError, TypeError, UserError) as error:
         raise FormatError(f"the network it is for cannot be built: {error}") from error
-    return WeightSet(
-        model,
-        fitting(model, flat),
-        Preprocess.from_json(json.loads(texts["preprocess"])),
-        describe(model, "saved by tinysqueeze"),
-        classes=tuple(json.loads(texts["classes"])),
-        wnids=tuple(json.loads(texts["wnids"])),
-    )
