@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from tinysqueeze.errors import DataError
 
-CHUNK = 2**18  # bytes
+CHUNK = 2**16  # bytes
 TIMEOUT = (10, 30)  # seconds: to connect, and between two chunks
 TRIES = 4  # of one mirror, as long as it breaks off
 
@@ -100,6 +100,8 @@ class _Resume:
         self.resumed = self.resumed or have > 0
         if have == self.remote.size:
             return  # stopped before it was moved into place; its hash will tell
+        if have > self.remote.size:
+            have = 0
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
             response.raise_for_status()
@@ -113,7 +115,10 @@ class _Resume:
                     have += file.write(chunk)
                     bar.update(len(chunk))
                     if have > self.remote.size:
-                        raise requests.HTTPError("sends more bytes than the file has")
+                        break
+        if have > self.remote.size:
+            self.partial.unlink()
+            raise requests.HTTPError("sends more bytes than the file has")
         if have < self.remote.size:
             raise requests.ConnectionError(f"broke off after {have:,} bytes")
 
