@@ -40,10 +40,11 @@ def adam(job, first, count, thread):
     decay = floats(job.decay + 4 * first)
     lr, step_size, correction = float32(job.lr), float32(job.step_size), float32(job.correction)
     beta1, beta2, eps = float32(job.beta1), float32(job.beta2), float32(job.eps)
+    new1, new2 = float32(1 - job.beta1), float32(1 - job.beta2)  # in float32, 0.999 is not exact
     for i in range(count):
         g = grads[i]
-        m = beta1 * mean[i] + (float32(1) - beta1) * g
-        s = beta2 * square[i] + (float32(1) - beta2) * g * g
+        m = beta1 * mean[i] + new1 * g
+        s = beta2 * square[i] + new2 * g * g
         mean[i] = m
         square[i] = s
         step = step_size * m / (np.sqrt(s) * correction + eps)

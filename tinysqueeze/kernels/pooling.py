@@ -7,7 +7,6 @@ written once, overlapping windows (3x3 with stride 2) need no special care, and 
 that no window covers.
 """
 
-from llvmlite import ir
 from numba import types
 
 from tinysqueeze.kernels.kernel import kernel
@@ -28,12 +27,19 @@ int_t = types.int64
 LANES = TARGET.lanes
 
 
-@procedure(floats_t, int_t, int_t, int_t, int_t, int_t, int_t, floats_t, bytes_t, int_t)
+@procedure(floats_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, floats_t, bytes_t, int_t)
 def _largest(
-    e: Emitter, x, x_row, x_pixel, high, wide, kernel_wide, channels, y, won, remember
+    e: Emitter, x, x_row, x_pixel, high, wide, number, kernel_wide, channels, y, won, remember
 ) -> None:
-    """The largest of a window of high x wide pixels, and its number row * kernel_wide + column."""
+    """The largest of high x wide pixels, and its number in the window.
+
+    Pixels are numbered by row * kernel_wide + column in the whole window, also where the edge of
+    the image cuts it; `number` is that of the first pixel here.
+    """
     b = e.builder
+
+    def byte(number: Value) -> Value:
+        return e.splat(b.trunc(number, BYTE))
 
     def some_channels(c: Value, _: list[Value]) -> list[Value]:
         corner = e.at(x, c)
@@ -43,18 +49,17 @@ def _largest(
 
             def window_column(j: Value, best: list[Value]) -> list[Value]:
                 value = e.load(row, b.mul(j, x_pixel))
-                number = b.trunc(b.add(b.mul(i, kernel_wide), j), BYTE)
+                place = b.add(number, b.add(b.mul(i, kernel_wide), j))
                 # "unless not greater", so that a value that is not a number wins and is seen
                 better = b.fcmp_unordered(">", value, best[0])
-                return [b.select(better, value, best[0]), b.select(better, e.splat(number), best[1])]
+                return [b.select(better, value, best[0]), b.select(better, byte(place), best[1])]
 
             return e.loop(e.int(0), wide, window_column, best)
 
-        start = [e.load(corner), ir.Constant(BYTES, [0] * LANES)]
-        largest, number = e.loop(e.int(0), high, window_row, start)
+        largest, winner = e.loop(e.int(0), high, window_row, [e.load(corner), byte(number)])
         e.store(largest, y, c)
         with b.if_then(b.icmp_signed("!=", remember, e.int(0))):
-            e.store(number, won, c)
+            e.store(winner, won, c)
         return []
 
     e.loop(e.int(0), channels, some_channels, step=LANES)
@@ -88,7 +93,7 @@ def max_pool(job, first, count, thread):
                 index = (first + n) * job.won_unit + (i * job.out_width + j) * job.channels
                 _largest(
                     floats(x + 4 * (n * job.x_next + corner)), job.x_row, job.x_pixel, high, wide,
-                    job.kernel_wide, job.channels, floats(y + 4 * pixel),
+                    above * job.kernel_wide + before, job.kernel_wide, job.channels, floats(y + 4 * pixel),
                     bytes_at(job.won + (index if job.remember else 0)), job.remember,
                 )  # fmt: skip
 
@@ -153,9 +158,7 @@ def max_pool_backward(job, first, count, thread):
                 if high <= 0 or wide <= 0:
                     _zeros(out, c)
                     continue
-                # winners are numbered inside their window as it was cut at the top and left edge
-                row = a - top * job.stride_high - max(0, job.pad_high - top * job.stride_high)
-                col = b - left * job.stride_wide - max(0, job.pad_wide - left * job.stride_wide)
+                row, col = a - top * job.stride_high, b - left * job.stride_wide
                 _gather(
                     floats(d + 4 * (n * job.d_next + top * job.d_row + left * c)),
                     bytes_at(won + (top * job.out_width + left) * c),

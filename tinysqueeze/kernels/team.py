@@ -22,6 +22,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from types import SimpleNamespace
 
 import numpy as np
 from llvmlite import ir
@@ -93,7 +94,9 @@ class Program:
             for first in range(0, units if stage.split == Split.SHARED else 1, chunk):
                 for job, own in stage.jobs:
                     count = min(chunk, units - first) if stage.split == Split.SHARED else own
-                    job.kernel.function(job.record.view(np.recarray)[0], first, count, 0)
+                    names = job.record.dtype.names or ()
+                    fields = {name: job.record[name].item() for name in names}
+                    job.kernel.function(SimpleNamespace(**fields), first, count, 0)
 
 
 # --- the walk --------------------------------------------------------------------------------
