@@ -32,7 +32,7 @@ def sgd(job, first, count, thread):
         params[i] -= lr * (now * g + ahead * v)
 
 
-@kernel("params grads mean square decay lr:f beta1:f beta2:f step_size:f correction:f eps:f")
+@kernel("params grads mean square decay lr:f beta1:f beta2:f new1:f new2:f step_size:f correction:f eps:f")
 def adam(job, first, count, thread):
     """Adam with decoupled weight decay; `step_size` and `correction` undo the start from zero."""
     params, grads = floats(job.params + 4 * first), floats(job.grads + 4 * first)
@@ -40,7 +40,7 @@ def adam(job, first, count, thread):
     decay = floats(job.decay + 4 * first)
     lr, step_size, correction = float32(job.lr), float32(job.step_size), float32(job.correction)
     beta1, beta2, eps = float32(job.beta1), float32(job.beta2), float32(job.eps)
-    new1, new2 = float32(1 - job.beta1), float32(1 - job.beta2)  # in float32, 0.999 is not exact
+    new1, new2 = float32(job.new1), float32(job.new2)  # 1 - beta, which float32 would round badly
     for i in range(count):
         g = grads[i]
         m = beta1 * mean[i] + new1 * g
@@ -89,7 +89,7 @@ def adam_update(
     """Step number `step` (from 1) of AdamW, in place (Kingma & Ba 2015; Loshchilov & Hutter 2019)."""
     vectors = {"params": params, "grads": grads, "mean": mean, "square": square, "decay": decay}
     _run(
-        adam, vectors, lr=lr, beta1=beta1, beta2=beta2, eps=eps,
+        adam, vectors, lr=lr, beta1=beta1, beta2=beta2, new1=1 - beta1, new2=1 - beta2, eps=eps,
         step_size=lr / (1 - beta1**step), correction=1 / sqrt(1 - beta2**step),
     )  # fmt: skip
 
