@@ -8,7 +8,7 @@ float64, watches which way every ReLU and max-pool went, retries with a smaller 
 counts) what stays on a kink.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,9 @@ TOLERANCE = 1e-6
 class Check:
     """The verdict on one array: how far backward and finite differences are apart.
 
-    `error` is the worst difference, less what rounding explains, relative to the largest gradient in the array; `index`,
-    `analytic` and `numeric` are that worst place and both numbers. `skipped` of `checked` +
-    `skipped` places sat on a kink.
+    `error` is the worst difference, less what rounding explains, relative to the largest gradient
+    in the array; `index`, `analytic` and `numeric` are that worst place and both numbers. `skipped`
+    of `checked` + `skipped` places sat on a kink.
     """
 
     path: str
@@ -125,7 +125,7 @@ def check_layer(
     run: Run = EVAL,
     seed: int = 0,
     most: int | None = None,
-) -> list[Check]:
+) -> Iterator[Check]:
     """Check a layer's gradients of x and every parameter, against a random upstream gradient dy.
 
     The loss is sum(y * dy), so that dy is its gradient. x (N, ...) and params are copied to
@@ -154,10 +154,11 @@ def check_model(
     smoothing: float = 0.0,
     seed: int = 0,
     most: int | None = 8,
-) -> list[Check]:
+) -> Iterator[Check]:
     """Check a whole model's gradients through the loss: the images' ("x") and every parameter's.
 
     images (N, H, W, C), labels (N,). All is done in float64; `most` places of each array are tried.
+    Yields a Check as each array is done.
     """
     params, images = map_params(_float64, params), _float64(images)
 
@@ -178,14 +179,12 @@ def _check_all(
     loss: Loss,
     rng: np.random.Generator,
     most: int | None,
-) -> list[Check]:
+) -> Iterator[Check]:
     """Every array that has a gradient (buffers have none)."""
-    checks = []
     for path, gradient in gradients.items():
         size = arrays[path].size
         places = np.arange(size) if most is None or most >= size else rng.choice(size, most, False)
-        checks.append(compare(path, arrays[path], gradient, loss, places))
-    return checks
+        yield compare(path, arrays[path], gradient, loss, places)
 
 
 def _float64(array: np.ndarray) -> np.ndarray:

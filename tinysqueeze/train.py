@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from tinysqueeze.communicator import ALONE, Communicator
+from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.data import Augment, Dataset, Normalise, batches
 from tinysqueeze.diagnose import first_broken
 from tinysqueeze.errors import ShapeError, TrainingError, UserError
@@ -220,8 +221,6 @@ def make_engine(
         return StepByStep(model, params)
     if recipe.batch_size % ranks:
         raise UserError(f"a batch of {recipe.batch_size} can't be shared equally by {ranks} ranks")
-    from tinysqueeze.compiled import compile as compile_plan
-
     batch = recipe.batch_size // ranks
     return compile_plan(model, batch, precision=recipe.precision, threads=threads, params=params)
 

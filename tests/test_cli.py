@@ -1,0 +1,169 @@
+"""The commands as a user types them: what they print, write, and say when something is wrong."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinysqueeze import checkpoint
+from tinysqueeze.cli import COMMANDS, main
+
+SMALL = [
+    "--set", "base_e=8", "--set", "incr_e=4", "--set", "stem_filters=6", "--set", "squeeze_ratio=0.25",
+    "--set", "fires=3", "--set", "pools=[1,3]", "--epochs", "2", "--batch-size", "16",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Two classes of small pictures, as files."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 10)):
+        for bright, name in enumerate(("dark", "light")):
+            place = root / split / name
+            place.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 90, (16, 16, 3), dtype=np.uint8) + np.uint8(120 * bright)
+                Image.fromarray(pixels).save(place / f"{i}.png")
+    return root
+
+
+def fails(capsys, *argv: str) -> str:
+    """The one line that a wrong call prints."""
+    assert main(argv) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("tinysqueeze: ")
+    assert "\n" not in error
+    return error
+
+
+def test_summary_json_has_the_published_counts(capsys):
+    for model, extra, parameters in [
+        ("squeezenet1_0", [], 1_248_424),
+        ("squeezenet1_1", [], 1_235_496),
+        ("squeezenet1_0", ["--classes", "10"], 740_554),
+        ("squeezenet1_1", ["--classes", "10"], 727_626),
+        ("alexnet", [], 60_965_224),
+        ("alexnet_torchvision", [], 61_100_840),
+        ("vgg16", [], 138_357_544),
+    ]:
+        assert main(["summary", model, "--json", *extra]) == 0
+        assert json.loads(capsys.readouterr().out)["parameters"] == parameters
+
+
+def test_summary_table(capsys):
+    assert main(["summary", "squeezenet1_0", "--input-size", "227"]) == 0
+    out = capsys.readouterr().out
+    assert "111 x 111 x 96" in out
+    assert "Parameters           1,248,424 (4.99 MB as float32)" in out
+    assert main(["summary", "squeezenet_cifar", "--set", "bypass=simple", "--compiled"]) == 0
+    assert "fire3" in capsys.readouterr().out
+
+
+def test_gradcheck(capsys):
+    small = [
+        "--set",
+        "base_e=8",
+        "--set",
+        "incr_e=4",
+        "--set",
+        "stem_filters=4",
+        "--input-size",
+        "8",
+    ]
+    wide = ["--set", "squeeze_ratio=0.25", "--set", "norm=true", "--set", "bypass=complex"]
+    assert (
+        main(["gradcheck", "squeezenet_cifar", "--places", "1", "--training", *small, *wide]) == 0
+    )
+    assert "all right" in capsys.readouterr().out
+
+
+def test_train_evaluate_and_the_run_folder(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train", "--data", str(folder), "--out", str(out), *SMALL]) == 0
+    assert "test accuracy" in capsys.readouterr().out
+    expected = {
+        "history.csv",
+        "learning_curve.png",
+        "confusion_matrix.png",
+        "predictions.png",
+        "summary.json",
+    }
+    assert {p.name for p in out.iterdir()} == expected | {checkpoint.NAME}
+    summary = json.loads((out / "summary.json").read_text())
+    assert {"test_accuracy", "seconds", "images_per_second", "versions", "seed"} <= summary.keys()
+    rows = list(csv.DictReader((out / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    for picture in out.glob("*.png"):
+        assert np.asarray(Image.open(picture)).std() > 5
+    assert main(["evaluate", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["top1"] == pytest.approx(summary["test_accuracy"])
+    assert "holds a run already" in fails(
+        capsys, "train", "--data", str(folder), "--out", str(out), *SMALL
+    )
+    assert "leave out --epochs" in fails(capsys, "train", "--resume", str(out), "--epochs", "5")
+
+
+def test_wrong_input_gets_one_line(capsys, tmp_path):
+    assert "no such data" in fails(capsys, "train", "--data", str(tmp_path / "nowhere"))
+    assert "no such checkpoint" in fails(capsys, "evaluate", str(tmp_path))
+    assert "no model named" in fails(capsys, "summary", "squeezenet9")
+    assert "at least 21x21" in fails(capsys, "summary", "squeezenet1_0", "--input-size", "20")
+    assert "Strategy 2" in fails(capsys, "summary", "squeezenet1_0", "--set", "squeeze_ratio=1.5")
+    assert "no such metaparameter: colour" in fails(capsys, "summary", "--set", "colour=red")
+    (tmp_path / checkpoint.NAME).write_bytes(b"\0" * 1000)
+    assert "truncated or corrupt" in fails(capsys, "evaluate", str(tmp_path))
+
+
+def test_every_command_explains_itself(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in COMMANDS)
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+
+
+def start(*argv: str) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "tinysqueeze", *argv]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def wait_for(path, seconds=120) -> None:
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_killed_and_resumed_to_the_same_bits(folder, tmp_path, how):
+    long = [*SMALL, "--data", str(folder), "--epochs", "40"]
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    process = start("train", "--out", str(cut), *long)
+    wait_for(cut / checkpoint.NAME)
+    process.send_signal(how)
+    code = process.wait(60)
+    assert code == (-9 if how == signal.SIGKILL else 130)
+    process.stdout.close()
+    stopped = checkpoint.read(cut).meta["counters"]
+    assert 1 <= stopped["epoch"] < 40
+    assert main(["train", "--resume", str(cut)]) == 0
+    assert main(["train", "--out", str(whole), *long]) == 0
+    a, b = checkpoint.read(cut).arrays, checkpoint.read(whole).arrays
+    assert all(np.array_equal(a[name], b[name]) for name in a.keys() | b.keys())

@@ -1,0 +1,81 @@
+"""Optimisers against PyTorch and against the formulas; schedules against their definitions."""
+
+import numpy as np
+import pytest
+
+from tinysqueeze.errors import UserError
+from tinysqueeze.kernels.optimiser import ema_update
+from tinysqueeze.optim import SCHEDULES, SGD, Adam, learning_rate
+
+
+def steps(optimiser, decay, lr=0.1, count=7):
+    """Parameters after some steps on fixed random gradients."""
+    rng = np.random.default_rng(0)
+    params = rng.standard_normal(37).astype(np.float32)
+    slots = optimiser.start(params)
+    for step in range(1, count + 1):
+        grads = rng.standard_normal(37).astype(np.float32)
+        optimiser.update(params, grads, slots, np.full(37, decay, np.float32), lr, step)
+    return params
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("decay", [0, 0.05])
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_as_pytorch(name, decay, nesterov):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    theirs = torch.nn.Parameter(torch.tensor(rng.standard_normal(37).astype(np.float32)))
+    if name == "sgd":
+        ours = SGD(0.9, nesterov)
+        peer = torch.optim.SGD(
+            [theirs], lr=0.1, momentum=0.9, nesterov=nesterov, weight_decay=decay
+        )
+    else:
+        ours = Adam()
+        peer = torch.optim.AdamW([theirs], lr=0.1, weight_decay=decay)
+    for _ in range(7):
+        theirs.grad = torch.tensor(rng.standard_normal(37).astype(np.float32))
+        peer.step()
+    assert np.allclose(steps(ours, decay), theirs.detach().numpy(), rtol=2e-5, atol=1e-6)
+
+
+def test_sgd_by_its_formula():
+    params, grads, velocity = (np.array([v], np.float32) for v in (1.0, 0.5, 0.2))
+    SGD(0.9, nesterov=False).update(
+        params, grads, {"velocity": velocity}, np.array([0.1], np.float32), 0.1, 1
+    )
+    assert velocity == pytest.approx(0.9 * 0.2 + 0.5 + 0.1 * 1.0)
+    assert params == pytest.approx(1.0 - 0.1 * 0.78)
+
+
+def test_adam_first_step_is_the_rate():
+    """Bias correction makes the first step lr * sign(gradient), whatever the gradient's size."""
+    params, grads = np.zeros(3, np.float32), np.array([1e-3, -5, 100], np.float32)
+    adam = Adam()
+    adam.update(params, grads, adam.start(params), np.zeros(3, np.float32), 0.1, 1)
+    assert np.allclose(params, [-0.1, 0.1, -0.1], rtol=1e-4)
+
+
+def test_running_average():
+    average, params = np.zeros(5, np.float32), np.ones(5, np.float32)
+    for _ in range(3):
+        ema_update(average, params, 0.5)
+    assert np.allclose(average, 1 - 0.5**3)
+
+
+def test_schedules():
+    done = np.linspace(0, 1, 101)
+    rates = {name: [learning_rate(name, 2.0, d, 0.2) for d in done] for name in SCHEDULES}
+    assert rates["one-cycle"][20] == pytest.approx(2)
+    assert rates["one-cycle"][10] == pytest.approx(1)
+    assert rates["one-cycle"][60] == pytest.approx(1)
+    assert rates["constant"][50] == 2
+    assert rates["polynomial"][50] == pytest.approx(1)
+    assert rates["cosine"][50] == pytest.approx(1)
+    for name in ("one-cycle", "polynomial", "cosine"):
+        assert rates[name][-1] == pytest.approx(0)
+    assert all(rate[0] == 0 and min(rate) >= 0 and max(rate) <= 2 for rate in rates.values())
+    with pytest.raises(UserError, match="one-cycle"):
+        learning_rate("steps", 1, 0, 0)

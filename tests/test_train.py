@@ -1,0 +1,259 @@
+"""The training loop: it learns, it repeats, it stops on NaN by name, and it resumes to the bit."""
+
+from dataclasses import replace
+from math import log
+
+import numpy as np
+import pytest
+
+from tinysqueeze import checkpoint
+from tinysqueeze.communicator import Communicator
+from tinysqueeze.data import Dataset, Normalise
+from tinysqueeze.diagnose import diagnose
+from tinysqueeze.errors import CheckpointError, ShapeError, TrainingError, UserError
+from tinysqueeze.models import squeezenet_cifar
+from tinysqueeze.params import flatten, initialise
+from tinysqueeze.train import Recipe, begin, evaluate, evaluate_training, run
+
+TINY = {
+    "base_e": 8,
+    "incr_e": 4,
+    "stem_filters": 6,
+    "squeeze_ratio": 0.25,
+    "input_size": 12,
+    "fires": 3,
+}
+TINY |= {"pools": (1, 3), "classes": 3}
+
+
+@pytest.fixture
+def shapes3() -> Dataset:
+    """Three classes told apart by where a bright square sits."""
+    rng = np.random.default_rng(7)
+    images = rng.integers(0, 60, (96, 12, 12, 3), dtype=np.uint8)
+    labels = np.arange(96) % 3
+    for image, label in zip(images, labels, strict=True):
+        image[4 * label : 4 * label + 4, 2:10] += 150
+    return Dataset(images, labels, ("high", "middle", "low"), "squares")
+
+
+def tiny(**changes):
+    return squeezenet_cifar(**TINY | changes)
+
+
+def last(training, dataset, **options):
+    """Train to the end; the last report."""
+    return list(run(training, dataset, **options))[-1]
+
+
+def same_bits(a, b) -> bool:
+    return np.array_equal(a.engine.vector, b.engine.vector) and all(
+        np.array_equal(a.slots[name], b.slots[name]) for name in a.slots
+    )
+
+
+@pytest.mark.parametrize("stepwise", [True, False], ids=["stepwise", "compiled"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"norm": True, "bypass": "complex", "dropout": 0.2}], ids=str
+)
+def test_learns(shapes3, changes, stepwise):
+    recipe = Recipe(epochs=15, batch_size=16, lr=0.05, average=0.9)
+    training = begin(tiny(**changes), shapes3, recipe, stepwise=stepwise)
+    report = last(training, shapes3, test=shapes3)
+    assert report.result is not None
+    assert report.result["test_accuracy"] > 0.9
+    assert report.result["train_loss"] < 0.6 * training.history[0]["train_loss"]
+    assert len(training.history) == 15
+    assert training.finished
+
+
+def test_overfits_16_images_with_adam(shapes3):
+    few = shapes3.subset(slice(16))
+    recipe = Recipe(epochs=60, batch_size=16, lr=0.01, optimiser="adam", schedule="cosine")
+    training = begin(tiny(), few, recipe, stepwise=True)
+    last(training, few)
+    score = evaluate_training(training, few)
+    assert score.accuracy == 1
+    assert score.top(2) == 1
+    assert score.loss < 0.1
+
+
+def test_a_seed_repeats_bit_for_bit(shapes3):
+    recipe = Recipe(epochs=2, batch_size=16, pad=2, flip="random", cutout=3, seed=3)
+    model = tiny(norm=True, dropout=0.3)
+    first, second, other = (
+        begin(model, shapes3, r) for r in (recipe, recipe, replace(recipe, seed=4))
+    )
+    for training in (first, second, other):
+        last(training, shapes3)
+    assert same_bits(first, second)
+    assert not same_bits(first, other)
+
+
+@pytest.mark.parametrize("stop_after", [1, 6, 9])
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_resume_equals_never_having_stopped(shapes3, tmp_path, stop_after, optimiser):
+    recipe = Recipe(
+        epochs=3, batch_size=16, pad=2, flip="alternate", average=0.9, optimiser=optimiser, lr=0.02
+    )
+    model = tiny(norm=True, bypass="simple", dropout=0.3)
+    whole = begin(model, shapes3, recipe)
+    last(whole, shapes3, test=shapes3)
+    part = begin(model, shapes3, recipe)
+    for step, _ in enumerate(run(part, shapes3, test=shapes3), 1):
+        if step == stop_after:
+            break
+    checkpoint.save(tmp_path, part, data="squares")
+    again = checkpoint.resume(checkpoint.read(tmp_path))
+    last(again, shapes3, test=shapes3)
+    assert same_bits(whole, again)
+    assert np.array_equal(whole.average, again.average)
+    timed = ("seconds", "images_per_second")
+    kept = [
+        [{k: v for k, v in row.items() if k not in timed} for row in t.history]
+        for t in (whole, again)
+    ]
+    assert kept[0] == kept[1]
+
+
+def test_nan_stops_training_and_names_the_layer(shapes3):
+    model = tiny()
+    params = initialise(model)
+    params["fire3"]["expand3x3"]["bias"][2] = np.inf
+    training = begin(model, shapes3, Recipe(epochs=1, batch_size=16), params, stepwise=True)
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(TrainingError, match=r"fire3/expand3x3/bias is not finite"),
+    ):
+        last(training, shapes3)
+
+
+def test_a_rate_too_high_is_told(shapes3):
+    training = begin(
+        tiny(), shapes3, Recipe(epochs=30, batch_size=16, lr=1e6, warmup=0), stepwise=True
+    )
+    with np.errstate(all="ignore"), pytest.raises(TrainingError, match="lower the learning rate"):
+        last(training, shapes3)
+
+
+def test_frozen_paths_stay(shapes3):
+    model = tiny()
+    before = flatten(initialise(model, 0))
+    recipe = Recipe(epochs=1, batch_size=16, frozen=("conv1/*", "fire[23]/*"))
+    training = begin(model, shapes3, recipe)
+    last(training, shapes3)
+    moved = {
+        p for p, a in flatten(training.engine.params).items() if not np.array_equal(a, before[p])
+    }
+    assert moved == {p for p in before if p.startswith(("fire4", "conv5"))}
+    with pytest.raises(UserError, match=r"'nothing' matches no parameter"):
+        last(begin(model, shapes3, replace(recipe, frozen=("nothing",))), shapes3)
+
+
+def test_ranks_share_a_batch(shapes3):
+    """Two ranks, each with half of every batch, average to the gradient of the whole."""
+    recipe = Recipe(epochs=1, batch_size=16, pad=2, seed=1)
+    alone = begin(tiny(), shapes3, recipe, stepwise=True)
+    next(run(alone, shapes3))
+    gradients = []
+    for rank in range(2):
+
+        class Watch(Communicator):
+            ranks = 2
+
+            def mean(self, vector):
+                gradients.append(vector.copy())
+
+        Watch.rank = rank
+        next(
+            run(
+                begin(tiny(), shapes3, recipe, ranks=2, stepwise=True),
+                shapes3,
+                communicator=Watch(),
+            )
+        )
+    mean = sum(gradients) / 2
+    assert np.allclose(mean, alone.engine.grad_vector, rtol=1e-4, atol=1e-7)
+    assert not np.allclose(gradients[0], gradients[1], rtol=1e-2)
+
+
+def test_flip_at_test_time_averages_two_views(shapes3):
+    training = begin(tiny(), shapes3, Recipe(), stepwise=True)
+    mirrored = replace(shapes3, images=shapes3.images[:, :, ::-1])
+    both = evaluate(training.engine, shapes3, training.normalise, flip=True).logits
+    one = evaluate(training.engine, shapes3, training.normalise).logits
+    other = evaluate(training.engine, mirrored, training.normalise).logits
+    assert np.allclose(both, (one + other) / 2, atol=1e-6)
+
+
+def test_what_does_not_fit_is_refused(shapes3):
+    with pytest.raises(ShapeError, match="classes=3"):
+        begin(tiny(classes=4), shapes3)
+    with pytest.raises(ShapeError, match="input_size=12"):
+        begin(tiny(input_size=16), shapes3)
+    with pytest.raises(ShapeError, match="1 channels"):
+        begin(tiny(input_channels=1), shapes3)
+    with pytest.raises(UserError, match="no schedule named"):
+        Recipe(schedule="sawtooth")
+    with pytest.raises(UserError, match="can't be shared equally"):
+        begin(tiny(), shapes3, Recipe(batch_size=15), ranks=2)
+
+
+def test_diagnose_names_what_is_dead(shapes3):
+    model = tiny(final_relu=True)
+    params = initialise(model)
+    images = shapes3.images[:16].astype(np.float32) / 255
+    assert diagnose(model, params, images, shapes3.labels[:16]) == []
+    params["conv5"]["bias"][:] = -100
+    found = {f.path: str(f) for f in diagnose(model, params, images, shapes3.labels[:16])}
+    assert "100% of its ReLUs are zero" in found["conv5_relu"]
+    assert f"ln(3) = {log(3):.3f}" in found["logits"]
+    params["conv1"]["weight"] *= 1e6
+    assert any("explode" in str(f) for f in diagnose(model, params, images, shapes3.labels[:16]))
+
+
+def test_checkpoint_keeps_everything(shapes3, tmp_path):
+    training = begin(
+        tiny(norm=True), shapes3, Recipe(epochs=1, batch_size=16, average=0.5), stepwise=True
+    )
+    last(training, shapes3)
+    saved = checkpoint.read(checkpoint.save(tmp_path, training, data="squares"))
+    assert saved.model == training.engine.model
+    assert saved.classes == shapes3.classes
+    assert saved.normalise == training.normalise == Normalise.of(shapes3)
+    assert saved.meta["extra"] == {"data": "squares"}
+    kept = flatten(saved.params)
+    assert all(
+        np.array_equal(kept[path], view) for path, view in flatten(training.best_params).items()
+    )
+
+
+def test_damaged_checkpoints_are_refused(shapes3, tmp_path):
+    file = checkpoint.save(tmp_path, begin(tiny(), shapes3, stepwise=True))
+    good = file.read_bytes()
+    for damaged in (good[:-100], good[:50], b"", b"not a checkpoint at all" * 10):
+        file.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="truncated or corrupt"):
+            checkpoint.read(tmp_path)
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(good) // 2, len(good), 20):
+        file.write_bytes(good[:place] + bytes([good[place] ^ 4]) + good[place + 1 :])
+        with pytest.raises(CheckpointError, match="corrupt"):
+            checkpoint.read(tmp_path)
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        checkpoint.read(tmp_path / "elsewhere")
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(shapes3, tmp_path, monkeypatch):
+    training = begin(tiny(), shapes3, stepwise=True)
+    before = checkpoint.save(tmp_path, training).read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tinysqueeze.files.os.fsync", full)
+    training.engine.vector += 1
+    with pytest.raises(CheckpointError, match=r"No space left.*is as it was"):
+        checkpoint.save(tmp_path, training)
+    assert (tmp_path / checkpoint.NAME).read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [checkpoint.NAME]

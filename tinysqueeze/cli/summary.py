@@ -1,0 +1,83 @@
+"""`tinysqueeze summary`: a network's layers as a table, with totals and the share of 1x1 and 3x3."""
+
+import argparse
+import json
+
+from tinysqueeze.cli.models import add_model, chosen_model
+from tinysqueeze.count import FLOAT_BYTES, Row, Table, count
+
+HEADER = ("Layer", "Kind", "Kernel", "Output", "Parameters", "Mult-adds", "Activation", "im2col")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    add_model(parser, "squeezenet1_0")
+    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images at once")
+    parser.add_argument(
+        "--compiled", action="store_true", help="how the compiled plan runs each layer"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table."""
+    model = chosen_model(args)
+    if args.compiled:
+        print(_plan_text(model, args.batch_size))
+        return 0
+    table = count(model, batch=args.batch_size)
+    print(json.dumps(table.as_dict(), indent=2) if args.json else text(table))
+    return 0
+
+
+def text(table: Table) -> str:
+    """The table as torchinfo would lay it out."""
+    rows = [HEADER, *(_cells(row) for row in table.rows)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    line = "─" * (sum(widths) + 2 * len(widths) - 2)
+    body = [_line(row, widths) for row in rows]
+    h, w, c = table.input_shape
+    weights = table.parameters * FLOAT_BYTES
+    totals = [
+        f"Input                {table.batch} x {h} x {w} x {c}",
+        f"Parameters           {table.parameters:,} ({weights / 1e6:.2f} MB as float32)",
+        f"  in 1x1 filters     {table.share(1):.1%}",
+        f"  in 3x3 filters     {table.share(3):.1%}",
+        f"Multiply-adds        {table.multiply_adds:,} ({table.multiply_adds / 1e9:.3f} G)",
+        f"  in 1x1 filters     {table.share(1, 'multiply_adds'):.1%}",
+        f"  in 3x3 filters     {table.share(3, 'multiply_adds'):.1%}",
+        f"All activations      {_bytes(table.total('activation_bytes'))}",
+        f"Largest im2col       {_bytes(max(row.im2col_bytes for row in table.rows))}",
+    ]
+    return "\n".join([table.model, line, body[0], line, *body[1:], line, *totals])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    kernel = f"{row.kernel[0]}x{row.kernel[1]}" if row.kernel else ""
+    out = " x ".join(map(str, row.out_shape))
+    parameters = f"{row.parameters:,}" if row.parameters else "–"
+    multiply_adds = f"{row.multiply_adds:,}" if row.multiply_adds else "–"
+    patches = _bytes(row.im2col_bytes) if row.im2col_bytes else "–"
+    return (
+        row.path,
+        row.kind,
+        kernel,
+        out,
+        parameters,
+        multiply_adds,
+        _bytes(row.activation_bytes),
+        patches,
+    )
+
+
+def _line(cells: tuple[str, ...], widths: list[int]) -> str:
+    """Names to the left, numbers to the right."""
+    padded = zip(cells, widths, strict=True)
+    return "  ".join(c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(padded))
+
+
+def _bytes(number: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number} B"

@@ -1,0 +1,251 @@
+"""`tinysqueeze train`: train a network, see it happen, and find everything in a run folder."""
+
+import argparse
+import csv
+import io
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from tinysqueeze import checkpoint, data
+from tinysqueeze.cli.models import add_changes, changes
+from tinysqueeze.count import count
+from tinysqueeze.data import Dataset
+from tinysqueeze.errors import UserError
+from tinysqueeze.files import write_atomically
+from tinysqueeze.models import build
+from tinysqueeze.ops.reference import softmax
+from tinysqueeze.pictures.training import confusion_matrix, learning_curve, sample_predictions
+from tinysqueeze.train import Evaluation, Recipe, Report, Training, begin, evaluate_training
+from tinysqueeze.train import run as train
+
+DEFAULTS = {  # what a first run on each kind of data should use
+    "builtin": Recipe(epochs=8, lr=0.15, batch_size=64, pad=2, average=0.99),
+    "other": Recipe(
+        epochs=20, lr=0.2, batch_size=128, pad=4, flip="random", smoothing=0.1, average=0.995
+    ),
+}
+SAVE_EVERY = 60.0  # seconds: what a kill may cost at most
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("--model", default="squeezenet_cifar", metavar="M", help="which network")
+    add_changes(parser)
+    parser.add_argument(
+        "--data", default="builtin", help="builtin, cifar10, or a folder or archive"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run folder (otherwise runs/ and the time)"
+    )
+    parser.add_argument(
+        "--resume", type=Path, metavar="DIR", help="go on with the run in this folder"
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="processor threads (otherwise all)"
+    )
+    parser.add_argument(
+        "--stepwise", action="store_true", help="layer by layer instead of compiled (slow)"
+    )
+    parser.add_argument("--no-test", action="store_true", help="don't evaluate after each epoch")
+    recipe = parser.add_argument_group("recipe (defaults depend on the data)")
+    for option in fields(Recipe):
+        if option.name in ("nesterov", "frozen"):
+            continue
+        flag = f"--{option.name.replace('_', '-')}"
+        kind = {"int": int, "float": float}.get(getattr(option.type, "__name__", ""), str)
+        recipe.add_argument(
+            flag, type=kind, default=None, metavar=kind.__name__[0].upper(), help=HELP[option.name]
+        )
+    recipe.add_argument(
+        "--freeze",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="paths to leave as they are",
+    )
+
+
+HELP = {
+    "epochs": "times through the training images",
+    "batch_size": "images a step",
+    "lr": "peak learning rate",
+    "schedule": "one-cycle, cosine, polynomial or constant",
+    "warmup": "share of all steps until the peak",
+    "optimiser": "sgd or adam",
+    "momentum": "of sgd",
+    "weight_decay": "pull of the weights to zero",
+    "smoothing": "label smoothing",
+    "pad": "pixels by which crops may move",
+    "flip": "random or alternate",
+    "cutout": "side of a blanked square",
+    "average": "share kept by the running average of the weights, each step",
+    "precision": "of 3x3 convolutions: f4 (fastest), f2 or direct",
+    "seed": "for weights, order and augmentation",
+}
+
+
+@dataclass
+class Interrupt:
+    """Set by Ctrl-C or a polite kill: the loop then saves and stops between two steps."""
+
+    by: int = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.by = number
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; the exit status is 130 after Ctrl-C, with everything saved."""
+    if args.resume:
+        saved = checkpoint.read(args.resume)
+        out, source = args.resume, saved.meta["extra"]["data"]
+        _refuse_changes(args)
+        dataset, test = _datasets(source, args, saved.model.input_shape[0])
+        training = checkpoint.resume(saved, args.threads, stepwise=args.stepwise)
+        print(f"resuming {out} at epoch {training.epoch + 1}, batch {training.batch + 1}")
+    else:
+        out = args.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+        if (out / checkpoint.NAME).exists():
+            raise UserError(
+                f"{out} holds a run already; --resume {out} goes on with it, --out starts another"
+            )
+        source = args.data
+        dataset, test = _datasets(source, args, args.input_size)
+        training = _fresh(args, dataset)
+    model = training.engine.model
+    print(
+        f"{model.name}, {count(model).parameters:,} parameters; {dataset.name}: "
+        f"{len(dataset):,} training and {len(test):,} test images; run folder {out}"
+    )
+    return _train(training, dataset, test, out, str(source), args)
+
+
+def _fresh(args: argparse.Namespace, dataset: Dataset) -> Training:
+    defaults = DEFAULTS.get(args.data, DEFAULTS["other"])
+    asked = {f.name: getattr(args, f.name, None) for f in fields(Recipe)}
+    chosen = {n: v for n, v in asked.items() if v is not None} | {"frozen": tuple(args.freeze)}
+    recipe = Recipe.from_dict(checkpoint.recipe_dict(defaults) | chosen)
+    own = {"norm": True, "bypass": "simple"} if args.model == "squeezenet_cifar" else {}
+    sizes = {"classes": len(dataset.classes), "input_size": dataset.images.shape[1]}
+    model = build(args.model, **{**sizes, **own, **changes(args)})
+    return begin(model, dataset, recipe, threads=args.threads, stepwise=args.stepwise)
+
+
+def _datasets(source: str, args: argparse.Namespace, size: int | None) -> tuple[Dataset, Dataset]:
+    return data.load(source, "train", size=size), data.load(source, "test", size=size)
+
+
+def _refuse_changes(args: argparse.Namespace) -> None:
+    """A resumed run goes on exactly as it began, so its recipe can't be changed."""
+    asked = [f.name for f in fields(Recipe) if getattr(args, f.name, None) is not None]
+    asked += ["set"] if args.set else []
+    if asked:
+        raise UserError(
+            f"--resume goes on as the run began; leave out --{', --'.join(asked).replace('_', '-')}"
+        )
+
+
+def _train(
+    training: Training,
+    dataset: Dataset,
+    test: Dataset,
+    out: Path,
+    source: str,
+    args: argparse.Namespace,
+) -> int:
+    saved_at = time.perf_counter()
+    steps = len(dataset) // training.recipe.batch_size
+    with _interruptible() as interrupt, tqdm(total=steps, unit="batch", disable=None) as bar:
+        for report in train(training, dataset, None if args.no_test else test):
+            _show(bar, report, training.recipe)
+            if report.result is not None:
+                bar.write(_epoch_line(report.result, training.recipe))
+                bar.reset()
+            due = time.perf_counter() - saved_at > SAVE_EVERY
+            if report.result is not None or due or interrupt.by:
+                checkpoint.save(out, training, data=source)
+                saved_at = time.perf_counter()
+            if interrupt.by:
+                bar.write(f"stopped; go on with: tinysqueeze train --resume {out}")
+                return 128 + interrupt.by
+    score = evaluate_training(training, test)
+    _write_run(training, score, test, out, source)
+    print(f"test accuracy {score.accuracy:.2%} on {len(test):,} images of {test.name}; see {out}")
+    return 0
+
+
+@contextmanager
+def _interruptible() -> Iterator[Interrupt]:
+    """Turn Ctrl-C and SIGTERM into a flag for as long as this lasts."""
+    interrupt = Interrupt()
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield interrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _show(bar: Any, report: Report, recipe: Recipe) -> None:
+    bar.n = report.batch
+    bar.set_description(f"epoch {report.epoch + 1}/{recipe.epochs}", refresh=False)
+    bar.set_postfix_str(
+        f"loss {report.loss:.3f}, accuracy {report.accuracy:.1%}, {report.images_per_second:,.0f} images/s",
+        refresh=False,
+    )
+    bar.update(0)
+
+
+def _epoch_line(result: dict[str, float], recipe: Recipe) -> str:
+    tested = f", test {result['test_accuracy']:.2%}" if "test_accuracy" in result else ""
+    return (
+        f"epoch {result['epoch']}/{recipe.epochs}: loss {result['train_loss']:.3f}, accuracy "
+        f"{result['train_accuracy']:.2%}{tested}, {result['seconds']:.1f} s, "
+        f"{result['images_per_second']:,.0f} images/s"
+    )
+
+
+def _write_run(
+    training: Training, score: Evaluation, test: Dataset, out: Path, source: str
+) -> None:
+    """history.csv, summary.json and the three pictures, beside the checkpoint."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, training.history[-1].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(training.history)
+    write_atomically(out / "history.csv", table.getvalue().encode())
+    seconds = sum(row["seconds"] for row in training.history)
+    summary = {
+        "model": training.engine.model.spec,
+        "data": source,
+        "test_accuracy": score.accuracy,
+        "test_loss": score.loss,
+        "seconds": seconds,
+        "images_per_second": float(np.mean([row["images_per_second"] for row in training.history])),
+        "recipe": checkpoint.recipe_dict(training.recipe),
+        "seed": training.recipe.seed,
+        "versions": checkpoint.versions(),
+    }
+    write_atomically(out / "summary.json", json.dumps(summary, indent=2).encode())
+    title = f"{training.engine.model.name} on {test.name}: {score.accuracy:.2%}"
+    probabilities = softmax(score.logits)
+    predicted = probabilities.argmax(axis=1)
+    drawn = {
+        "learning_curve": learning_curve(training.history, title),
+        "confusion_matrix": confusion_matrix(score.labels, predicted, test.classes),
+        "predictions": sample_predictions(test.images, score.labels, probabilities, test.classes),
+    }
+    for name, picture in drawn.items():
+        picture.save(str(out / f"{name}.png"))
