@@ -5,9 +5,12 @@ import hashlib
 import numpy as np
 import pytest
 
+from tinysqueeze.cli.train import DEFAULTS
 from tinysqueeze.data import builtin, load
 from tinysqueeze.data.dataset import Dataset
 from tinysqueeze.errors import DataError
+from tinysqueeze.models import squeezenet_cifar
+from tinysqueeze.train import begin, evaluate_training, run
 
 
 def test_the_same_seed_gives_the_same_bytes_on_every_machine():
@@ -60,3 +63,23 @@ def test_the_colours_of_a_class_say_nothing_about_it():
 def test_nothing_to_render_is_said():
     with pytest.raises(DataError, match="cannot render 0"):
         builtin.render(0, seed=0)
+
+
+def trained_accuracy(**changes) -> float:
+    """Test accuracy of the CIFAR network so changed, trained as `tinysqueeze train` does it."""
+    model = squeezenet_cifar(norm=True, bypass="simple", **changes)
+    training = begin(model, load("builtin", "train"), DEFAULTS["builtin"])
+    for _ in run(training, load("builtin", "train")):
+        pass
+    return evaluate_training(training, load("builtin", "test")).accuracy
+
+
+@pytest.mark.slow
+def test_squeezenet_solves_it():
+    assert trained_accuracy() >= 0.95
+
+
+@pytest.mark.slow
+def test_filters_of_one_pixel_do_not():
+    """The same network with 1x1 filters only sees neighbours through nothing but its pools."""
+    assert trained_accuracy(pct3x3=0.0, stem_kernel=1, stem_pad=0) < 0.7
