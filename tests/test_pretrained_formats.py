@@ -241,7 +241,10 @@ def test_torchvision_names_are_torchvisions():
         names = torchvision_names(make(classes=2))
         assert names["conv1/weight"] == "features.0.weight"
         assert names["fire2/squeeze/bias"] == "features.3.squeeze.bias"
-        assert names["fire5/expand1x1/weight"] == f"features.{fire + (make is squeezenet1_1)}.expand1x1.weight"
+        assert (
+            names["fire5/expand1x1/weight"]
+            == f"features.{fire + (make is squeezenet1_1)}.expand1x1.weight"
+        )
         assert names["fire9/expand3x3/weight"] == f"features.{last}.expand3x3.weight"
         assert names["conv10/bias"] == "classifier.1.bias"
 

@@ -1,0 +1,103 @@
+"""`tinysqueeze predict`: what is in these pictures?"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from tinysqueeze.cli.weights import add_weights, find_weights
+from tinysqueeze.errors import DataError
+from tinysqueeze.pretrained import Prediction, Skipped, WeightSet, classify, find_images
+
+SHEET = 40  # pictures on a sheet at most, whatever the number predicted
+SOME_SKIPPED = 3  # the exit status where not every file could be read
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.description = (
+        "What is in these pictures? Takes files and whole folders, in any format that Pillow opens. "
+        f"The exit status is {SOME_SKIPPED} where some could not be read and were skipped."
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="pictures, or folders")
+    add_weights(parser)
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes to name")
+    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+    parser.add_argument(
+        "--out", type=Path, metavar="SHEET.png", help=f"draw the first {SHEET} with their classes"
+    )
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the likeliest classes of every picture."""
+    weights = find_weights(args.weights, args.classes)
+    top = min(max(args.top, 1), weights.model.classes)
+    paths = list(find_images(args.images))
+    shown: list[Prediction] = []
+    read = 0
+    results = classify(weights, paths, max(args.batch_size, 1))
+    for result in _with_progress(results, len(paths)):
+        if args.json:
+            tqdm.write(json.dumps(_record(result, weights, top)), file=sys.stdout)
+        if isinstance(result, Skipped):
+            tqdm.write(f"skipped {result.path}: {result.reason}", file=sys.stderr)
+            continue
+        read += 1
+        if args.out and len(shown) < SHEET:
+            shown.append(result)
+        if not args.json:
+            tqdm.write(_table(result, top), file=sys.stdout)
+    if not read:
+        raise DataError(f"none of the {len(paths)} files could be read as a picture")
+    if args.out:
+        _draw(shown, args.out, top)
+    if read < len(paths):
+        print(f"{len(paths) - read} of {len(paths)} files were skipped", file=sys.stderr)
+    return SOME_SKIPPED if read < len(paths) else 0
+
+
+def _with_progress(
+    results: Iterable[Prediction | Skipped], total: int
+) -> Iterator[Prediction | Skipped]:
+    """A bar on a terminal, for more than a handful."""
+    hidden = None if total > 16 else True
+    return iter(tqdm(results, total=total, unit=" images", disable=hidden, smoothing=0.05))
+
+
+def _table(result: Prediction, top: int) -> str:
+    guesses = result.best(top)
+    if top == 1:
+        return f"{guesses[0].probability:6.1%}  {guesses[0].name}  {result.path}"
+    rows = [f"  {guess.probability:6.1%}  {guess.name}" for guess in guesses]
+    return "\n".join([str(result.path), *rows])
+
+
+def _record(result: Prediction | Skipped, weights: WeightSet, top: int) -> dict[str, object]:
+    if isinstance(result, Skipped):
+        return {"image": str(result.path), "error": result.reason}
+    wnids = weights.wnids
+    best = [
+        {
+            "class": guess.index,
+            "name": guess.name,
+            **({"wnid": wnids[guess.index]} if wnids else {}),
+            "probability": round(guess.probability, 6),
+            "score": round(guess.score, 5),
+        }
+        for guess in result.best(top)
+    ]
+    return {"image": str(result.path), "top": best}
+
+
+def _draw(shown: list[Prediction], out: Path, top: int) -> None:
+    from tinysqueeze.inside import prediction_sheet  # matplotlib, which only the sheet needs
+
+    try:
+        prediction_sheet(shown, top).save(str(out))
+    except (OSError, ValueError) as error:  # no such folder, or no such format
+        raise DataError(f"{out}: the sheet cannot be written ({error})") from error
+    print(f"{out}: {len(shown)} pictures", file=sys.stderr)
