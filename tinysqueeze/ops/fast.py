@@ -244,11 +244,8 @@ def batch_norm(
     scale = weight / np.sqrt(var + x.dtype.type(eps))
     y = np.empty(x.shape, x.dtype)
     channels = x.shape[-1]
-    _scale_and_shift(
-        _input(x).reshape(-1, channels),
-        *(_input(a) for a in (mean, scale, bias)),
-        y.reshape(-1, channels),
-    )
+    m, s, b = (_input(a) for a in (mean, scale, bias))
+    _scale_and_shift(_input(x).reshape(-1, channels), m, s, b, y.reshape(-1, channels))
     return y
 
 
@@ -285,8 +282,8 @@ def batch_norm_backward(
     if batch_stats:  # dy - mean of dy - normal * mean of dy * normal, in one pass over x
         shift, slope = dbias / len(rows), dweight * scale / len(rows)
         dx = np.empty(rows.shape, x.dtype)
-        still = (a.astype(x.dtype) for a in (mean, -slope, -shift))
-        _scale_and_shift(rows, *(_input(a) for a in still), dx)
+        m, s, b = (_input(a.astype(x.dtype)) for a in (mean, -slope, -shift))
+        _scale_and_shift(rows, m, s, b, dx)
         dx += drows
     dx = dx * (weight * scale)
     return dx.reshape(x.shape), dweight.astype(x.dtype), dbias.astype(x.dtype)
