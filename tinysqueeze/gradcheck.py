@@ -101,7 +101,8 @@ def _difference(
             flat[place] = value - step
             below, down = loss()
             if _same(up, still) and _same(down, still):
-                rounding = 4 * np.finfo(np.float64).eps * max(abs(above), abs(below))
+                size = max(abs(above), abs(below), 1)  # its terms may be larger than their sum
+                rounding = 16 * np.finfo(np.float64).eps * size
                 return (above - below) / (2 * step), rounding / step
     finally:
         flat[place] = value
