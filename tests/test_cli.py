@@ -100,7 +100,7 @@ def test_train_evaluate_and_the_run_folder(folder, tmp_path, capsys):
     assert {p.name for p in out.iterdir()} == expected | {checkpoint.NAME}
     summary = json.loads((out / "summary.json").read_text())
     assert {"test_accuracy", "seconds", "images_per_second", "versions", "seed"} <= summary.keys()
-    rows = list(csv.DictReader((out / "history.csv").open()))
+    rows = list(csv.DictReader((out / "history.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     for picture in out.glob("*.png"):
         assert np.asarray(Image.open(picture)).std() > 5
