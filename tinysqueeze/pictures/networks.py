@@ -1,8 +1,10 @@
 """Diagrams of networks with their real shapes: one Fire module, and any whole chain of layers."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from tinysqueeze.compose import Residual
@@ -150,44 +152,67 @@ def network_diagram(model: Model) -> Picture:
     Heights go with the square root of the pixels a side, widths with that of the channels. Works for
     any `Model`: SqueezeNet in every variant, AlexNet, VGG.
     """
-    steps = _drawn(model)
-    table = count(model)
-    picture = Picture(
-        11,
-        3.6,
-        f"{model.name} from image to class scores: "
-        + ", ".join(f"{name} {by(*shape)}" for name, _, shape in steps)
-        + f". {table.parameters:,} parameters.",
-    )
+    picture = Picture(11, 3.6, _in_words(model))
     axes = bare(picture.add_subplot())
-    volumes, x, largest = [], 0.0, max(model.input_shape[0], 1)
-    source = Volume(x, 0, *_size(model.input_shape, largest))
-    draw_volume(axes, source, [(1, SKY)], side_shade=0.15)
-    _label(axes, source, "image", model.input_shape)
-    volumes.append(source)
+    right = _draw_network(axes, model, _drawn(model))
+    axes.set_xlim(-0.35, right + 0.45)
+    axes.set_ylim(-2.6, 2.3)
+    picture.set_size_inches(11, 11 * 4.9 / (right + 0.8) + 0.25)
+    _legend(axes, [model])
+    picture.suptitle(_headline(model), x=0.01, ha="left", fontsize=10)
+    return picture
+
+
+@styled
+def networks_beside(models: Sequence[Model]) -> Picture:
+    """The activation volumes of several networks, one below the other on one scale; maps only."""
+    picture = Picture(11, 3.4 * len(models), " Beside it: ".join(map(_in_words, models)))
+    sheets, ends = picture.subplots(len(models), 1, squeeze=False)[:, 0], []
+    for axes, model in zip(sheets, models, strict=True):
+        bare(axes).set_title(_headline(model))
+        ends.append(
+            _draw_network(axes, model, [step for step in _drawn(model) if len(step[2]) == 3])
+        )
+        axes.set_ylim(-2.6, 2.2)
+    for axes in sheets:
+        axes.set_xlim(-0.35, max(ends) + 0.45)
+    picture.set_size_inches(11, len(models) * (11 * 4.8 / (max(ends) + 0.8) + 0.2))
+    _legend(sheets[0], models)
+    return picture
+
+
+def _in_words(model: Model) -> str:
+    steps = ", ".join(f"{name} {by(*shape)}" for name, _, shape in _drawn(model))
+    parameters = count(model).parameters
+    return f"{model.name} from image to class scores: {steps}. {parameters:,} parameters."
+
+
+def _headline(model: Model) -> str:
+    table = count(model)
+    return (
+        f"{model.name}: {table.parameters:,} parameters, {table.parameters * 4 / 1e6:.1f} MB, "
+        f"{table.multiply_adds / 1e6:,.0f} million multiply-adds an image"
+    )
+
+
+def _draw_network(axes: Axes, model: Model, steps: list[tuple[str, Layer, Shape]]) -> float:
+    """Paint the image and each step's volume from left to right; where the last one ends."""
+    largest = model.input_shape[0]
+    last = Volume(0, 0, *_size(model.input_shape, largest))
+    draw_volume(axes, last, [(1, SKY)], side_shade=0.15)
+    _label(axes, last, "image", model.input_shape)
     for name, layer, shape in steps:
-        x = max(volumes[-1].right[0] + 0.14, volumes[-1].foot[0] + 0.62)
+        x = max(last.right[0] + 0.14, last.foot[0] + 0.62)
         volume = draw_volume(axes, Volume(x, 0, *_size(shape, largest)), _colours(layer))
         _label(axes, volume, name, shape)
         if isinstance(layer, Residual):
             colour = INK if layer.shortcut is None else RED
-            arrow(axes, volumes[-1].top, volume.top, colour, bend=0.55, width=1.0)
-        volumes.append(volume)
-    axes.set_xlim(-0.35, volumes[-1].right[0] + 0.45)
-    axes.set_ylim(-2.6, 2.3)
-    picture.set_size_inches(11, 11 * 4.9 / (volumes[-1].right[0] + 0.8) + 0.25)
-    _legend(axes, model)
-    picture.suptitle(
-        f"{model.name}: {table.parameters:,} parameters, {table.parameters * 4 / 1e6:.1f} MB, "
-        f"{table.multiply_adds / 1e6:,.0f} million multiply-adds an image",
-        x=0.01,
-        ha="left",
-        fontsize=10,
-    )
-    return picture
+            arrow(axes, last.top, volume.top, colour, bend=0.55, width=1.0)
+        last = volume
+    return last.right[0]
 
 
-def _label(axes, volume: Volume, name: str, shape: Shape) -> None:
+def _label(axes: Axes, volume: Volume, name: str, shape: Shape) -> None:
     x = volume.foot[0]
     note(
         axes,
@@ -204,9 +229,9 @@ def _label(axes, volume: Volume, name: str, shape: Shape) -> None:
     note(axes, x, volume.foot[1] - 0.06, text, fontsize=6.5, color=QUIET, va="top")
 
 
-def _legend(axes, model: Model) -> None:
+def _legend(axes: Axes, models: Sequence[Model]) -> None:
     kinds = [("convolution", CONV), ("pool", POOL)]
-    if any(isinstance(_inside(layer), Fire) for _, layer in model.steps):
+    if any(isinstance(_inside(layer), Fire) for model in models for _, layer in model.steps):
         kinds += [("Fire: 1×1 expand", EXPAND1), ("Fire: 3×3 expand", EXPAND3)]
     marks = [Rectangle((0, 0), 1, 1, facecolor=colour) for _, colour in kinds]
     names = [name for name, _ in kinds]

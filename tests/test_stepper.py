@@ -1,0 +1,96 @@
+"""The stepper: every stop in order, and every formula's numbers give the number that is there."""
+
+import numpy as np
+import pytest
+
+from tinysqueeze.compose import Chain
+from tinysqueeze.errors import UserError
+from tinysqueeze.layers import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2D,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Run,
+    Softmax,
+)
+from tinysqueeze.models import squeezenet_cifar
+from tinysqueeze.params import flatten, initialise, unflatten
+from tinysqueeze.stepper import Stepper
+
+EVERY_LAYER = Chain(
+    (
+        ("conv", Conv2D(6, (3, 2), stride=(2, 1), pad=(1, 0), groups=3)),
+        ("norm", BatchNorm()),
+        ("relu", ReLU()),
+        ("max", MaxPool2D(3, 2, pad=1, ceil=True)),
+        ("avg", AvgPool2D(2, 1, pad=1)),
+        ("pointwise", Conv2D(4, 1, bias=False)),
+        ("drop", Dropout(0.3)),
+        ("flat", Flatten()),
+        ("linear", Linear(5)),
+        ("softmax", Softmax()),
+    )
+)
+POOLED = Chain((("conv", Conv2D(5, 3)), ("gap", GlobalAvgPool2D())))
+
+
+def stepper(network, run, rng):
+    images = rng.standard_normal((2, 9, 8, 3))
+    shapes = flatten(network.param_shapes((9, 8, 3)))
+    params = {path: rng.standard_normal(shape) for path, shape in shapes.items()}
+    buffers = flatten(network.buffer_shapes((9, 8, 3)))
+    params |= {path: np.full(shape, 0.7) for path, shape in buffers.items()}
+    return Stepper(network, unflatten(params), images, np.array([1, 3]), run)
+
+
+@pytest.mark.parametrize("network", [EVERY_LAYER, POOLED], ids=["every layer", "pooled"])
+@pytest.mark.parametrize("training", [False, True], ids=["evaluating", "training"])
+def test_each_formula_gives_the_number_that_is_there(network, training, rng):
+    run = Run(rng=np.random.default_rng(5)) if training else Run()
+    steps = stepper(network, run, rng)
+    for stop in steps.stops:
+        steps.run_to(stop.path, stop.direction)
+        if stop.direction == "loss":
+            assert steps.formula().value == pytest.approx(steps.trace.loss)
+            continue
+        array = steps.record.y if stop.direction == "forward" else steps.record.dx
+        corners = [(0,) * 3, (1, 2, 1), tuple(side - 1 for side in array.shape[1:])]
+        for example, at in ((0, corners[0]), (1, corners[1]), (1, corners[2])):
+            place = steps.place(at)
+            found = steps.formula(at, example).value
+            assert found == pytest.approx(array[example][place], rel=1e-6, abs=1e-12), stop
+
+
+def test_walks_to_the_loss_and_back_to_the_first_layer(rng):
+    model = squeezenet_cifar(bypass="simple", norm=True)
+    images = rng.standard_normal((1, 32, 32, 3)).astype(np.float32)
+    steps = Stepper(model, initialise(model), images, np.array([3]))
+    assert steps.stop.path == "conv1"
+    assert steps.back().path == "conv1"
+    steps.run_to("loss")
+    assert f"{steps.trace.loss:.4f}" in steps.headline()
+    assert steps.next().direction == "backward"
+    assert steps.run_to("conv1") == steps.stops[-1]
+    assert steps.next() == steps.stops[-1]
+    assert set(steps.arrays()) == {"dy", "dx", "dweight", "dbias"}
+    assert len(steps.stops) == 2 * sum(1 for s in steps.stops if s.direction == "forward") + 1
+
+
+def test_unknown_path_names_the_stops(rng):
+    with pytest.raises(UserError, match=r"no stop 'fire99'.*conv.*gap"):
+        stepper(POOLED, Run(), rng).run_to("fire99")
+
+
+def test_text_and_picture_at_every_stop(rng):
+    steps = stepper(EVERY_LAYER, Run(), rng)
+    for stop in steps.stops:
+        steps.run_to(stop.path, stop.direction)
+        assert stop.path in steps.text()
+        picture = steps.picture()
+        assert stop.path in picture.alt
+        assert picture.png(30).startswith(b"\x89PNG")

@@ -1,0 +1,129 @@
+"""The widgets: their pure functions headless, the live boxes, and life without ipywidgets."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from tinysqueeze import widgets
+from tinysqueeze.errors import MissingExtra, UserError
+from tinysqueeze.models import squeezenet_cifar
+from tinysqueeze.params import initialise
+from tinysqueeze.stepper import Stepper
+from tinysqueeze.widgets.bugs import compare
+from tinysqueeze.widgets.numbers import one_against_three
+
+PANELS = [
+    widgets.one_by_one,
+    widgets.fire_designer,
+    widgets.design_space,
+    widgets.early_or_late,
+    widgets.gradient_heat_map,
+]
+
+
+def test_one_against_three_counts():
+    costs = one_against_three(channels=64, filters=128, share3x3=0.5, size=27)
+    one, mix, three = costs.values()
+    assert one.parameters == 64 * 128 + 128
+    assert three.parameters == 9 * 64 * 128 + 128
+    assert mix.parameters == 64 * 64 + 9 * 64 * 64 + 128
+    assert three.multiply_adds == 9 * one.multiply_adds == 27 * 27 * 64 * 128 * 9
+    assert one.activation_bytes == mix.activation_bytes == 27 * 27 * 128 * 4
+    assert one.im2col_bytes == 0 < three.im2col_bytes == 27 * 27 * 64 * 9 * 4
+
+
+@pytest.mark.parametrize("make", PANELS, ids=lambda make: make.__name__)
+def test_a_panel_shows_text_and_a_picture_with_alt_text(make):
+    text, picture = make().at()
+    assert text
+    assert len(picture.alt) > 20
+
+
+@pytest.mark.parametrize("make", PANELS, ids=lambda make: make.__name__)
+def test_without_ipywidgets_a_panel_is_a_picture_and_names_the_extra(make, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    data, about = make()._repr_mimebundle_()
+    assert set(data) == {"image/png", "text/plain"}
+    assert "pip install 'tinysqueeze[notebook]'" in data["text/plain"]
+    assert about["image/png"]["alt"]
+    with pytest.raises(MissingExtra, match="notebook"):
+        make().live()
+
+
+@pytest.mark.parametrize("make", PANELS, ids=lambda make: make.__name__)
+def test_a_live_panel_answers_its_controls(make):
+    pytest.importorskip("ipywidgets")
+    panel = make()
+    *controls, text, picture = panel.live().children
+    before = text.value
+    for control in controls:
+        if hasattr(control, "options"):
+            control.index = len(control.options) - 1
+        else:
+            control.value = control.max
+    assert text.value != before
+    assert 'alt="' in picture.value
+
+
+def test_the_fire_designer_enforces_strategy_2():
+    text, _ = widgets.fire_designer().at(squeeze=128, expand1x1=64, expand3x3=64)
+    assert "REFUSED" in text
+    assert "Strategy 2" in text
+    text, _ = widgets.fire_designer().at(squeeze=127, expand1x1=64, expand3x3=64)
+    assert "Strategy 2 holds" in text
+
+
+def test_the_design_space_knows_the_published_counts():
+    panel = widgets.design_space()
+    assert "1,248,424 parameters" in panel.at()[0]
+    assert "243.9 MB, 48.8 times" in panel.at()[0]
+    assert "1,589,672 parameters" in panel.at(bypass="complex")[0]
+
+
+def test_moving_the_pools_leaves_the_parameters_alone():
+    text, _ = widgets.early_or_late().at(first=1, second=2, third=3)
+    assert "unchanged" in text
+    assert "833 million" not in text
+
+
+def test_an_unknown_control_is_named():
+    with pytest.raises(UserError, match=r"'filter'.*channels, filters"):
+        widgets.one_by_one().at(filter=3)
+
+
+@pytest.mark.parametrize("bug", widgets.BUGS)
+def test_each_planted_bug_is_caught_and_only_bugs_are(bug):
+    wrong = [name for name, found in compare(bug).items() if found.error > 1e-6]
+    assert len(wrong) == (bug != "no bug")
+
+
+def test_the_stepper_panel_walks():
+    pytest.importorskip("ipywidgets")
+    model = squeezenet_cifar()
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    panel = widgets.stepper_panel(Stepper(model, initialise(model), images, np.array([0])))
+    buttons, select, *_, text, _ = panel.live().children
+    first, back, forth, loss, last = buttons.children
+    forth.click()
+    assert "conv1_relu" in text.value
+    loss.click()
+    assert "ln 10.00" in text.value
+    last.click()
+    assert "← conv1" in text.value
+    back.click()
+    first.click()
+    assert select.index == 0
+
+
+def test_the_live_curve_passes_rows_on():
+    rows = [
+        {"epoch": i, "train_loss": 2.3 / i, "test_loss": 2.3, "train_accuracy": 0.1} for i in (1, 2)
+    ]
+    assert list(widgets.live_curve(rows)) == rows
+
+
+def test_the_live_curve_works_without_ipywidgets(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    rows = [{"epoch": 1, "train_loss": 2.3, "train_accuracy": 0.1}]
+    assert list(widgets.live_curve(rows)) == rows
