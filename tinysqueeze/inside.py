@@ -92,7 +92,7 @@ def extent(model: Model, path: str) -> tuple[float, float, float, float]:
     padding lies outside, and the map need not reach the edges. Raises UserError for an unknown
     path.
     """
-    jump, middle = np.ones(2), np.zeros(2)  # pixels between neighbours; the first one's middle
+    jump, middle = np.ones(2), np.full(2, 0.5)  # pixels between neighbours; the first one's middle
     size = None
     for name, layer, _, out_shape in leaves(model, model.input_shape):
         if size is not None and not name.startswith(f"{path}/"):
@@ -246,7 +246,7 @@ def prediction_sheet(predictions: Sequence[Prediction], top: int = 5) -> Picture
 
 def _bars(axes: Axes, prediction: Prediction, top: int) -> None:
     guesses = prediction.best(top)
-    places = np.arange(len(guesses))
+    places = list(range(len(guesses)))
     axes.barh(places, [guess.probability for guess in guesses], color=ORANGE, height=0.8)
     for place, guess in zip(places, guesses, strict=True):
         text = f"{_shortened(guess.name, 30)}  {guess.probability:.0%}"

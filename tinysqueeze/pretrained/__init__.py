@@ -16,7 +16,7 @@ from tinysqueeze.pretrained.onnx_file import write_onnx
 from tinysqueeze.pretrained.preprocess import CAFFE, TORCHVISION, Preprocess
 from tinysqueeze.pretrained.safetensors_file import write_safetensors, write_torchvision
 from tinysqueeze.pretrained.sources import SOURCES
-from tinysqueeze.pretrained.transfer import frozen_paths, transferred, with_classes
+from tinysqueeze.pretrained.transfer import frozen_paths, training_start, transferred, with_classes
 from tinysqueeze.pretrained.weights import WeightSet
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "open_image",
     "plan_for",
     "read_class_names",
+    "training_start",
     "transferred",
     "with_classes",
     "write_onnx",

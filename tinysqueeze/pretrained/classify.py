@@ -97,7 +97,7 @@ def classify(
     plan = plan or plan_for(weights, batch)
     rest = map(Path, paths)
     with _pool() as pool:
-        waiting: deque[list[tuple[Path, Future]]] = deque()
+        waiting: deque[list[tuple[Path, Future[NDArray[np.float32]]]]] = deque()
         while True:
             group = [
                 (path, pool.submit(_prepare, path, weights.preprocess))
@@ -126,20 +126,25 @@ def _prepare(path: Path, preprocess: Preprocess) -> NDArray[np.float32]:
 
 
 def _results(
-    weights: WeightSet, plan: Predicts, group: list[tuple[Path, Future]]
+    weights: WeightSet, plan: Predicts, group: list[tuple[Path, Future[NDArray[np.float32]]]]
 ) -> Iterator[Prediction | Skipped]:
     """Run the images of a group that could be read; report all of it in order."""
-    errors = {path: future.exception() for path, future in group}
-    for error in errors.values():
-        if error is not None and not isinstance(error, DataError):
-            raise error
-    read = [future.result() for path, future in group if errors[path] is None]
-    logits = iter(plan.predict(np.stack(read)).copy() if read else ())
-    for path, error in errors.items():
-        if error is None:
-            yield Prediction(path, next(logits), weights)
+    arrived = [(path, _arrived(future)) for path, future in group]
+    read = [pixels for _, pixels in arrived if not isinstance(pixels, DataError)]
+    logits = iter(plan.predict(np.stack(read)) if read else ())
+    for path, pixels in arrived:
+        if isinstance(pixels, DataError):
+            yield Skipped(path, str(pixels).removeprefix(f"{path}: "))
         else:
-            yield Skipped(path, str(error).removeprefix(f"{path}: "))
+            yield Prediction(path, next(logits), weights)
+
+
+def _arrived(future: Future[NDArray[np.float32]]) -> NDArray[np.float32] | DataError:
+    """The pixels, or why they could not be read; any other error is raised."""
+    try:
+        return future.result()
+    except DataError as error:
+        return error
 
 
 # --- folders of labelled photographs ------------------------------------------------------------

@@ -5,6 +5,9 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from typing import Any
 
+import numpy as np
+
+from tinysqueeze.data import Normalise
 from tinysqueeze.errors import UserError
 from tinysqueeze.layers import Params
 from tinysqueeze.models import Model
@@ -49,6 +52,23 @@ def transferred(
         classes=classes,
         wnids=(),
     )
+
+
+def training_start(weights: WeightSet) -> tuple[Params, Normalise]:
+    """The weight set as our trainer takes it: for RGB images, normalised as `data.Normalise` does.
+
+    A network that was trained on BGR images gets the channels of its first weights turned round; it
+    computes the same as before.
+    """
+    prep, params = weights.preprocess, weights.params
+    mean, std = prep.mean, prep.std
+    if prep.channels == "BGR":
+        flat = flatten(params)
+        stem = next(iter(flat))
+        params = unflatten(flat | {stem: np.ascontiguousarray(flat[stem][:, :, ::-1])})
+        mean, std = mean[::-1], std[::-1]
+    unit = prep.divide_by / 255  # `Normalise` counts from 0 to 1
+    return params, Normalise(tuple(m * unit for m in mean), tuple(s * unit for s in std))
 
 
 def frozen_paths(model: Model, patterns: Iterable[str]) -> tuple[str, ...]:

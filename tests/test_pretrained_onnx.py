@@ -1,0 +1,133 @@
+"""The ONNX export: every variant of every network gives the same numbers in ONNX Runtime."""
+
+import json
+
+import numpy as np
+import pytest
+import weight_files as files
+
+from tinysqueeze.compose import Chain, leaves
+from tinysqueeze.errors import FormatError, MissingExtra, UserError
+from tinysqueeze.layers import AvgPool2D, Flatten, Linear, Softmax
+from tinysqueeze.models import (
+    Model,
+    alexnet,
+    squeezenet1_0,
+    squeezenet1_1,
+    squeezenet_cifar,
+    vgg16,
+)
+from tinysqueeze.pretrained import WeightSet, load_weights, write_onnx
+from tinysqueeze.pretrained.onnx_file import IR_VERSION, OPSET, to_onnx
+
+VARIANTS = {
+    "v1.0": squeezenet1_0(classes=5, input_size=67),
+    "v1.1": squeezenet1_1(classes=5, input_size=64),
+    "cifar": squeezenet_cifar(),
+    "simple": squeezenet_cifar(bypass="simple"),
+    "complex": squeezenet_cifar(bypass="complex"),
+    "norm": squeezenet_cifar(norm=True),
+    "norm and complex": squeezenet_cifar(norm=True, bypass="complex", dropout=0.5),
+    "no final ReLU": squeezenet1_1(classes=5, input_size=64, final_relu=False),
+    "padded conv10": squeezenet1_0(classes=5, input_size=67, conv10_pad=1),
+    "only 1x1": squeezenet_cifar(pct3x3=0.0),
+    "only 3x3, odd widths": squeezenet_cifar(pct3x3=1.0, base_e=30, incr_e=14, squeeze_ratio=0.3),
+    "padded stem": squeezenet1_0(classes=5, input_size=63, stem_pad=3),
+}
+
+
+def session(proto):
+    ort = pytest.importorskip("onnxruntime")
+    return ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def run(proto, images: np.ndarray) -> np.ndarray:
+    feed = {"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2))}
+    return session(proto).run(["logits"], feed)[0]
+
+
+def agree(weights: WeightSet, batches=(1, 3)) -> None:
+    proto = to_onnx(weights)
+    rng = np.random.default_rng(0)
+    for batch in batches:
+        x = rng.normal(size=(batch, *weights.model.input_shape)).astype("f4")
+        expected, _ = weights.model.forward(weights.params, x)
+        scale = np.abs(expected).max()
+        assert scale > 1e-3
+        np.testing.assert_allclose(run(proto, x), expected, rtol=1e-4, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_in_onnx_runtime(name):
+    pytest.importorskip("onnx")
+    agree(files.weight_set(VARIANTS[name]))
+
+
+def test_groups_flatten_and_linear_in_onnx_runtime():
+    """AlexNet's layers, at a size that a test can afford."""
+    pytest.importorskip("onnx")
+    whole = dict(alexnet(classes=5).steps)
+    names = (
+        "conv1 conv1_relu pool1 conv2 conv2_relu pool2 conv3 conv3_relu conv4 conv4_relu".split()
+    )
+    head = (("mean", AvgPool2D(2, 1, pad=1)), ("flatten", Flatten()), ("fc", Linear(5)))
+    steps = (*((name, whole[name]) for name in names), *head, ("softmax", Softmax()))
+    agree(files.weight_set(Model("part of alexnet", steps, (67, 67, 3), {"name": "part"})))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [alexnet, vgg16])
+def test_the_large_networks_in_onnx_runtime(make):
+    pytest.importorskip("onnx")
+    agree(files.weight_set(make(classes=5)), batches=(1,))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_round_trip_to_the_bit(tmp_path, name):
+    pytest.importorskip("onnx")
+    made = files.weight_set(VARIANTS[name])
+    write_onnx(made, tmp_path / "net.onnx")
+    read = load_weights(tmp_path / "net.onnx")
+    assert files.same(read, made)
+    assert (read.preprocess, read.classes) == (made.preprocess, made.classes)
+
+
+def test_what_the_file_says():
+    pytest.importorskip("onnx")
+    made = files.small(classes=4)
+    proto = to_onnx(made)
+    assert (proto.ir_version, proto.opset_import[0].version) == (IR_VERSION, OPSET) == (8, 17)
+    (image,), (logits,) = proto.graph.input, proto.graph.output
+    dims = [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim]
+    assert (image.name, dims) == ("images", ["batch", 3, 64, 64])
+    assert logits.name == "logits"
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    assert json.loads(metadata["classes"]) == list(made.classes)
+    assert "mean" in json.loads(metadata["preprocess"])
+    assert not [node for node in proto.graph.node if node.op_type == "Dropout"]
+    names = {node.name for node in proto.graph.node}
+    paths = {path for path, *_ in leaves(made.model, made.model.input_shape)}
+    assert paths - {"drop9", "pool10"} <= names
+
+
+def test_others_onnx_files_are_refused(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    proto = to_onnx(files.small())
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / "x.onnx")
+    with pytest.raises(FormatError, match="not an ONNX file that tinysqueeze wrote"):
+        load_weights(tmp_path / "x.onnx")
+
+
+def test_layers_without_a_counterpart_are_refused():
+    pytest.importorskip("onnx")
+    steps = (("pool", AvgPool2D(3, 2, ceil=True)), ("flatten", Flatten()))
+    model = Model("x", Chain(steps).steps, (8, 8, 3), {"name": "x"})
+    with pytest.raises(UserError, match="pool: AvgPool2D"):
+        to_onnx(files.weight_set(model))
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    with pytest.raises(MissingExtra, match=r"tinysqueeze\[onnx\]"):
+        write_onnx(files.small(), tmp_path / "x.onnx")
