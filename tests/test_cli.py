@@ -14,6 +14,7 @@ from PIL import Image
 
 from tinysqueeze import checkpoint
 from tinysqueeze.cli import COMMANDS, main
+from tinysqueeze.params import flatten
 
 SMALL = [
     "--set", "base_e=8", "--set", "incr_e=4", "--set", "stem_filters=6", "--set", "squeeze_ratio=0.25",
@@ -111,6 +112,23 @@ def test_train_evaluate_and_the_run_folder(folder, tmp_path, capsys):
         capsys, "train", "--data", str(folder), "--out", str(out), *SMALL
     )
     assert "leave out --epochs" in fails(capsys, "train", "--resume", str(out), "--epochs", "5")
+
+
+def test_fine_tuning_keeps_what_is_frozen(folder, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["train", "--data", str(folder), "--out", str(first), *SMALL]) == 0
+    tune = ["--from", str(first), "--freeze", "fire*", "--epochs", "1", "--batch-size", "8"]
+    assert (
+        main(["train", "--data", str(folder), "--out", str(second), "--input-size", "20", *tune])
+        == 0
+    )
+    before, after = (flatten(checkpoint.read(run).params) for run in (first, second))
+    moved = {path for path in before if not np.array_equal(before[path], after[path])}
+    trained = {path for path in moved if not path.endswith(("mean", "var"))}
+    assert trained == {
+        p for p in before if p.startswith("conv") and not p.endswith(("mean", "var"))
+    }
+    assert checkpoint.read(second).model.input_shape == (20, 20, 3)
 
 
 def test_wrong_input_gets_one_line(capsys, tmp_path):

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from tinysqueeze import checkpoint, data
 from tinysqueeze.cli.models import add_changes, changes
+from tinysqueeze.cli.weights import find_weights
 from tinysqueeze.count import count
 from tinysqueeze.data import Dataset
 from tinysqueeze.errors import UserError
@@ -25,6 +26,7 @@ from tinysqueeze.files import write_atomically
 from tinysqueeze.models import build
 from tinysqueeze.ops.reference import softmax
 from tinysqueeze.pictures.training import confusion_matrix, learning_curve, sample_predictions
+from tinysqueeze.pretrained import frozen_paths, training_start, transferred
 from tinysqueeze.train import Evaluation, Recipe, Report, Training, begin, evaluate_training
 from tinysqueeze.train import run as train
 
@@ -34,6 +36,7 @@ DEFAULTS = {  # what a first run on each kind of data should use
         epochs=20, lr=0.2, batch_size=128, pad=4, flip="random", smoothing=0.1, average=0.995
     ),
 }
+FINE_TUNING = Recipe(epochs=3, lr=0.01, batch_size=64, flip="random", smoothing=0.1, average=0.99)
 SAVE_EVERY = 60.0  # seconds: what a kill may cost at most
 
 
@@ -41,6 +44,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("--model", default="squeezenet_cifar", metavar="M", help="which network")
     add_changes(parser)
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="WEIGHTS",
+        help="fine-tune these (a run folder, a file, a published name); conv10 is new if classes differ",
+    )
     parser.add_argument(
         "--data", default="builtin", help="builtin, cifar10, or a folder or archive"
     )
@@ -131,14 +140,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fresh(args: argparse.Namespace, dataset: Dataset) -> Training:
-    defaults = DEFAULTS.get(args.data, DEFAULTS["other"])
+    defaults = FINE_TUNING if args.start else DEFAULTS.get(args.data, DEFAULTS["other"])
     asked = {f.name: getattr(args, f.name, None) for f in fields(Recipe)}
-    chosen = {n: v for n, v in asked.items() if v is not None} | {"frozen": tuple(args.freeze)}
+    chosen = {n: v for n, v in asked.items() if v is not None}
     recipe = Recipe.from_dict(checkpoint.recipe_dict(defaults) | chosen)
+    if args.start:
+        return _fine_tuned(args, dataset, recipe)
     own = {"norm": True, "bypass": "simple"} if args.model == "squeezenet_cifar" else {}
     sizes = {"classes": len(dataset.classes), "input_size": dataset.images.shape[1]}
     model = build(args.model, **{**sizes, **own, **changes(args)})
+    recipe = replace(recipe, frozen=frozen_paths(model, args.freeze))
     return begin(model, dataset, recipe, threads=args.threads, stepwise=args.stepwise)
+
+
+def _fine_tuned(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> Training:
+    """Begin from others' weights, for the dataset's classes and image size."""
+    own = {"input_size": dataset.images.shape[1], "dropout": 0.0, "final_relu": False}
+    wanted = {n: v for n, v in (own | changes(args)).items() if n != "classes"}  # the data say
+    weights = transferred(find_weights(args.start), dataset.classes, recipe.seed, **wanted)
+    recipe = replace(recipe, frozen=frozen_paths(weights.model, args.freeze))
+    params, normalise = training_start(weights)
+    return begin(
+        weights.model, dataset, recipe, params, normalise, args.threads, stepwise=args.stepwise
+    )
 
 
 def _datasets(source: str, args: argparse.Namespace, size: int | None) -> tuple[Dataset, Dataset]:

@@ -31,12 +31,21 @@ def load(
     - the path of CIFAR-10: the folder `cifar-10-batches-py`, its parent, or the archive
       `cifar-10-python.tar.gz`;
     - the path of a folder with one sub-folder of images for each class, or with two such folders
-      `train` and `test`; `size` scales the images to size x size pixels.
+      `train` and `test`.
+
+    `size` scales the images to size x size pixels.
 
     Raises DataError where there is nothing of the kind, FormatError where a file is damaged.
     """
     if split not in SPLITS:
         raise DataError(f"no split {split!r}; there are {' and '.join(SPLITS)}")
+    found = _load(source, split, size, cache, progress)
+    return found if size is None else found.resized(size)
+
+
+def _load(
+    source: str | Path, split: str, size: int | None, cache: Path | None, progress: bool
+) -> Dataset:
     if source == "builtin":
         return builtin.dataset(split)
     if source == "cifar10":

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from tinysqueeze.errors import DataError
 
@@ -47,6 +48,15 @@ class Dataset:
         """The chosen examples in the given order: a slice, a mask or an array of indices."""
         chosen = indices if isinstance(indices, slice) else np.asarray(indices)
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+
+    def resized(self, size: int) -> "Dataset":
+        """The same with images of size x size pixels (bilinear); itself if they are that already."""
+        if self.images.shape[1:3] == (size, size):
+            return self
+        images = np.empty((len(self), size, size, 3), np.uint8)
+        for target, image in zip(images, self.images, strict=True):
+            target[:] = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
+        return replace(self, images=images)
 
     def split(self, held_out: int | float, seed: int = 0) -> tuple["Dataset", "Dataset"]:
         """(the rest, the part held out): every class gives its share, chosen by `seed`.
