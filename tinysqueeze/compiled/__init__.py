@@ -11,24 +11,6 @@ same as trees of views, `plan.views(vector)` the same views into any other vecto
 how each part of the model is run.
 """
 
-from tinysqueeze.layers import Params
-from tinysqueeze.models import Model
-from tinysqueeze.stepwise import StepByStep
+from tinysqueeze.compiled.plan import Plan, PlanStep, compile
 
-
-class Plan(StepByStep):
-    """A model ready to run. As yet every step of it is run by its layer."""
-
-
-def compile(
-    model: Model,
-    batch: int = 64,
-    *,
-    training: bool = True,
-    precision: str = "f4",
-    threads: int | None = None,
-    input_size: int | None = None,
-    params: Params | None = None,
-) -> Plan:
-    """A plan for batches of up to `batch` images (more are cut into batches)."""
-    return Plan(model.at(input_size), params)
+__all__ = ["Plan", "PlanStep", "compile"]

@@ -174,6 +174,11 @@ class Network:
     steps: tuple[Step, ...]
     output: int
 
+    @property
+    def written(self) -> set[int]:
+        """The maps that exist: the image, and every step's target (not what a pool has fused)."""
+        return {0} | {step.target for step in self.steps}
+
     def readers(self, number: int) -> list[Step]:
         """The steps that read a map, bypasses included."""
         return [s for s in self.steps if number in (s.source, getattr(s, "bypass", None))]
@@ -183,7 +188,14 @@ def lower(model: Layer, in_shape: Shape, training: bool) -> Network:
     """The steps of a model for images of `in_shape` (H, W, C)."""
     builder = _Builder([Map.of(in_shape[0], in_shape[1], in_shape[2:])], training)
     output = builder.layer(model, "", 0)
-    return Network(tuple(builder.maps), tuple(builder.steps), output)
+    steps = [
+        LayerStep(step.path, GlobalAvgPool2D(), step.source, step.target, (maps.channels,))
+        if isinstance(step, MeanStep) and (step.target != output or step.source == 0)
+        else step
+        for step in builder.steps
+        for maps in [builder.maps[step.target]]
+    ]
+    return Network(tuple(builder.maps), tuple(steps), output)
 
 
 class _NotFusable(Exception):

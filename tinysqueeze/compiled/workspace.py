@@ -26,6 +26,24 @@ def aligned(size: int, dtype: Any = np.float32) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Halo:
+    """Zeros around a map: the padding of the convolutions that read it."""
+
+    top: int = 0
+    left: int = 0
+    bottom: int = 0
+    right: int = 0
+
+    def around(self, other: "Halo") -> "Halo":
+        """Large enough for both."""
+        sides = ("top", "left", "bottom", "right")
+        return Halo(*(max(getattr(self, side), getattr(other, side)) for side in sides))
+
+
+NONE = Halo()
+
+
+@dataclass(frozen=True)
 class View:
     """A map in memory: `array[start:]`, with strides in floats.
 
@@ -44,6 +62,7 @@ class View:
     height: int
     width: int
     channels: int
+    halo: Halo = NONE
 
     def part(self, offset: int, channels: int) -> "View":
         """Some of the channels."""
@@ -57,6 +76,11 @@ class View:
     def is_dense(self) -> bool:
         """Do rows follow each other without gaps?"""
         return self.row == self.width * self.pixel
+
+    def whole(self) -> "View":
+        """Each image with its halo as a single pixel."""
+        start = self.moved(-self.halo.top, -self.halo.left)
+        return replace(start, height=1, width=1, channels=self.next, halo=NONE)
 
     def as_rows(self) -> "View":
         """The same with each row as one pixel, where rows have no gaps between their pixels."""
@@ -77,24 +101,6 @@ def job(kernel: Kernel, views: dict[str, View], **values: Any) -> Job:
     for name, view in views.items():
         values |= view.fields(name, kernel)
     return kernel.job(**values)
-
-
-@dataclass(frozen=True)
-class Halo:
-    """Zeros around a map: the padding of the convolutions that read it."""
-
-    top: int = 0
-    left: int = 0
-    bottom: int = 0
-    right: int = 0
-
-    def around(self, other: "Halo") -> "Halo":
-        """Large enough for both."""
-        sides = ("top", "left", "bottom", "right")
-        return Halo(*(max(getattr(self, side), getattr(other, side)) for side in sides))
-
-
-NONE = Halo()
 
 
 class Workspace:
@@ -157,8 +163,9 @@ def _view(array: np.ndarray, thread: int, image: int, size: Map, halo: Halo, bro
     row = broad * size.padded
     start = halo.top * row + halo.left * size.padded
     return View(
-        array, start, image, thread, image, row, size.padded, size.height, size.width, size.padded
-    )
+        array, start, image, thread, image, row, size.padded, size.height, size.width, size.padded,
+        halo,
+    )  # fmt: skip
 
 
 # --- tables of offsets for the micro-kernel ---------------------------------------------------

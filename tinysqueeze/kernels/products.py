@@ -112,25 +112,32 @@ def weight_gradient(job, first, count, thread):
                     )  # fmt: skip
 
 
-@kernel("source rows columns column_count vectors target row_count")
+@kernel("source source_batch rows columns solid vectors target target_batch row_count")
 def pack(job, first, count, thread):
-    """target[panel][k][:] = source[rows[k] + columns[:]], with zeros where a table says -1.
+    """target[n][panel][k][:] = source[n][rows[k] + columns[:]], zeros where a table says -1.
 
-    Units are panels. `columns` has an entry for each padded output channel.
+    Units are rows, those of n = 1 after those of n = 0 and so on. `columns` has an entry for each
+    padded output channel; `solid` says that they simply are 0, 1, 2, ... without padding.
     """
-    source, rows, columns = floats(job.source), ints(job.rows), ints(job.columns)
-    for panel in range(first, first + count):
-        begin = panel * PANEL
-        width = min(PANEL, job.vectors * LANES - begin)
-        target = floats(job.target + 4 * begin * job.row_count)
-        for k in range(job.row_count):
-            row = rows[k]
-            for lane in range(width):
-                column = columns[begin + lane]
-                value = float32(0)
-                if row >= 0 and column >= 0:
-                    value = source[row + column]
-                target[k * width + lane] = value
+    rows, columns = ints(job.rows), ints(job.columns)
+    for unit in range(first, first + count):
+        n, k = unit // job.row_count, unit % job.row_count
+        row = rows[k]
+        source = floats(job.source + 4 * (n * job.source_batch + row))
+        for begin in range(0, job.vectors * LANES, PANEL):
+            width = min(PANEL, job.vectors * LANES - begin)
+            place = job.target + 4 * (n * job.target_batch + begin * job.row_count + k * width)
+            target = floats(place)
+            if job.solid:
+                for lane in range(0, width, LANES):
+                    copy_vector(
+                        floats(job.source + 4 * (n * job.source_batch + row + begin + lane)),
+                        floats(place + 4 * lane),
+                    )
+            else:
+                for lane in range(width):
+                    column = columns[begin + lane]
+                    target[lane] = source[column] if row >= 0 and column >= 0 else float32(0)
 
 
 @kernel("source source_thread source_row threads rows row_count columns target")
@@ -152,9 +159,10 @@ def unpack(job, first, count, thread):
                     out[j] += other[j]
 
 
-@kernel("x x_thread vectors")
+@kernel("x x_unit x_thread x_next vectors")
 def clear(job, first, count, thread):
-    """Sets this thread's part of an array to zero."""
-    x = job.x + 4 * thread * job.x_thread
-    for v in range(job.vectors):
-        zero_vector(floats(x + 4 * v * LANES))
+    """Sets the first vectors of each unit to zero."""
+    x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
+    for n in range(count):
+        for v in range(job.vectors):
+            zero_vector(floats(x + 4 * (n * job.x_next + v * LANES)))

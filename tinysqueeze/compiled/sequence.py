@@ -1,0 +1,120 @@
+"""Programs under construction: stages of jobs, and now and then a layer that Python runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tinysqueeze.kernels.kernel import Job
+from tinysqueeze.kernels.team import Program, Split, Stage, Team
+
+Call = Callable[[int], None]
+"""What Python runs between two programs; gets the number of images."""
+
+
+@dataclass
+class Chunks:
+    """A stage over chunks of images, with what each thread does once before and once after it."""
+
+    count: int
+    before: Stage = field(default_factory=lambda: Stage(Split.OWN, wait=False))
+    jobs: Stage = field(default_factory=lambda: Stage(wait=False))
+    after: Stage = field(default_factory=lambda: Stage(Split.OWN, wait=False))
+
+    def add(self, *jobs: Job) -> None:
+        """Appends jobs for each chunk."""
+        for one in jobs:
+            self.jobs.add(one)
+
+
+class Sequence:
+    """Stages in order. Those over images do not wait for each other: a thread that has finished its
+    images in one layer goes on with the same images in the next; unless `wait`."""
+
+    def __init__(self, wait: bool = False) -> None:
+        self.wait = wait
+        self.parts: list[list[Stage] | Call] = []
+        self._open: Chunks | None = None
+
+    @property
+    def _stages(self) -> list[Stage]:
+        if not self.parts or not isinstance(self.parts[-1], list):
+            self.parts.append([])
+        return self.parts[-1]  # type: ignore[return-value]
+
+    def chunks(self, count: int) -> Chunks:
+        """The stage at hand, if its chunks have `count` images; else a new one."""
+        if self._open is None or self._open.count != count:
+            self.close()
+            self._open = Chunks(count)
+            self._open.jobs.chunk, self._open.jobs.wait = count, self.wait
+            self._stages.extend([self._open.before, self._open.jobs, self._open.after])
+        return self._open
+
+    def close(self) -> None:
+        """The next jobs begin a new stage."""
+        self._open = None
+
+    def wait_before(self) -> None:
+        """All threads wait for each other before the stage at hand."""
+        mine = self._open
+        open_stages = (mine.before, mine.jobs, mine.after) if mine else ()
+        done = [s for s in self._stages if s.jobs and all(s is not own for own in open_stages)]
+        if done:
+            done[-1].wait = True
+
+    def each(self) -> Stage:
+        """A stage whose jobs split their own units; everybody waits before and after it."""
+        self.close()
+        filled = [stage for stage in self._stages if stage.jobs]
+        if filled:
+            filled[-1].wait = True
+        stage = Stage(Split.EACH)
+        self._stages.append(stage)
+        return stage
+
+    def own(self) -> Stage:
+        """A stage that each thread runs for itself."""
+        self.close()
+        stage = Stage(Split.OWN, wait=False)
+        self._stages.append(stage)
+        return stage
+
+    def call(self, function: Call) -> None:
+        """Something for Python to run, by itself."""
+        self.close()
+        self.parts.append(function)
+
+    def extend(self, other: "Sequence") -> None:
+        """Appends another's stages and calls; everybody waits in between."""
+        self.close()
+        other.close()
+        self.wait_before()
+        for part in other.parts:
+            if isinstance(part, list):
+                self._stages.extend(part)
+            else:
+                self.call(part)
+
+    def programs(self) -> "Runnable":
+        """Ready to run."""
+        self.close()
+        return Runnable([p if callable(p) else Program(p) for p in self.parts])
+
+    def jobs(self) -> list[Job]:
+        """All jobs."""
+        lists = [part for part in self.parts if isinstance(part, list)]
+        return [job for stages in lists for stage in stages for job, _ in stage.jobs]
+
+
+@dataclass
+class Runnable:
+    """Programs and calls, one after the other."""
+
+    parts: list[Program | Call]
+
+    def run(self, team: Team, images: int) -> None:
+        """Runs them for so many images."""
+        for part in self.parts:
+            if isinstance(part, Program):
+                team.run(part, images)
+            else:
+                part(images)

@@ -1,0 +1,153 @@
+"""The weights of one convolution as the kernels want them, and its gradient on the way back.
+
+The parameters that people see lie in one flat vector, without padding. Kernels read packed copies:
+in panels, padded to whole vectors, for Winograd transformed, for the backward pass transposed. They
+are made anew before each training step, which costs about one part in a hundred of it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinysqueeze.compiled.network import Arm, Map
+from tinysqueeze.compiled.workspace import Workspace, ramp
+from tinysqueeze.kernels import TARGET
+from tinysqueeze.kernels.products import pack, unpack
+from tinysqueeze.kernels.team import Stage
+from tinysqueeze.kernels.winograd import winograd_weights, winograd_weights_adjoint
+
+PRECISIONS = {"direct": 0, "f2": 2, "f4": 4}
+"""Output pixels along one side of a Winograd tile; 0: no Winograd."""
+
+
+def winograd_size(arm: Arm, source: int, result: Map, precision: str) -> int:
+    """The tile size m for a convolution, 0 where it is done directly.
+
+    Winograd is for 3x3 with stride 1. The image has too few channels to fill a vector, and the
+    smallest maps would leave most of a 4x4 tile empty.
+    """
+    window = arm.window
+    if window.kernel != (3, 3) or window.stride != (1, 1) or source == 0:
+        return 0
+    return min(PRECISIONS[precision], 2 if max(result.height, result.width) <= 2 else 4)
+
+
+@dataclass
+class Gradients:
+    """The threads' own sums of all gradients, in one piece of memory that is cleared as one."""
+
+    workspace: Workspace
+    size: int = 0
+
+    def reserve(self, size: int) -> tuple[np.ndarray, int]:
+        """Room for `size` sums, and the floats from one thread's to the next's."""
+        start = self.size
+        self.size += -(-size // TARGET.lanes) * TARGET.lanes
+        array, stride = self.workspace.scratch("gradients", self.size)
+        return array[start:], stride
+
+
+class Weights:
+    """One convolution's weight and bias: packed for use, and their gradients unpacked.
+
+    forward   (X, panels, K, panel): K runs over (kernel row, kernel column, channel), X is 1; for
+              Winograd K are the channels and X the 16 or 36 positions
+    backward  the same transposed: K runs over filters, the panels over input channels
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        arm: Arm,
+        source: Map,
+        m: int,
+        params: dict[str, Any],
+        needs_dx: bool = False,
+    ) -> None:
+        self.arm, self.source, self.m, self.workspace = arm, source, m, workspace
+        self.weight: np.ndarray = params["weight"]
+        self.bias: np.ndarray | None = params.get("bias")
+        self.needs_dx = needs_dx
+        self.kernel_area = arm.window.area
+        self.positions = (m + 2) ** 2 if m else 1
+        self.filters = TARGET.padded(arm.filters)
+        self.forward = self._room("forward", source.channels * self.filters)
+        self.backward = self._room("backward", arm.filters * source.padded) if needs_dx else None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the weight as a matrix: (kernel row, kernel column, channel)."""
+        return self.kernel_area * self.source.channels
+
+    def _room(self, name: str, size: int) -> np.ndarray:
+        factor = self.positions if self.m else self.kernel_area
+        return self.workspace.array(f"{self.arm.path} {name}", factor * size)
+
+    def pack(self, packing: Stage, transforming: Stage, bias: np.ndarray) -> None:
+        """Adds the jobs that make the packed copies; the second stage needs the first's results."""
+        channels, filters = self.source.channels, self.arm.filters
+        columns = _padded_columns(np.arange(filters), np.arange(filters), self.filters)
+        if self.bias is not None:
+            self._pack(packing, self.bias, np.zeros(1, np.int32), columns, bias)
+        rows = np.arange(channels if self.m else self.rows) * filters
+        self._packed(packing, transforming, "forward", rows, columns, self.forward)
+        if self.backward is not None:
+            columns = _padded_columns(
+                self.source.positions, np.arange(channels) * filters, self.source.padded
+            )
+            taps = np.arange(1 if self.m else self.kernel_area)[::-1] * channels * filters
+            rows = (taps[:, None] + np.arange(filters)).ravel()
+            self._packed(packing, transforming, "backward", rows, columns, self.backward)
+
+    def _packed(self, packing, transforming, name, rows, columns, target) -> None:
+        """Packs; for Winograd each of the 9 taps, which are then transformed together."""
+        if not self.m:
+            self._pack(packing, self.weight, rows, columns, target)
+            return
+        size = len(rows) * len(columns)
+        taps = self.workspace.array(f"{self.arm.path} {name} taps", 9 * size)
+        self._pack(packing, self.weight, rows, columns, taps, batch=9, batch_size=size)
+        transforming.add(
+            winograd_weights.job(m=self.m, w=taps, u=target, size=size), size // TARGET.lanes
+        )
+
+    def _pack(self, stage, source, rows, columns, target, batch=1, batch_size=0) -> None:
+        solid = np.array_equal(columns, np.arange(len(columns)))
+        made = pack.job(
+            source=source, source_batch=source.size // batch,
+            rows=rows.astype(np.int32), columns=columns, solid=solid,
+            vectors=len(columns) // TARGET.lanes,
+            target=target, target_batch=batch_size, row_count=len(rows),
+        )  # fmt: skip
+        stage.add(made, batch * len(rows))
+
+    def gradient(self, sums: tuple[np.ndarray, int], weight: np.ndarray, stage: Stage) -> None:
+        """Adds the job that joins the threads' sums (rows, padded filters) into the gradient."""
+        self._unpack(stage, sums, self.rows, weight)
+
+    def bias_gradient(self, sums: tuple[np.ndarray, int], bias: np.ndarray, stage: Stage) -> None:
+        """The same for the bias."""
+        self._unpack(stage, sums, 1, bias)
+
+    def _unpack(self, stage: Stage, sums: tuple[np.ndarray, int], rows: int, target) -> None:
+        made = unpack.job(
+            source=sums[0], source_thread=sums[1], source_row=self.filters,
+            threads=self.workspace.threads, rows=ramp(rows, self.arm.filters), row_count=rows,
+            columns=self.arm.filters, target=target,
+        )  # fmt: skip
+        stage.add(made, rows)
+
+    def transformed_gradient(self, du: tuple[np.ndarray, int], sums: tuple[np.ndarray, int]):
+        """The job dw = Gᵀ dU G on a thread's own sums."""
+        return winograd_weights_adjoint.job(
+            m=self.m, u=du[0], u_thread=du[1], w=sums[0], w_thread=sums[1],
+            size=self.source.channels * self.filters,
+        )  # fmt: skip
+
+
+def _padded_columns(places: np.ndarray, values: np.ndarray, padded: int) -> np.ndarray:
+    """A table of `padded` entries with `values` at `places` and -1 elsewhere, int32."""
+    columns = np.full(padded, -1, np.int32)
+    columns[places] = values
+    return columns

@@ -1,0 +1,83 @@
+"""The end of the network: the mean over all pixels, and softmax with cross-entropy."""
+
+from math import exp, log
+
+from numba import float32, types
+
+from tinysqueeze.kernels.kernel import kernel
+from tinysqueeze.kernels.target import TARGET
+from tinysqueeze.kernels.vectors import Emitter, Value, floats, floats_t, ints, procedure
+
+int_t = types.int64
+
+
+@procedure(floats_t, int_t, int_t, int_t, int_t, int_t, floats_t, types.float32)
+def _mean(e: Emitter, x, x_row, x_pixel, height, width, channels, y, share) -> None:
+    """y = share * the sum over height x width pixels."""
+    b = e.builder
+
+    def some_channels(c: Value, _: list[Value]) -> list[Value]:
+        def row(i: Value, total: list[Value]) -> list[Value]:
+            start = e.at(x, b.add(c, b.mul(i, x_row)))
+
+            def pixel(j: Value, total: list[Value]) -> list[Value]:
+                return [b.fadd(total[0], e.load(start, b.mul(j, x_pixel)))]
+
+            return e.loop(e.int(0), width, pixel, total)
+
+        total = e.loop(e.int(0), height, row, [e.every(0)])[0]
+        e.store(b.fmul(total, e.splat(share)), y, c)
+        return []
+
+    e.loop(e.int(0), channels, some_channels, step=TARGET.lanes)
+
+
+@kernel("x x_unit x_thread x_next x_row x_pixel height width channels y y_unit by_panel")
+def pixel_mean(job, first, count, thread):
+    """y[n] = the mean of image n's pixels, channel by channel: global average pooling.
+
+    Units are images; or, `by_panel`, single vectors of channels of one image.
+    """
+    images, channels, column = count, job.channels, 0
+    if job.by_panel:
+        images, channels, column = 1, count * TARGET.lanes, first * TARGET.lanes
+    x = job.x + 4 * (column + first * job.x_unit + thread * job.x_thread)
+    share = float32(1.0 / (job.height * job.width))
+    for n in range(images):
+        _mean(
+            floats(x + 4 * n * job.x_next), job.x_row, job.x_pixel, job.height, job.width,
+            channels, floats(job.y + 4 * ((first + n) * job.y_unit + column)), share,
+        )  # fmt: skip
+
+
+@kernel("logits stride classes labels dlogits losses hits smoothing:f scale:f")
+def softmax_cross_entropy(job, first, count, thread):
+    """losses[n] = -sum of target * log(softmax(logits[n])); dlogits = (softmax - target) * scale.
+
+    The target is 1 - smoothing for the label plus smoothing / classes for each class; hits[n] is 1
+    where the largest logit is the label's.
+    """
+    labels, losses, hits = ints(job.labels), floats(job.losses), ints(job.hits)
+    classes = job.classes
+    for n in range(first, first + count):
+        z = floats(job.logits + 4 * n * job.stride)
+        d = floats(job.dlogits + 4 * n * job.stride)
+        label = labels[n]
+        largest, best = z[0], 0
+        for c in range(1, classes):
+            if z[c] > largest:
+                largest, best = z[c], c
+        hits[n] = 1 if best == label else 0
+        total = 0.0
+        mean = 0.0
+        for c in range(classes):
+            away = z[c] - largest
+            d[c] = exp(away)
+            total += d[c]
+            mean += away
+        even = job.smoothing / classes
+        right = (1.0 - job.smoothing) * (z[label] - largest) + even * mean
+        losses[n] = float32(log(total) - right)
+        for c in range(classes):
+            target = even + (1.0 - job.smoothing if c == label else 0.0)
+            d[c] = float32((d[c] / total - target) * job.scale)

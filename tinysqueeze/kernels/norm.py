@@ -1,0 +1,248 @@
+"""Batch norm in training: statistics image by image, then one multiply-add for each number.
+
+    mean, var  over all pixels of the batch, for each channel
+    y  = x * scale + shift,     scale = weight / sqrt(var + eps),   shift = bias - mean * scale
+    dx = a * dy + b * x + c     with a, b, c for each channel (Ioffe & Szegedy 2015, section 3)
+
+The statistics of one image are taken while it is still in the cache, in two passes (mean first, then
+squared distances from it), and joined in float64: exact enough for any batch, and the same for any
+number of threads. ReLU is folded in: whether it was open is seen from x * scale + shift. At
+inference none of this runs: scale and shift go into the convolution before.
+"""
+
+from math import sqrt
+
+from numba import float32, types
+
+from tinysqueeze.kernels.kernel import kernel
+from tinysqueeze.kernels.target import TARGET
+from tinysqueeze.kernels.vectors import Emitter, Value, floats, floats_t, procedure
+
+int_t = types.int64
+LANES = TARGET.lanes
+
+
+@procedure(floats_t, int_t, int_t, floats_t, floats_t, types.float32)
+def _moments(e: Emitter, x, pixels, channels, mean, spread, share) -> None:
+    """mean, and the sum of squared distances from it, of each channel; share = 1 / pixels."""
+    b = e.builder
+
+    def some_channels(c: Value, _: list[Value]) -> list[Value]:
+        column = e.at(x, c)
+
+        def add(k: Value, sums: list[Value]) -> list[Value]:
+            return [b.fadd(sums[0], e.load(column, b.mul(k, channels)))]
+
+        total = e.loop(e.int(0), pixels, add, [e.every(0)])[0]
+        middle = b.fmul(total, e.splat(share))
+
+        def add_square(k: Value, sums: list[Value]) -> list[Value]:
+            away = b.fsub(e.load(column, b.mul(k, channels)), middle)
+            return [e.fma(away, away, sums[0])]
+
+        e.store(middle, mean, c)
+        e.store(e.loop(e.int(0), pixels, add_square, [e.every(0)])[0], spread, c)
+        return []
+
+    e.loop(e.int(0), channels, some_channels, step=LANES)
+
+
+@kernel("x x_next pixels channels moments")
+def norm_moments(job, first, count, thread):
+    """moments[n] = (mean, sum of squared distances) of image n, for each channel."""
+    for n in range(first, first + count):
+        mean = job.moments + 4 * 2 * n * job.channels
+        _moments(
+            floats(job.x + 4 * n * job.x_next), job.pixels, job.channels,
+            floats(mean), floats(mean + 4 * job.channels), float32(1.0 / job.pixels),
+        )  # fmt: skip
+
+
+@kernel("""
+    moments images pixels channels weight bias mean var mean_out inverse scale shift
+    eps:f momentum:f places
+""")
+def norm_finish(job, first, count, thread):
+    """Joins the images' moments; sets scale and shift, moves the running mean and variance.
+
+    Units are channels. `mean_out` and `inverse` (1 / sqrt(var + eps)) are kept for the backward
+    pass. All per padded channel, but for weight, bias, mean, var, which have no padding.
+    """
+    moments, size = floats(job.moments), job.images * job.pixels
+    momentum = job.momentum
+    for c in range(first, first + count):
+        place = job.places + c
+        total = 0.0
+        for n in range(job.images):
+            total += moments[2 * n * job.channels + place]
+        middle = total / job.images
+        spread = 0.0
+        for n in range(job.images):
+            away = moments[2 * n * job.channels + place] - middle
+            spread += moments[(2 * n + 1) * job.channels + place] + job.pixels * away * away
+        var = spread / size
+        inverse = 1.0 / sqrt(var + job.eps)
+        scale = floats(job.weight)[c] * inverse
+        floats(job.mean_out)[place] = float32(middle)
+        floats(job.inverse)[place] = float32(inverse)
+        floats(job.scale)[place] = float32(scale)
+        floats(job.shift)[place] = float32(floats(job.bias)[c] - middle * scale)
+        mean, running = floats(job.mean), floats(job.var)
+        mean[c] += float32(momentum * (middle - mean[c]))
+        running[c] += float32(momentum * (spread / max(size - 1, 1) - running[c]))
+
+
+@procedure(floats_t, floats_t, int_t, int_t, floats_t, floats_t, types.float32)
+def _apply(e: Emitter, x, y, pixels, channels, scale, shift, floor) -> None:
+    """y = max(floor, x * scale + shift) for a row of pixels."""
+    lowest = e.splat(floor)
+
+    def some_channels(c: Value, _: list[Value]) -> list[Value]:
+        source, target = e.at(x, c), e.at(y, c)
+        factor, start = e.load(scale, c), e.load(shift, c)
+
+        def pixel(k: Value, _: list[Value]) -> list[Value]:
+            offset = e.builder.mul(k, channels)
+            e.store(e.at_least(e.fma(e.load(source, offset), factor, start), lowest), target, offset)
+            return []
+
+        e.loop(e.int(0), pixels, pixel)
+        return []
+
+    e.loop(e.int(0), channels, some_channels, step=LANES)
+
+
+@kernel("""
+    x x_next y y_unit y_thread y_next y_row height width channels scale shift floor:f
+""")
+def norm_apply(job, first, count, thread):
+    """y = max(floor, x * scale + shift). x has no padding, y may have."""
+    y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
+    for n in range(count):
+        x = job.x + 4 * (first + n) * job.x_next
+        for i in range(job.height):
+            _apply(
+                floats(x + 4 * i * job.width * job.channels),
+                floats(y + 4 * (n * job.y_next + i * job.y_row)),
+                job.width, job.channels, floats(job.scale), floats(job.shift), float32(job.floor),
+            )  # fmt: skip
+
+
+@procedure(floats_t, int_t, floats_t, int_t, int_t, floats_t, floats_t, floats_t, floats_t,
+           types.float32, floats_t)  # fmt: skip
+def _gradient_sums(
+    e: Emitter, d, d_pixel, x, pixels, channels, scale, shift, mean, inverse, floor, sums
+) -> None:
+    """sums += (sum of dy, sum of dy * normalised x) over a row, dy being d where ReLU was open."""
+    b = e.builder
+    lowest = e.splat(floor)
+    second = e.at(sums, channels)
+
+    def some_channels(c: Value, _: list[Value]) -> list[Value]:
+        ds, xs = e.at(d, c), e.at(x, c)
+        factor, start, middle = e.load(scale, c), e.load(shift, c), e.load(mean, c)
+
+        def pixel(k: Value, totals: list[Value]) -> list[Value]:
+            value = e.load(xs, b.mul(k, channels))
+            off = b.fcmp_ordered("<=", e.fma(value, factor, start), lowest)
+            dy = b.select(off, e.every(0), e.load(ds, b.mul(k, d_pixel)))
+            return [b.fadd(totals[0], dy), e.fma(dy, b.fsub(value, middle), totals[1])]
+
+        one, two = e.loop(e.int(0), pixels, pixel, [e.every(0), e.every(0)])
+        e.store(b.fadd(e.load(sums, c), one), sums, c)
+        e.store(e.fma(two, e.load(inverse, c), e.load(second, c)), second, c)
+        return []
+
+    e.loop(e.int(0), channels, some_channels, step=LANES)
+
+
+@kernel("""
+    d d_unit d_thread d_next d_row d_pixel x x_next height width channels
+    scale shift mean inverse floor:f sums
+""")
+def norm_gradient_sums(job, first, count, thread):
+    """sums[n] = (sum of dy, sum of dy * normalised x) over image n, for each channel."""
+    d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
+    for n in range(count):
+        sums = floats(job.sums + 4 * 2 * (first + n) * job.channels)
+        for c in range(2 * job.channels):
+            sums[c] = float32(0)
+        x = job.x + 4 * (first + n) * job.x_next
+        for i in range(job.height):
+            _gradient_sums(
+                floats(d + 4 * (n * job.d_next + i * job.d_row)), job.d_pixel,
+                floats(x + 4 * i * job.width * job.channels), job.width, job.channels,
+                floats(job.scale), floats(job.shift), floats(job.mean), floats(job.inverse),
+                float32(job.floor), sums,
+            )  # fmt: skip
+
+
+@kernel("""
+    sums images pixels channels places dweight dbias mean inverse scale a b c
+""")
+def norm_gradient_finish(job, first, count, thread):
+    """dweight and dbias, and the a, b, c of dx = a * dy + b * x + c. Units are channels."""
+    sums, size = floats(job.sums), job.images * job.pixels
+    for c in range(first, first + count):
+        place = job.places + c
+        dbias = 0.0
+        dweight = 0.0
+        for n in range(job.images):
+            dbias += sums[2 * n * job.channels + place]
+            dweight += sums[(2 * n + 1) * job.channels + place]
+        floats(job.dbias)[c] = float32(dbias)
+        floats(job.dweight)[c] = float32(dweight)
+        a = floats(job.scale)[place]
+        b = -a * dweight / size * floats(job.inverse)[place]
+        floats(job.a)[place] = a
+        floats(job.b)[place] = float32(b)
+        floats(job.c)[place] = float32(-a * dbias / size - b * floats(job.mean)[place])
+
+
+@procedure(floats_t, int_t, floats_t, floats_t, int_t, int_t, floats_t, floats_t, floats_t,
+           floats_t, floats_t, types.float32, floats_t)  # fmt: skip
+def _backward(
+    e: Emitter, d, d_pixel, x, z, pixels, channels, scale, shift, a, b_, c_, floor, total
+) -> None:
+    """z = a * dy + b * x + c for a row of pixels; total += z."""
+    b = e.builder
+    lowest = e.splat(floor)
+
+    def some_channels(c: Value, _: list[Value]) -> list[Value]:
+        ds, xs, zs = e.at(d, c), e.at(x, c), e.at(z, c)
+        factor, start = e.load(scale, c), e.load(shift, c)
+        first, second, third = e.load(a, c), e.load(b_, c), e.load(c_, c)
+
+        def pixel(k: Value, sums: list[Value]) -> list[Value]:
+            value = e.load(xs, b.mul(k, channels))
+            off = b.fcmp_ordered("<=", e.fma(value, factor, start), lowest)
+            dy = b.select(off, e.every(0), e.load(ds, b.mul(k, d_pixel)))
+            dx = e.fma(first, dy, e.fma(second, value, third))
+            e.store(dx, zs, b.mul(k, channels))
+            return [b.fadd(sums[0], dx)]
+
+        e.store(e.loop(e.int(0), pixels, pixel, [e.load(total, c)])[0], total, c)
+        return []
+
+    e.loop(e.int(0), channels, some_channels, step=LANES)
+
+
+@kernel("""
+    d d_unit d_thread d_next d_row d_pixel x x_next z z_unit z_thread z_next
+    height width channels scale shift a b c floor:f total total_thread
+""")
+def norm_backward(job, first, count, thread):
+    """z = a * dy + b * x + c, dy being d where ReLU was open; `total` += the sum over pixels."""
+    d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
+    z = job.z + 4 * (first * job.z_unit + thread * job.z_thread)
+    total = floats(job.total + 4 * thread * job.total_thread)
+    for n in range(count):
+        x = job.x + 4 * (first + n) * job.x_next
+        for i in range(job.height):
+            row = 4 * i * job.width * job.channels
+            _backward(
+                floats(d + 4 * (n * job.d_next + i * job.d_row)), job.d_pixel, floats(x + row),
+                floats(z + 4 * n * job.z_next + row), job.width, job.channels,
+                floats(job.scale), floats(job.shift), floats(job.a), floats(job.b), floats(job.c),
+                float32(job.floor), total,
+            )  # fmt: skip

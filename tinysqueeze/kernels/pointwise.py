@@ -1,0 +1,247 @@
+"""Pixel by pixel: copying into padding, ReLU backward with the bias gradient, bypasses, dropout.
+
+All of these only read and write memory, so what counts is to touch each number once, in whole
+vectors. The loops over vectors are written out because LLVM can't know that the arrays are apart.
+"""
+
+from llvmlite import ir
+from numba import float32, types
+
+from tinysqueeze.kernels.kernel import kernel
+from tinysqueeze.kernels.target import TARGET
+from tinysqueeze.kernels.vectors import (
+    INT32,
+    INTS,
+    Emitter,
+    Value,
+    bytes_at,
+    bytes_t,
+    floats,
+    floats_t,
+    procedure,
+)
+
+int_t = types.int64
+LANES = TARGET.lanes
+
+
+@procedure(floats_t, floats_t, int_t)
+def _copy(e: Emitter, source, target, vectors) -> None:
+    """Copies whole vectors, at least one."""
+
+    def one(k: Value, _: list[Value]) -> list[Value]:
+        offset = e.builder.mul(k, e.int(LANES))
+        e.store(e.load(source, offset), target, offset)
+        return []
+
+    e.loop(e.int(0), vectors, one)
+
+
+@kernel("""
+    x x_unit x_thread x_next x_row x_pixel y y_unit y_thread y_next y_row y_pixel
+    height width channels
+""")
+def copy_map(job, first, count, thread):
+    """y[n, i, j, :channels] = x[n, i, j, :channels], each with strides of its own.
+
+    Rows that lie without gaps in both are best given as one pixel of width * channels channels.
+    """
+    x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
+    y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
+    whole = job.channels // LANES
+    for n in range(count):
+        for i in range(job.height):
+            for j in range(job.width):
+                a = x + 4 * (n * job.x_next + i * job.x_row + j * job.x_pixel)
+                b = y + 4 * (n * job.y_next + i * job.y_row + j * job.y_pixel)
+                if whole:
+                    _copy(floats(a), floats(b), whole)
+                source, target = floats(a), floats(b)
+                for c in range(whole * LANES, job.channels):
+                    target[c] = source[c]
+
+
+@procedure(floats_t, int_t, floats_t, int_t, floats_t, int_t, int_t, int_t, floats_t, types.float32)
+def _mask_row(e: Emitter, d, d_pixel, y, y_pixel, z, z_pixel, pixels, channels, total, floor) -> None:
+    """For a row of pixels: z = d unless y <= floor, and total += z."""
+    b = e.builder
+    lowest = e.splat(floor)
+
+    def some_channels(c: Value, _: list[Value]) -> list[Value]:
+        ds, ys, zs = e.at(d, c), e.at(y, c), e.at(z, c)
+
+        def pixel(k: Value, sums: list[Value]) -> list[Value]:
+            value = e.load(ds, b.mul(k, d_pixel))
+            off = b.fcmp_ordered("<=", e.load(ys, b.mul(k, y_pixel)), lowest)
+            kept = b.select(off, e.every(0), value)
+            e.store(kept, zs, b.mul(k, z_pixel))
+            return [b.fadd(sums[0], kept)]
+
+        e.store(e.loop(e.int(0), pixels, pixel, [e.load(total, c)])[0], total, c)
+        return []
+
+    e.loop(e.int(0), channels, some_channels, step=LANES)
+
+
+@kernel("""
+    d d_unit d_thread d_next d_row d_pixel y y_unit y_thread y_next y_row y_pixel
+    z z_unit z_thread z_next z_row total total_thread height width channels floor:f
+""")
+def mask(job, first, count, thread):
+    """ReLU backward: z = d where y > floor, else 0; `total` += the sum over pixels, for the bias.
+
+    With a floor of minus infinity every d passes: then it only sums. z has no padding.
+    """
+    d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
+    y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
+    z = job.z + 4 * (first * job.z_unit + thread * job.z_thread)
+    total = floats(job.total + 4 * thread * job.total_thread)
+    for n in range(count):
+        for i in range(job.height):
+            _mask_row(
+                floats(d + 4 * (n * job.d_next + i * job.d_row)), job.d_pixel,
+                floats(y + 4 * (n * job.y_next + i * job.y_row)), job.y_pixel,
+                floats(z + 4 * (n * job.z_next + i * job.z_row)), job.channels,
+                job.width, job.channels, total, float32(job.floor),
+            )  # fmt: skip
+
+
+# --- bypass ----------------------------------------------------------------------------------
+
+
+@procedure(floats_t, bytes_t, int_t)
+def _signs(e: Emitter, y, signs, channels) -> None:
+    """One byte for each number: 1 where it is positive."""
+    b = e.builder
+
+    def one(c: Value, _: list[Value]) -> list[Value]:
+        positive = e.greater(e.load(y, c), e.every(0))
+        e.store(b.zext(positive, ir.VectorType(ir.IntType(8), LANES)), signs, c)
+        return []
+
+    e.loop(e.int(0), channels, one, step=LANES)
+
+
+@procedure(floats_t, floats_t, int_t)
+def _add(e: Emitter, x, y, channels) -> None:
+    """y += x."""
+
+    def one(c: Value, _: list[Value]) -> list[Value]:
+        e.store(e.builder.fadd(e.load(y, c), e.load(x, c)), y, c)
+        return []
+
+    e.loop(e.int(0), channels, one, step=LANES)
+
+
+@procedure(floats_t, bytes_t, floats_t, int_t, floats_t)
+def _keep(e: Emitter, d, signs, z, channels, total) -> None:
+    """z = d where the sign byte is 1, else 0; total += z."""
+    b = e.builder
+
+    def one(c: Value, _: list[Value]) -> list[Value]:
+        kind = ir.VectorType(ir.IntType(8), LANES)
+        on = b.icmp_unsigned("!=", e.load(signs, c, kind), ir.Constant(kind, [0] * LANES))
+        kept = b.select(on, e.load(d, c), e.every(0))
+        e.store(kept, z, c)
+        e.store(b.fadd(e.load(total, c), kept), total, c)
+        return []
+
+    e.loop(e.int(0), channels, one, step=LANES)
+
+
+@kernel("y y_unit y_thread y_next y_row signs signs_unit height width channels")
+def remember_signs(job, first, count, thread):
+    """Notes where y is positive, before a bypass is added to it and that can't be seen any more."""
+    y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
+    for n in range(count):
+        for i in range(job.height):
+            signs = job.signs + (first + n) * job.signs_unit + i * job.width * job.channels
+            _signs(floats(y + 4 * (n * job.y_next + i * job.y_row)), bytes_at(signs),
+                   job.width * job.channels)  # fmt: skip
+
+
+@kernel("""
+    x x_unit x_thread x_next x_row x_pixel y y_unit y_thread y_next y_row y_pixel
+    height width channels
+""")
+def add_map(job, first, count, thread):
+    """y += x: a bypass forward, and where gradients of two ways join."""
+    x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
+    y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
+    for n in range(count):
+        for i in range(job.height):
+            for j in range(job.width):
+                _add(
+                    floats(x + 4 * (n * job.x_next + i * job.x_row + j * job.x_pixel)),
+                    floats(y + 4 * (n * job.y_next + i * job.y_row + j * job.y_pixel)),
+                    job.channels,
+                )
+
+
+@kernel("""
+    d d_unit d_thread d_next signs signs_unit z z_unit z_thread z_next
+    total total_thread pixels channels
+""")
+def mask_by_signs(job, first, count, thread):
+    """ReLU backward below a bypass: z = d where the note says positive; `total` += the sum."""
+    d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
+    z = job.z + 4 * (first * job.z_unit + thread * job.z_thread)
+    total = floats(job.total + 4 * thread * job.total_thread)
+    for n in range(count):
+        signs = job.signs + (first + n) * job.signs_unit
+        for k in range(job.pixels):
+            _keep(
+                floats(d + 4 * (n * job.d_next + k * job.channels)),
+                bytes_at(signs + k * job.channels),
+                floats(z + 4 * (n * job.z_next + k * job.channels)),
+                job.channels, total,
+            )  # fmt: skip
+
+
+# --- dropout ---------------------------------------------------------------------------------
+
+
+@procedure(floats_t, int_t, int_t, int_t, int_t, types.float32)
+def _drop(e: Emitter, x, vectors, start, seed, threshold, scale) -> None:
+    """Multiplies by `scale` the numbers whose 32 random bits are at least `threshold`, else by 0.
+
+    The bits of number k are a hash of (seed, start + k): multiplications and shifts that spread
+    each input bit over all output bits (Wellons 2018, "Prospecting for hash functions").
+    """
+    b = e.builder
+
+    def ints(value: int) -> Value:
+        return ir.Constant(INTS, [value & 0xFFFFFFFF] * LANES)
+
+    def mix(h: Value) -> Value:
+        h = b.mul(b.xor(h, b.lshr(h, ints(16))), ints(0x7FEB352D))
+        h = b.mul(b.xor(h, b.lshr(h, ints(15))), ints(0x846CA68B))
+        return b.xor(h, b.lshr(h, ints(16)))
+
+    low = e.splat(b.trunc(seed, INT32))
+    high = e.splat(b.trunc(b.lshr(seed, e.int(32)), INT32))
+    limit = e.splat(b.trunc(threshold, INT32))
+    lane_numbers = ir.Constant(INTS, list(range(LANES)))
+
+    def one(k: Value, _: list[Value]) -> list[Value]:
+        offset = b.mul(k, e.int(LANES))
+        number = b.add(e.splat(b.trunc(b.add(start, offset), INT32)), lane_numbers)
+        bits = mix(b.xor(mix(b.xor(number, low)), high))
+        kept = b.fmul(e.load(x, offset), e.splat(scale))
+        dropped = b.icmp_unsigned("<", bits, limit)
+        e.store(b.select(dropped, e.every(0), kept), x, offset)
+        return []
+
+    e.loop(e.int(0), vectors, one)
+
+
+@kernel("x size seed threshold scale:f")
+def dropout(job, first, count, thread):
+    """Zeroes numbers at random, in place, and scales up the rest. The same again for the gradient.
+
+    Which ones depends on the seed and the number's place alone: not on threads, and not on what was
+    drawn before, so that a training can be resumed exactly. `size` floats an image, without padding
+    around it.
+    """
+    x = floats(job.x + 4 * first * job.size)
+    _drop(x, count * job.size // LANES, first * job.size, job.seed, job.threshold, job.scale)
