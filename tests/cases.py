@@ -22,9 +22,9 @@ from tinysqueeze.layers import (
     Shape,
     Softmax,
 )
-from tinysqueeze.models import Fire
+from tinysqueeze.models import Fire, Model
 from tinysqueeze.ops import fast, reference
-from tinysqueeze.params import flatten, unflatten
+from tinysqueeze.params import flatten, initialise, unflatten
 
 OPS = {"reference": reference, "fast": fast}
 
@@ -78,6 +78,12 @@ def make_params(layer: Layer, in_shape: Shape, rng: np.random.Generator) -> Para
     shapes = flatten(layer.param_shapes(in_shape)) | flatten(layer.buffer_shapes(in_shape))
     flat = {path: rng.standard_normal(shape) for path, shape in shapes.items()}
     return unflatten({path: a**2 + 0.5 if path.endswith("var") else a for path, a in flat.items()})
+
+
+def small_params(model: Model, rng: np.random.Generator) -> Params:
+    """Random float64 parameters that keep activations of one size; no bias or statistic is plain."""
+    flat = flatten(initialise(model, seed=3, dtype=np.float64))
+    return unflatten({path: a + 0.1 * rng.random(a.shape) for path, a in flat.items()})
 
 
 def make_case(

@@ -1,0 +1,70 @@
+"""Softmax cross-entropy: its value, its gradient, label smoothing, and what it refuses."""
+
+import numpy as np
+import pytest
+from cases import OPS, apart
+
+from tinysqueeze.errors import ShapeError
+from tinysqueeze.layers import Run
+from tinysqueeze.loss import softmax_cross_entropy
+
+both_ops = pytest.mark.parametrize("ops", OPS.values(), ids=OPS)
+smoothings = pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+
+
+@both_ops
+@smoothings
+def test_dlogits_agrees_with_finite_differences(ops, smoothing, rng) -> None:
+    logits, labels, h = rng.standard_normal((4, 5)), np.array([0, 4, 2, 2]), 1e-5
+    _, dlogits = softmax_cross_entropy(logits, labels, smoothing, Run(ops))
+    numeric = np.empty_like(logits)
+    for place in np.ndindex(logits.shape):
+        nudge = np.zeros_like(logits)
+        nudge[place] = h
+        above, below = (
+            softmax_cross_entropy(logits + s * nudge, labels, smoothing)[0] for s in (1, -1)
+        )
+        numeric[place] = (above - below) / (2 * h)
+    assert apart(dlogits, numeric) < 1e-8
+
+
+@pytest.mark.oracle
+@smoothings
+@pytest.mark.parametrize("scale", [1, 100])
+def test_equals_pytorch(smoothing, scale, rng) -> None:
+    torch = pytest.importorskip("torch")
+    logits, labels = scale * rng.standard_normal((6, 5)), rng.integers(0, 5, 6)
+    loss, dlogits = softmax_cross_entropy(logits, labels, smoothing)
+    t = torch.tensor(logits, requires_grad=True)
+    theirs = torch.nn.functional.cross_entropy(t, torch.tensor(labels), label_smoothing=smoothing)
+    theirs.backward()
+    assert np.isclose(loss, theirs.item(), rtol=1e-12)
+    assert apart(dlogits, t.grad.numpy()) < 1e-12
+
+
+def test_an_even_guess_costs_the_logarithm_of_the_classes() -> None:
+    loss, dlogits = softmax_cross_entropy(np.zeros((3, 10), np.float32), np.array([1, 2, 3]))
+    assert np.isclose(loss, np.log(10))
+    assert dlogits.dtype == np.float32
+    assert np.allclose(dlogits.sum(axis=1), 0)
+
+
+def test_large_logits_neither_overflow_nor_warn() -> None:
+    logits = np.array([[1e4, 0], [0, 1e4]], np.float32)
+    loss, dlogits = softmax_cross_entropy(logits, np.array([0, 0]))
+    assert loss == 5000
+    assert np.isfinite(dlogits).all()
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "words"),
+    [
+        ((2, 3, 3, 4), [0, 1], "global average pool"),
+        ((2, 4), [0, 1, 2], r"\(2, 4\) and \(3,\)"),
+        ((2, 4), [0, 4], "build it with classes=5"),
+        ((2, 4), [-1, 3], "labels go from -1 to 3"),
+    ],
+)
+def test_what_does_not_fit_is_named(logits, labels, words) -> None:
+    with pytest.raises(ShapeError, match=words):
+        softmax_cross_entropy(np.zeros(logits), np.array(labels))

@@ -1,0 +1,129 @@
+"""Operations themselves: adjoints, ceil and padding against an oracle, NaN, and honest large numbers."""
+
+import numpy as np
+import pytest
+from cases import OPS, apart, read_only
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinysqueeze.ops import fast, reference
+from tinysqueeze.window import Window
+
+both_ops = pytest.mark.parametrize("ops", OPS.values(), ids=OPS)
+small = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
+
+
+def test_both_offer_the_same_names() -> None:
+    ours = {
+        name
+        for name, thing in vars(reference).items()
+        if callable(thing) and getattr(thing, "__module__", "") == reference.__name__
+    }
+    assert ours == set(fast.__all__)
+
+
+@small
+@given(pairs, pairs, st.tuples(st.integers(0, 2), st.integers(0, 2)), pairs)
+def test_col2im_is_the_adjoint_of_im2col(kernel, stride, pad, extra) -> None:
+    window = Window(kernel, stride, pad)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, kernel[0] + extra[0], kernel[1] + extra[1], 3))
+    for ops in OPS.values():
+        patches = ops.im2col(x, window)
+        p = rng.standard_normal(patches.shape)
+        assert np.isclose((patches * p).sum(), (x * ops.col2im(p, x.shape, window)).sum())
+
+
+def test_im2col_by_hand() -> None:
+    x = np.arange(1.0, 10).reshape(1, 3, 3, 1)
+    expected = [[1, 2, 4, 5], [2, 3, 5, 6], [4, 5, 7, 8], [5, 6, 8, 9]]
+    for ops in OPS.values():
+        assert np.array_equal(ops.im2col(x, Window.of(2)), expected)
+        counts = ops.col2im(np.ones((4, 4)), x.shape, Window.of(2))[0, :, :, 0]
+        assert np.array_equal(counts, [[1, 2, 1], [2, 4, 2], [1, 2, 1]])  # windows that saw each
+
+
+@both_ops
+def test_a_1x1_convolution_is_a_product_of_pixels(ops, rng) -> None:
+    x, weight = rng.standard_normal((2, 3, 4, 5)), rng.standard_normal((1, 1, 5, 6))
+    y = ops.conv2d(x, weight, np.zeros(6), Window.of(1))
+    assert np.array_equal(y.reshape(-1, 6), x.reshape(-1, 5) @ weight[0, 0])
+
+
+@pytest.mark.oracle
+@both_ops
+@pytest.mark.parametrize("pad", [0, 1])
+@pytest.mark.parametrize("size", [(6, 7), (5, 8), (3, 3)])
+def test_pools_with_ceil_and_padding_divide_as_pytorch_does(ops, pad, size, rng) -> None:
+    torch = pytest.importorskip("torch")
+    x, window = rng.standard_normal((2, *size, 3)), Window.of(3, 2, pad, ceil=True)
+    tx = torch.tensor(x).permute(0, 3, 1, 2)
+    average = torch.nn.functional.avg_pool2d(tx, 3, 2, pad, ceil_mode=True, count_include_pad=True)
+    largest = torch.nn.functional.max_pool2d(tx, 3, 2, pad, ceil_mode=True)
+    assert apart(ops.avg_pool2d(x, window), average.permute(0, 2, 3, 1).numpy()) < 1e-14
+    assert np.array_equal(ops.max_pool2d(x, window)[0], largest.permute(0, 2, 3, 1).numpy())
+
+
+@both_ops
+def test_ties_go_to_the_first_pixel(ops) -> None:
+    x = np.zeros((1, 4, 4, 1))
+    _, argmax = ops.max_pool2d(x, Window.of(2, 2))
+    assert not argmax.any()
+    dx = ops.max_pool2d_backward(argmax, x.shape, Window.of(2, 2), np.ones((1, 2, 2, 1)))
+    assert np.array_equal(np.argwhere(dx[0, :, :, 0]), [[0, 0], [0, 2], [2, 0], [2, 2]])
+
+
+@pytest.mark.parametrize("window", [Window.of(2, 2), Window.of(3, 2, 1, True), Window.of(3, 1)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_a_number_passes_alike_through_both(window, value, rng) -> None:
+    x = rng.standard_normal((2, 5, 6, 3))
+    x[0, 2:4, 1:3, 0] = value
+    x[1, :, :, 2] = value
+    y, argmax = reference.max_pool2d(x, window)
+    fast_y, fast_argmax = fast.max_pool2d(x, window)
+    assert np.array_equal(fast_y, y, equal_nan=True)
+    assert np.array_equal(fast_argmax, argmax)
+    assert np.isnan(y).any() == np.isnan(value)
+    dy = rng.standard_normal(x.shape)
+    for name in ("relu", "softmax"):
+        forward, backward = getattr(reference, name), f"{name}_backward"
+        with np.errstate(invalid="ignore"):
+            y = forward(x)
+            a, b = (getattr(ops, backward)(y, dy) for ops in (fast, reference))
+        assert np.array_equal(a, b, equal_nan=True)
+
+
+@both_ops
+def test_softmax_of_large_numbers_stays_finite_and_sums_to_one(ops) -> None:
+    y = ops.softmax(np.array([[1e4, 1e4 - 1, -1e4]], np.float32))
+    assert np.isfinite(y).all()
+    assert np.isclose(y.sum(), 1)
+
+
+@both_ops
+def test_moments_survive_a_large_mean_in_float32(ops, rng) -> None:
+    x = (rng.standard_normal((64, 16, 16, 4)) + 1000).astype(np.float32)
+    mean, var = ops.channel_moments(x)
+    assert np.allclose(mean, x.astype(np.float64).mean(axis=(0, 1, 2)), rtol=1e-6)
+    assert np.allclose(var, x.astype(np.float64).var(axis=(0, 1, 2)), rtol=1e-4)
+
+
+@both_ops
+def test_an_empty_batch_passes(ops) -> None:
+    x, window = np.zeros((0, 5, 5, 3)), Window.of(3, 2)
+    weight = np.zeros((3, 3, 3, 4))
+    y = ops.conv2d(x, weight, np.zeros(4), window)
+    assert y.shape == (0, 2, 2, 4)
+    assert ops.conv2d_backward(x, weight, window, y)[0].shape == x.shape
+    assert ops.avg_pool2d(x, window).shape == (0, 2, 2, 3)
+
+
+def test_fast_is_the_same_to_the_bit_every_time(rng) -> None:
+    x = read_only(rng.standard_normal((4, 9, 9, 8)).astype(np.float32))
+    window = Window.of(3, 2, ceil=True)
+    y, argmax = fast.max_pool2d(x, window)
+    for _ in range(3):
+        assert np.array_equal(fast.max_pool2d(x, window)[0], y)
+        once, again = (fast.max_pool2d_backward(argmax, x.shape, window, y) for _ in range(2))
+        assert np.array_equal(once, again)
