@@ -33,8 +33,7 @@ def fold_windows(dwindows: np.ndarray, x_shape: tuple[int, ...], window: Window)
 
 def im2col(x: np.ndarray, window: Window) -> np.ndarray:
     """Each patch that the window sees as a row: (N, H, W, C) -> (N*OH*OW, KH*KW*C)."""
-    patches = windows(x, window)
-    return patches.reshape(-1, patches[0, 0, 0].size)
+    return windows(x, window).reshape(-1, window.area * x.shape[3])
 
 
 def col2im(patches: np.ndarray, x_shape: tuple[int, ...], window: Window) -> np.ndarray:
