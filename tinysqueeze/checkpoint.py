@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-import tinysqueeze
+from tinysqueeze import __version__
 from tinysqueeze.data import Normalise
 from tinysqueeze.errors import CheckpointError, UserError
 from tinysqueeze.files import write_atomically
@@ -137,7 +137,7 @@ def versions() -> dict[str, str]:
     import numba
 
     return {
-        "tinysqueeze": tinysqueeze.__version__,
+        "tinysqueeze": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "numba": numba.__version__,
