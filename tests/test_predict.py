@@ -293,3 +293,13 @@ def test_labels_from_wnids_and_from_order(weights, folder, tmp_path):
         list(evaluate_folder(known, weights.parent, plan=Counting()))
     with pytest.raises(DataError, match="no such folder"):
         list(evaluate_folder(known, folder / "nowhere", plan=Counting()))
+
+
+def test_evaluate_takes_others_weights(capsys, weights, folder):
+    assert main(["evaluate", str(weights), "--data", str(folder), "--json"]) == 3
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert (found["images"], found["skipped"], found["top5"]) == (7, 1, 1.0)
+    assert "broken.jpg" in err
+    assert main(["evaluate", str(weights)]) == 1
+    assert "--data FOLDER is needed" in capsys.readouterr().err

@@ -2,20 +2,22 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from tinysqueeze import checkpoint, data
+from tinysqueeze.cli import photographs
+from tinysqueeze.cli.compiling import compile_kernels
+from tinysqueeze.cli.weights import NAMES, add_classes, is_checkpoint
 from tinysqueeze.errors import ShapeError
 from tinysqueeze.train import Recipe, evaluate, make_engine
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
+    parser.add_argument("weights", metavar="WEIGHTS", help=NAMES)
     parser.add_argument(
-        "weights", type=Path, metavar="DIR|FILE", help="a run folder or a checkpoint"
-    )
-    parser.add_argument(
-        "--data", help="builtin, cifar10, a folder or archive (otherwise as trained)"
+        "--data",
+        help="builtin, cifar10, a folder or archive (otherwise as trained); for others' weights a "
+        "folder of photographs, in a folder a class or named by wnid",
     )
     parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="images at once")
     parser.add_argument(
@@ -26,10 +28,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--stepwise", action="store_true", help="layer by layer instead of compiled (slow)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a line")
+    add_classes(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print loss, top-1 and top-5."""
+    if not is_checkpoint(args.weights):
+        return photographs.evaluate(args)
     saved = checkpoint.read(args.weights)
     source = args.data or saved.meta["extra"]["data"]
     dataset = data.load(source, "test", size=saved.model.input_shape[0])
@@ -38,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
             f"{args.weights} tells {saved.model.classes} classes apart, "
             f"{dataset.name} has {len(dataset.classes)}"
         )
+    if not args.stepwise:
+        compile_kernels()
     recipe = Recipe(batch_size=args.batch_size)
     engine = make_engine(saved.model, recipe, saved.params, args.threads, stepwise=args.stepwise)
     score = evaluate(engine, dataset, saved.normalise, args.batch_size, args.flip)

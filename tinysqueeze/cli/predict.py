@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import add_weights, find_weights
 from tinysqueeze.errors import DataError
 from tinysqueeze.pretrained import Prediction, Skipped, WeightSet, classify, find_images
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     weights = find_weights(args.weights, args.classes)
     top = min(max(args.top, 1), weights.model.classes)
     paths = list(find_images(args.images))
+    compile_kernels()
     shown: list[Prediction] = []
     read = 0
     results = classify(weights, paths, max(args.batch_size, 1))

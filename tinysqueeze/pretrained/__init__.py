@@ -8,6 +8,7 @@ from tinysqueeze.pretrained.classify import (
     Skipped,
     classify,
     evaluate_folder,
+    labels_under,
     plan_for,
 )
 from tinysqueeze.pretrained.images import find_images, open_image
@@ -33,6 +34,7 @@ __all__ = [
     "evaluate_folder",
     "find_images",
     "frozen_paths",
+    "labels_under",
     "load_weights",
     "named",
     "open_image",

@@ -183,7 +183,7 @@ def evaluate_folder(
     names, the sub-folders in alphabetical order are taken for them, if there are as many. Raises
     DataError where an image has no label, or there is none.
     """
-    labels = labels_under(Path(folder), weights)
+    labels = labels_under(folder, weights)
     score = FolderScore()
     for result in classify(weights, labels, batch, plan):
         if isinstance(result, Skipped):
@@ -196,8 +196,9 @@ def evaluate_folder(
         yield score
 
 
-def labels_under(folder: Path, weights: WeightSet) -> dict[Path, int]:
+def labels_under(folder: str | os.PathLike[str], weights: WeightSet) -> dict[Path, int]:
     """Every image under a folder with its class, by the rules of `evaluate_folder`."""
+    folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
     paths = list(find_images([folder]))

@@ -1,0 +1,49 @@
+"""`tinysqueeze evaluate WEIGHTS --data FOLDER`, where the weights are others' and so is the folder."""
+
+import argparse
+import json
+import sys
+import time
+
+from tqdm.auto import tqdm
+
+from tinysqueeze.cli.compiling import compile_kernels
+from tinysqueeze.cli.weights import find_weights
+from tinysqueeze.errors import UserError
+from tinysqueeze.pretrained import FolderScore, evaluate_folder, labels_under
+
+SOME_SKIPPED = 3  # the exit status where not every file could be read, as in `predict`
+LARGEST_BATCH = 32  # photographs are large, and more at once are no faster
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Top-1 and top-5 on labelled photographs of any size, a batch in memory at a time."""
+    if not args.data:
+        raise UserError(
+            "--data FOLDER is needed: photographs in a folder a class, or named by wnid"
+        )
+    weights = find_weights(str(args.weights), args.classes)
+    total = len(labels_under(args.data, weights))
+    compile_kernels()
+    score, started = FolderScore(), time.perf_counter()
+    results = evaluate_folder(weights, args.data, min(args.batch_size, LARGEST_BATCH))
+    for score in tqdm(results, total=total, unit=" images", disable=None, smoothing=0.05):
+        pass
+    seconds = time.perf_counter() - started
+    for skipped in score.skipped:
+        print(f"skipped {skipped.path}: {skipped.reason}", file=sys.stderr)
+    found = {
+        "model": weights.model.name,
+        "data": str(args.data),
+        "images": score.images,
+        "skipped": len(score.skipped),
+        "top1": score.top1,
+        "top5": score.top5,
+        "images_per_second": score.images / seconds,
+    }
+    line = (
+        f"{weights.model.name} on {args.data}: top-1 {score.top1:.2%}, top-5 {score.top5:.2%} "
+        f"({score.images:,} images, {score.images / seconds:.0f} a second)"
+    )
+    print(json.dumps(found) if args.json else line)
+    return SOME_SKIPPED if score.skipped else 0
