@@ -98,11 +98,19 @@ class Model(Block):
         return self.out_shape(self.input_shape)[0]
 
     def at(self, input_size: int | None) -> "Model":
-        """The same network for square images of another size (no parameter depends on it)."""
-        return self if input_size is None else self.with_changes(input_size=input_size)
+        """The same network for square images of another size (no convolution depends on it)."""
+        if input_size is None:
+            return self
+        shape = (input_size, input_size, self.input_shape[2])
+        return _checked(
+            replace(self, input_shape=shape, spec=self.spec | {"input_size": input_size})
+        )
 
     def with_changes(self, **changes: Any) -> "Model":
-        """The network that its recipe gives after some changes: `with_changes(bypass="simple")`."""
+        """The network that its recipe gives after some changes: `with_changes(bypass="simple")`.
+
+        It is built anew from `spec`: what `map_layers` rewrote is not kept.
+        """
         return build(self.spec | changes)
 
 
