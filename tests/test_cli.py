@@ -185,3 +185,23 @@ def test_killed_and_resumed_to_the_same_bits(folder, tmp_path, how):
     assert main(["train", "--out", str(whole), *long]) == 0
     a, b = checkpoint.read(cut).arrays, checkpoint.read(whole).arrays
     assert all(np.array_equal(a[name], b[name]) for name in a.keys() | b.keys())
+
+
+@pytest.mark.slow
+def test_real_cifar10_killed_in_the_middle(shared_data, tmp_path):
+    """The official layout, 50,000 images: killed within the second epoch, it ends with the same bits."""
+    unpack = [sys.executable, str(shared_data / "make_cifar10.py"), str(tmp_path)]
+    subprocess.run(unpack, check=True, capture_output=True)
+    options = ["--data", str(tmp_path), "--batch-size", "128", *SMALL[:-2]]
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    process = start("train", "--out", str(cut), *options)
+    wait_for(cut / checkpoint.NAME, seconds=600)
+    time.sleep(1)
+    process.kill()
+    process.wait(60)
+    process.stdout.close()
+    assert main(["train", "--resume", str(cut)]) == 0
+    assert main(["train", "--out", str(whole), *options]) == 0
+    a, b = checkpoint.read(cut), checkpoint.read(whole)
+    assert all(np.array_equal(a.arrays[name], b.arrays[name]) for name in a.arrays)
+    assert b.meta["history"][-1]["test_accuracy"] > 0.25  # a tiny network; guessing gives 0.1

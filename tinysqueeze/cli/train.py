@@ -17,6 +17,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from tinysqueeze import checkpoint, data
+from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.models import add_changes, changes
 from tinysqueeze.cli.weights import find_weights
 from tinysqueeze.count import count
@@ -115,6 +116,8 @@ class Interrupt:
 
 def run(args: argparse.Namespace) -> int:
     """Train; the exit status is 130 after Ctrl-C, with everything saved."""
+    if not args.stepwise:
+        compile_kernels()
     if args.resume:
         saved = checkpoint.read(args.resume)
         out, source = args.resume, saved.meta["extra"]["data"]
