@@ -4,7 +4,9 @@ import argparse
 import json
 
 from tinysqueeze.cli.models import add_model, chosen_model
+from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.count import FLOAT_BYTES, Row, Table, count
+from tinysqueeze.models import Model
 
 HEADER = ("Layer", "Kind", "Kernel", "Output", "Parameters", "Mult-adds", "Activation", "im2col")
 
@@ -14,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "squeezenet1_0")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images at once")
     parser.add_argument(
-        "--compiled", action="store_true", help="how the compiled plan runs each layer"
+        "--compiled", action="store_true", help="how the compiled plan trains each layer"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -68,6 +70,25 @@ def _cells(row: Row) -> tuple[str, ...]:
         _bytes(row.activation_bytes),
         patches,
     )
+
+
+def _plan_text(model: Model, batch: int) -> str:
+    """The steps of the plan that trains the model: what is fused, what runs layer by layer."""
+    plan = compile_plan(model, batch)
+    rows = [("Layers", "As one step", "Run by", "Output")]
+    for step in plan.steps:
+        how = "kernels" if step.lowered else "its layer"
+        rows.append((step.name, step.kind, how, " x ".join(map(str, step.out_shape))))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    line = "─" * (sum(widths) + 2 * len(widths) - 2)
+    slow = sum(not step.lowered for step in plan.steps)
+    totals = [
+        f"Steps                {len(plan.steps)}, of which {slow or 'none'} run layer by layer",
+        f"Buffers              {_bytes(plan.peak_bytes)} for batches of {batch}",
+        f"3x3 convolutions     {plan.precision}",
+    ]
+    body = [_line(row, widths) for row in rows]
+    return "\n".join([model.name, line, body[0], line, *body[1:], line, *totals])
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
