@@ -55,7 +55,8 @@ class Dataset:
             return self
         images = np.empty((len(self), size, size, 3), np.uint8)
         for target, image in zip(images, self.images, strict=True):
-            target[:] = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
+            picture = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
+            target[:] = np.asarray(picture)
         return replace(self, images=images)
 
     def split(self, held_out: int | float, seed: int = 0) -> tuple["Dataset", "Dataset"]:
