@@ -1,0 +1,1 @@
+"""Small files: pruning, shared weights, entropy coding, our file format, calibration."""
