@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         choices=WRITERS,
-        help="what to write (default: by OUT's suffix, .safetensors or .onnx); torchvision is "
+        help="what to write (otherwise by OUT's suffix, .safetensors or .onnx); torchvision is "
         "safetensors with torchvision's names and layout, for load_state_dict",
     )
     add_classes(parser)

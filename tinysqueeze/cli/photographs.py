@@ -18,17 +18,17 @@ LARGEST_BATCH = 32  # photographs are large, and more at once are no faster
 
 def evaluate(args: argparse.Namespace) -> int:
     """Top-1 and top-5 on labelled photographs of any size, a batch in memory at a time."""
+    weights = find_weights(str(args.weights), args.classes)
     if not args.data:
         raise UserError(
             "--data FOLDER is needed: photographs in a folder a class, or named by wnid"
         )
-    weights = find_weights(str(args.weights), args.classes)
     total = len(labels_under(args.data, weights))
     compile_kernels()
     score, started = FolderScore(), time.perf_counter()
     results = evaluate_folder(weights, args.data, min(args.batch_size, LARGEST_BATCH))
-    for score in tqdm(results, total=total, unit=" images", disable=None, smoothing=0.05):
-        pass
+    for so_far in tqdm(results, total=total, unit=" images", disable=None, smoothing=0.05):
+        score = so_far
     seconds = time.perf_counter() - started
     for skipped in score.skipped:
         print(f"skipped {skipped.path}: {skipped.reason}", file=sys.stderr)
