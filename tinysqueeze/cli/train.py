@@ -7,7 +7,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import FrameType
@@ -20,8 +20,10 @@ from tinysqueeze import checkpoint, data
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.models import add_changes, changes
 from tinysqueeze.cli.weights import find_weights
+from tinysqueeze.communicator import Communicator
 from tinysqueeze.count import count
 from tinysqueeze.data import Dataset
+from tinysqueeze.distributed import communicator, threads_a_rank
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import write_atomically
 from tinysqueeze.models import build
@@ -32,9 +34,9 @@ from tinysqueeze.train import Evaluation, Recipe, Report, Training, begin, evalu
 from tinysqueeze.train import run as train
 
 DEFAULTS = {  # what a first run on each kind of data should use
-    "builtin": Recipe(epochs=8, lr=0.15, batch_size=64, pad=2, average=0.99),
+    "builtin": Recipe(epochs=4, lr=0.06, batch_size=64, pad=2, average=0.99),
     "other": Recipe(
-        epochs=20, lr=0.2, batch_size=128, pad=4, flip="random", smoothing=0.1, average=0.995
+        epochs=20, lr=0.08, batch_size=128, pad=4, flip="random", smoothing=0.1, average=0.995
     ),
 }
 FINE_TUNING = Recipe(epochs=3, lr=0.01, batch_size=64, flip="random", smoothing=0.1, average=0.99)
@@ -65,6 +67,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--stepwise", action="store_true", help="layer by layer instead of compiled (slow)"
+    )
+    parser.add_argument(
+        "--half-gradients", action="store_true", help="under mpiexec, send gradients in 16 bits"
     )
     parser.add_argument("--no-test", action="store_true", help="don't evaluate after each epoch")
     recipe = parser.add_argument_group("recipe (defaults depend on the data)")
@@ -115,15 +120,28 @@ class Interrupt:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; the exit status is 130 after Ctrl-C, with everything saved."""
+    """Train; the exit status is 130 after Ctrl-C, with everything saved.
+
+    Under mpiexec all ranks train together, and rank 0 alone prints and saves.
+    """
+    args.threads = threads_a_rank(args.threads)
+    with communicator(args.half_gradients) as together:
+        if together.rank == 0:
+            return _run(args, together)
+        with redirect_stdout(io.StringIO()):
+            return _run(args, together)
+
+
+def _run(args: argparse.Namespace, together: Communicator) -> int:
+    ranks = together.ranks
     if not args.stepwise:
         compile_kernels()
     if args.resume:
         saved = checkpoint.read(args.resume)
         out, source = args.resume, saved.meta["extra"]["data"]
         _refuse_changes(args)
-        dataset, test = _datasets(source, args, saved.model.input_shape[0])
-        training = checkpoint.resume(saved, args.threads, stepwise=args.stepwise)
+        dataset, test = _datasets(source, saved.model.input_shape[0], together)
+        training = checkpoint.resume(saved, args.threads, ranks, args.stepwise)
         print(f"resuming {out} at epoch {training.epoch + 1}, batch {training.batch + 1}")
     else:
         out = args.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
@@ -132,31 +150,37 @@ def run(args: argparse.Namespace) -> int:
                 f"{out} holds a run already; --resume {out} goes on with it, --out starts another"
             )
         source = args.data
-        dataset, test = _datasets(source, args, args.input_size)
-        training = _fresh(args, dataset)
+        dataset, test = _datasets(source, args.input_size, together)
+        training = _fresh(args, dataset, ranks)
     model = training.engine.model
     print(
         f"{model.name}, {count(model).parameters:,} parameters; {dataset.name}: "
         f"{len(dataset):,} training and {len(test):,} test images; run folder {out}"
     )
-    return _train(training, dataset, test, out, str(source), args)
+    if ranks > 1:
+        batch = training.recipe.batch_size
+        print(
+            f"{ranks} ranks of {batch // ranks} images and {args.threads or 'all'} threads each: "
+            f"a batch of {batch}, whatever the ranks"
+        )
+    return _train(training, dataset, test, out, str(source), args, together)
 
 
-def _fresh(args: argparse.Namespace, dataset: Dataset) -> Training:
+def _fresh(args: argparse.Namespace, dataset: Dataset, ranks: int) -> Training:
     defaults = FINE_TUNING if args.start else DEFAULTS.get(args.data, DEFAULTS["other"])
     asked = {f.name: getattr(args, f.name, None) for f in fields(Recipe)}
     chosen = {n: v for n, v in asked.items() if v is not None}
     recipe = Recipe.from_dict(checkpoint.recipe_dict(defaults) | chosen)
     if args.start:
-        return _fine_tuned(args, dataset, recipe)
+        return _fine_tuned(args, dataset, recipe, ranks)
     own = {"norm": True, "bypass": "simple"} if args.model == "squeezenet_cifar" else {}
     sizes = {"classes": len(dataset.classes), "input_size": dataset.images.shape[1]}
     model = build(args.model, **{**sizes, **own, **changes(args)})
     recipe = replace(recipe, frozen=frozen_paths(model, args.freeze))
-    return begin(model, dataset, recipe, threads=args.threads, stepwise=args.stepwise)
+    return begin(model, dataset, recipe, threads=args.threads, ranks=ranks, stepwise=args.stepwise)
 
 
-def _fine_tuned(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> Training:
+def _fine_tuned(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, ranks: int) -> Training:
     """Begin from others' weights, for the dataset's classes and image size."""
     own = {"input_size": dataset.images.shape[1], "dropout": 0.0, "final_relu": False}
     wanted = {n: v for n, v in (own | changes(args)).items() if n != "classes"}  # the data say
@@ -164,12 +188,18 @@ def _fine_tuned(args: argparse.Namespace, dataset: Dataset, recipe: Recipe) -> T
     recipe = replace(recipe, frozen=frozen_paths(weights.model, args.freeze))
     params, normalise = training_start(weights)
     return begin(
-        weights.model, dataset, recipe, params, normalise, args.threads, stepwise=args.stepwise
+        weights.model, dataset, recipe, params, normalise, args.threads, ranks, args.stepwise
     )
 
 
-def _datasets(source: str, args: argparse.Namespace, size: int | None) -> tuple[Dataset, Dataset]:
-    return data.load(source, "train", size=size), data.load(source, "test", size=size)
+def _datasets(source: str, size: int | None, together: Communicator) -> tuple[Dataset, Dataset]:
+    """The training and the test images; rank 0 goes first, since it may have to download them."""
+    if together.rank:
+        together.largest(0)
+    loaded = data.load(source, "train", size=size), data.load(source, "test", size=size)
+    if not together.rank:
+        together.largest(0)
+    return loaded
 
 
 def _refuse_changes(args: argparse.Namespace) -> None:
@@ -189,22 +219,29 @@ def _train(
     out: Path,
     source: str,
     args: argparse.Namespace,
+    together: Communicator,
 ) -> int:
     saved_at = time.perf_counter()
     steps = len(dataset) // training.recipe.batch_size
-    with _interruptible() as interrupt, tqdm(total=steps, unit="batch", disable=None) as bar:
-        for report in train(training, dataset, None if args.no_test else test):
+    hidden = True if together.rank else None
+    with _interruptible() as interrupt, tqdm(total=steps, unit="batch", disable=hidden) as bar:
+        for report in train(training, dataset, None if args.no_test else test, together):
             _show(bar, report, training.recipe)
             if report.result is not None:
                 bar.write(_epoch_line(report.result, training.recipe))
                 bar.reset()
             due = time.perf_counter() - saved_at > SAVE_EVERY
-            if report.result is not None or due or interrupt.by:
+            told = together.largest(interrupt.by)  # all stop after the same step
+            if (report.result is not None or due or told) and together.rank == 0:
                 checkpoint.save(out, training, data=source)
                 saved_at = time.perf_counter()
-            if interrupt.by:
+            if told:
                 bar.write(f"stopped; go on with: tinysqueeze train --resume {out}")
-                return 128 + interrupt.by
+                return 128 + told
+    if together.rank:
+        return 0
+    for line in together.lines():
+        print(line)
     score = evaluate_training(training, test)
     _write_run(training, score, test, out, source)
     print(f"test accuracy {score.accuracy:.2%} on {len(test):,} images of {test.name}; see {out}")
