@@ -104,11 +104,11 @@ class Inference:
         return False
 
     def _sizes(self) -> dict[int, int]:
-        """Floats of each map that shares the arena: no padding, and no chunk's."""
+        """Floats of each map that shares the arena: no padding, no chunk's, not the logits."""
         return {
             i: self.batch * size.pixels * size.padded
             for i, size in enumerate(self.network.maps)
-            if i in self.network.written - {0} and not self._is_squeezed(i) and self._halo(i) == NONE
+            if i in self.network.written - {0, self.network.output} and not self._is_squeezed(i) and self._halo(i) == NONE
         }
 
     def _view(self, number: int, places: dict[int, int]) -> View:
@@ -143,7 +143,6 @@ class Inference:
                 if number:
                     dies[number] = stage
             stage += not self._is_squeezed(step.target)
-        dies[self.network.output] = stage
         places: dict[int, int] = {}
         for number in sorted(sizes, key=lambda n: -sizes[n]):
             taken = sorted(

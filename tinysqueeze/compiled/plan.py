@@ -10,6 +10,7 @@ from numba.core import config
 
 from tinysqueeze.compiled.inference import Inference
 from tinysqueeze.compiled.network import ConvStep, LayerStep, Network, lower
+from tinysqueeze.compiled.single import SingleInference
 from tinysqueeze.compiled.training import TrainingStep
 from tinysqueeze.compiled.weights import PRECISIONS
 from tinysqueeze.compiled.workspace import Workspace, aligned
@@ -18,6 +19,10 @@ from tinysqueeze.kernels.team import Team
 from tinysqueeze.layers import Params
 from tinysqueeze.models import Model
 from tinysqueeze.params import check_fit, flatten, initialise, shapes, unflatten
+
+
+SINGLE_PIXELS = 96 * 96
+"""Images larger than this are predicted one by one: a single one fills the caches."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ class Plan:
                 )
             else:
                 network = lower(self.model, self.model.input_shape, False)
-                made = Inference(network, space(), params, self.batch, self.precision)
+                kind, batch = (SingleInference, 1) if self.is_single else (Inference, self.batch)
+                made = kind(network, space(), params, batch, self.precision)
         return made
 
     # --- parameters -----------------------------------------------------------------------------
@@ -109,6 +115,12 @@ class Plan:
     def steps(self) -> list[PlanStep]:
         """How each part of the model is run."""
         return [_describe(step, self._network, self.precision) for step in self._network.steps]
+
+    @property
+    def is_single(self) -> bool:
+        """Are images predicted one by one, each by all threads? So it is for one, and for large ones."""
+        height, width, _ = self.model.input_shape
+        return self.batch == 1 or height * width > SINGLE_PIXELS
 
     @property
     def peak_bytes(self) -> int:
@@ -155,9 +167,10 @@ class Plan:
             if self.training or not self._fresh:
                 self._inference.refresh(self.team)
                 self._fresh = True
+            size = self._inference.batch
             parts = [
-                self._inference.run(self.team, images[start : start + self.batch])
-                for start in range(0, len(images), self.batch)
+                self._inference.run(self.team, images[start : start + size])
+                for start in range(0, len(images), size)
             ]
         return np.concatenate(parts) if parts else np.zeros((0, self.model.classes), np.float32)
 

@@ -71,6 +71,11 @@ class Sequence:
         self._stages.append(stage)
         return stage
 
+    def add(self, stage: Stage) -> None:
+        """A stage made elsewhere."""
+        self.close()
+        self._stages.append(stage)
+
     def own(self) -> Stage:
         """A stage that each thread runs for itself."""
         self.close()

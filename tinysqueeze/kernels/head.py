@@ -9,6 +9,7 @@ from tinysqueeze.kernels.target import TARGET
 from tinysqueeze.kernels.vectors import Emitter, Value, floats, floats_t, ints, procedure
 
 int_t = types.int64
+PANEL = TARGET.panel
 
 
 @procedure(floats_t, int_t, int_t, int_t, int_t, int_t, floats_t, types.float32)
@@ -36,11 +37,12 @@ def _mean(e: Emitter, x, x_row, x_pixel, height, width, channels, y, share) -> N
 def pixel_mean(job, first, count, thread):
     """y[n] = the mean of image n's pixels, channel by channel: global average pooling.
 
-    Units are images; or, `by_panel`, single vectors of channels of one image.
+    Units are images; or, `by_panel`, panels of channels of one image.
     """
     images, channels, column = count, job.channels, 0
     if job.by_panel:
-        images, channels, column = 1, count * TARGET.lanes, first * TARGET.lanes
+        column = first * PANEL
+        images, channels = 1, min(count * PANEL, job.channels - column)
     x = job.x + 4 * (column + first * job.x_unit + thread * job.x_thread)
     share = float32(1.0 / (job.height * job.width))
     for n in range(images):

@@ -21,6 +21,7 @@ kernel is fresh is a digest of the whole package.
 import hashlib
 from collections.abc import Callable, Iterable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +142,17 @@ def kernel(fields: str) -> Callable[[Callable], Kernel]:
     return decorate
 
 
+def _all_kernels() -> list[Kernel]:
+    """The kernels of every file of this package."""
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path.stem != "__init__":
+            import_module(f"{__package__}.{path.stem}")
+    return list(KERNELS.values())
+
+
 def is_cached(kernels: Iterable[Kernel] | None = None) -> bool:
     """Are these kernels (by default all) compiled already, in memory or on disk?"""
-    return all(k.is_cached() for k in (KERNELS.values() if kernels is None else kernels))
+    return all(k.is_cached() for k in (_all_kernels() if kernels is None else kernels))
 
 
 def warm_up(
@@ -154,7 +163,7 @@ def warm_up(
 
     `report(done, total, name)` is called before each kernel and once at the end, for a progress bar.
     """
-    wanted = list(KERNELS.values() if kernels is None else kernels)
+    wanted = _all_kernels() if kernels is None else list(kernels)
     for done, one in enumerate(wanted):
         if report:
             report(done, len(wanted), one.name)

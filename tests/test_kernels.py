@@ -1,0 +1,253 @@
+"""The kernels against NumPy, on shapes that fit neither a vector nor a tile."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba.core import config
+from numpy.lib.stride_tricks import sliding_window_view
+
+from tinysqueeze.compiled.convolution import Convolution, halo_of
+from tinysqueeze.compiled.network import Arm, Map
+from tinysqueeze.compiled.sequence import Sequence
+from tinysqueeze.compiled.steps import read, write
+from tinysqueeze.compiled.weights import Gradients, Weights, winograd_size
+from tinysqueeze.compiled.workspace import Workspace, job
+from tinysqueeze.kernels import KERNELS, TARGET, is_cached, warm_up
+from tinysqueeze.kernels.head import softmax_cross_entropy
+from tinysqueeze.kernels.kernel import source_digest
+from tinysqueeze.kernels.pointwise import dropout
+from tinysqueeze.kernels.pooling import max_pool, max_pool_backward
+from tinysqueeze.kernels.products import clear
+from tinysqueeze.kernels.target import lanes_of
+from tinysqueeze.kernels.team import Program, Split, Stage, Team
+from tinysqueeze.kernels.winograd import MATRICES
+from tinysqueeze.ops import reference
+from tinysqueeze.window import Window
+
+needs_jit = pytest.mark.skipif(
+    bool(config.DISABLE_JIT), reason="kernels are machine code; NUMBA_DISABLE_JIT is set"
+)
+
+
+def run(*jobs, units=1, chunk=1, threads=1):
+    """Runs some jobs as one stage over `units`."""
+    stage = Stage(units=units, chunk=chunk)
+    for one in jobs:
+        stage.add(one)
+    Team(threads).run(Program([stage]))
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_winograd_matrices_convolve_exactly(m, rng):
+    bt, g, at = MATRICES[m]
+    x, w = rng.standard_normal((m + 2, m + 2)), rng.standard_normal((3, 3))
+    y = at @ ((g @ w @ g.T) * (bt @ x @ bt.T)) @ at.T
+    expected = (sliding_window_view(x, (3, 3)) * w).sum((2, 3))
+    np.testing.assert_allclose(y, expected, atol=1e-12)
+
+
+class OneConvolution:
+    """A convolution, forward and backward, through the kernels alone."""
+
+    def __init__(self, images, shape, filters, window, precision, rng, count=2, threads=2):
+        height, width, channels = shape
+        self.n, self.count, self.threads = images, count, threads
+        self.source = Map.of(height, width, (channels,))
+        arm = Arm("conv", window, filters, True)
+        self.result = Map.of(*window.out_size(height, width), (filters,))
+        self.m = winograd_size(arm, 1, self.result, precision)
+        self.weight = rng.standard_normal((*window.kernel, channels, filters)).astype(np.float32)
+        self.bias = rng.standard_normal(filters).astype(np.float32)
+        self.grads = {"weight": np.zeros_like(self.weight), "bias": np.zeros_like(self.bias)}
+        space = Workspace(threads)
+        self.build(space, arm)
+        self.build(space.allocated(), arm)
+
+    def build(self, space, arm):
+        halo = halo_of(arm, self.m, self.source, self.result)
+        batch = -(-self.n // self.count) * self.count
+        params = {"weight": self.weight, "bias": self.bias}
+        weights = Weights(space, arm, self.source, self.m, params, needs_dx=True)
+        conv = Convolution(space, arm, weights, self.result, self.source.positions, self.count)
+        self.x = space.buffer("x", batch, self.source, halo)
+        self.y = space.buffer("y", batch, self.result)
+        self.d = space.buffer("d", batch, self.result)
+        self.dx = space.buffer("dx", batch, self.source, halo)
+        bias = space.array("bias", self.result.padded)
+        gradients = Gradients(space)
+        packing, self.joining = Sequence(), Sequence()
+        weights.pack(packing.each(), packing.each(), bias)
+        forward, backward = Sequence(), Sequence()
+        forward.chunks(self.count).add(*conv.forward(self.x, self.y, bias, -np.inf))
+        made = conv.backward(self.x, self.d, self.dx, False, gradients, 0)
+        chunks = backward.chunks(self.count)
+        for one in made.before:
+            chunks.before.add(one)
+        if self.m:
+            whole = self.dx.whole()
+            chunks.add(job(clear, {"x": whole}, vectors=whole.channels // TARGET.lanes))
+        chunks.add(*made.jobs)
+        for one in made.after:
+            chunks.after.add(one)
+        weights.gradient(made.sums, self.grads["weight"], self.joining.each())
+        everything = Sequence()
+        for part in (packing, forward, backward, self.joining):
+            everything.extend(part)
+        self.everything = everything
+
+    def __call__(self, x, dy):
+        write(self.x, self.source, x)
+        write(self.d, self.result, dy)
+        self.everything.programs().run(Team(self.threads), self.n)
+        return read(self.y, self.result, self.n), read(self.dx, self.source, self.n)
+
+
+@needs_jit
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    images=st.integers(1, 5),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    channels=st.sampled_from([1, 3, 16, 19]),
+    filters=st.sampled_from([1, 5, 16, 33, 48]),
+    kernel=st.sampled_from([(1, 1, 0), (3, 3, 1), (3, 3, 0), (1, 3, 0), (5, 5, 2), (1, 1, 1)]),
+    precision=st.sampled_from(["direct", "f2", "f4"]),
+)
+def test_a_convolution_and_its_gradients(
+    images, height, width, channels, filters, kernel, precision
+):
+    rng = np.random.default_rng(images * height + width)
+    high, wide, pad = kernel
+    window = Window.of((high, wide), 1, pad)
+    if height + 2 * pad < high or width + 2 * pad < wide:
+        return
+    conv = OneConvolution(images, (height, width, channels), filters, window, precision, rng)
+    x = rng.standard_normal((images, height, width, channels)).astype(np.float32)
+    dy = rng.standard_normal((images, *window.out_size(height, width), filters)).astype(np.float32)
+    y, dx = conv(x, dy)
+    wide64 = [a.astype(np.float64) for a in (x, conv.weight, conv.bias, dy)]
+    expected = reference.conv2d(*wide64[:3], window)
+    expected_dx, expected_dw, _ = reference.conv2d_backward(wide64[0], wide64[1], window, wide64[3])
+    limit = 3e-5 if precision == "f4" else 3e-6
+    for got, want in ((y, expected), (dx, expected_dx), (conv.grads["weight"], expected_dw)):
+        assert np.linalg.norm(got - want) <= limit * np.linalg.norm(want) + 1e-6
+
+
+@needs_jit
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    channels=st.sampled_from([1, 16, 21]),
+    window=st.sampled_from(
+        [
+            Window.of(2, 2), Window.of(3, 2, 0, True), Window.of(3, 2, 1), Window.of((1, 3), (2, 1)),
+            Window.of(2, 3), Window.of(3, 1, 1, True),
+        ]
+    ),
+)  # fmt: skip
+def test_max_pool_and_its_gradient(height, width, channels, window):
+    try:
+        oh, ow = window.out_size(height, width)
+    except ValueError:
+        return
+    rng = np.random.default_rng(height * width)
+    n, big, small = 3, Map.of(height, width, (channels,)), Map.of(oh, ow, (channels,))
+    space = Workspace(2)
+    for space in (space, space.allocated()):  # noqa: B020
+        x, dx = space.buffer("x", n, big), space.buffer("dx", n, big)
+        y, d = space.buffer("y", n, small), space.buffer("d", n, small)
+        won = space.array("won", n * small.pixels * small.padded, np.uint8)
+    names = ("kernel_high", "kernel_wide", "stride_high", "stride_wide", "pad_high", "pad_wide")
+    fields = dict(zip(names, (*window.kernel, *window.stride, *window.pad), strict=True))
+    common = {
+        "won": won, "won_unit": small.pixels * small.padded, "out_height": oh, "out_width": ow,
+        "height": height, "width": width, "channels": big.padded,
+    } | fields  # fmt: skip
+    image = rng.standard_normal((n, *big.shape)).astype(np.float32)
+    dy = rng.standard_normal((n, *small.shape)).astype(np.float32)
+    write(x, big, image)
+    write(d, small, dy)
+    run(job(max_pool, {"x": x, "y": y}, by_row=0, remember=1, **common), units=n, threads=2)
+    run(job(max_pool_backward, {"d": d, "dx": dx}, **common), units=n, threads=2)
+    want, argmax = reference.max_pool2d(image, window)
+    np.testing.assert_array_equal(read(y, small, n), want)
+    want_dx = reference.max_pool2d_backward(argmax, image.shape, window, dy)
+    np.testing.assert_allclose(read(dx, big, n), want_dx, atol=1e-6)
+
+
+@needs_jit
+@pytest.mark.parametrize(("classes", "smoothing"), [(1, 0.0), (10, 0.0), (1000, 0.1)])
+def test_softmax_cross_entropy(classes, smoothing, rng):
+    n = 5
+    logits = (rng.standard_normal((n, classes)) * 10).astype(np.float32)
+    labels = rng.integers(0, classes, n).astype(np.int32)
+    labels[0] = logits[0].argmax()
+    d, losses, hits = np.zeros_like(logits), np.zeros(n, np.float32), np.zeros(n, np.int32)
+    made = softmax_cross_entropy.job(
+        logits=logits, stride=classes, classes=classes, labels=labels, dlogits=d, losses=losses,
+        hits=hits, smoothing=smoothing, scale=1 / n,
+    )  # fmt: skip
+    run(made, units=n)
+    loss, dlogits = reference.softmax_cross_entropy(logits.astype(np.float64), labels, smoothing)
+    np.testing.assert_allclose(losses.mean(), loss, rtol=1e-5)
+    np.testing.assert_allclose(d, dlogits, atol=1e-6)
+    np.testing.assert_array_equal(hits, logits.argmax(1) == labels)
+
+
+@needs_jit
+def test_dropout_is_a_function_of_seed_and_place():
+    n, size = 8, 64 * TARGET.lanes
+    x = np.ones((n, size), np.float32)
+    fields = {"size": size, "threshold": round(0.25 * 2**32), "scale": 1 / 0.75}
+    run(dropout.job(x=x, seed=5, **fields), units=n, chunk=n)
+    assert set(np.unique(x)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert abs((x == 0).mean() - 0.25) < 0.02
+    again, other = np.ones_like(x), np.ones_like(x)
+    run(dropout.job(x=again, seed=5, **fields), units=n, chunk=3, threads=2)
+    run(dropout.job(x=other, seed=6, **fields), units=n)
+    np.testing.assert_array_equal(x, again)
+    assert 0.3 < (x != other).mean() < 0.45  # 2 * 0.25 * 0.75 = 0.375
+
+
+def test_lanes_follow_the_features_numba_targets():
+    assert lanes_of("znver4", "+avx2,+fma,+avx512f") == 16
+    assert lanes_of("znver4", "+avx2,+fma,-avx512f") == 8
+    assert lanes_of("haswell", "") == 8
+    assert lanes_of("skylake-avx512", "") == 16
+    assert lanes_of("apple-m1", "+neon") == 4
+    assert lanes_of("generic", "") == 4
+
+
+@needs_jit
+def test_every_kernel_is_cached_after_warming_up():
+    seen = []
+    warm_up(report=lambda done, total, name: seen.append((done, total, name)))
+    assert is_cached()
+    assert seen[-1][:2] == (len(KERNELS), len(KERNELS))
+    assert len(source_digest()) == 64
+
+
+def test_a_job_must_name_every_argument():
+    with pytest.raises(TypeError, match="vectors"):
+        clear.job(x=np.zeros(16, np.float32), x_unit=0, x_thread=0, x_next=0)
+
+
+@needs_jit
+def test_stages_run_in_order_and_share_their_units(rng):
+    """Each thread gets its range, in chunks; the next stage sees all that the one before wrote."""
+    teams = [Team(threads) for threads in (1, 2, 3)]
+    for team in teams:
+        x = np.ones((7, TARGET.lanes), np.float32)
+        y = np.ones((3, TARGET.lanes), np.float32)
+        one = Stage(units=7, chunk=2)
+        one.add(clear.job(x=x, x_unit=TARGET.lanes, x_thread=0, x_next=TARGET.lanes, vectors=1))
+        two = Stage(Split.OWN)
+        two.add(clear.job(x=y, x_unit=0, x_thread=TARGET.lanes, x_next=0, vectors=1))
+        team.run(Program([one, two]))
+        assert not x.any()
+        assert not y[: team.threads].any()
+        assert y[team.threads :].all()
+
+

@@ -1,0 +1,289 @@
+"""Inference of one image at a time, which all threads share: for large images, and for batch 1.
+
+Each step is cut by rows of the image where the image is large, and by panels of output channels
+where the weights are: then each thread reads only its part of the weights. Threads wait for each
+other between stages, since a 3x3 convolution looks at its neighbours' rows.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from tinysqueeze.compiled.convolution import EVERY_ROW
+from tinysqueeze.compiled.inference import Inference, padded_images
+from tinysqueeze.compiled.network import ConvStep, Map, MeanStep, Step
+from tinysqueeze.compiled.training import window_fields
+from tinysqueeze.compiled.weights import Weights
+from tinysqueeze.compiled.workspace import NONE, View, job, patch_table, pixel_table, ramp
+from tinysqueeze.kernels import TARGET
+from tinysqueeze.kernels.head import pixel_mean
+from tinysqueeze.kernels.kernel import Job
+from tinysqueeze.kernels.pointwise import add_map, copy_map
+from tinysqueeze.kernels.pooling import max_pool
+from tinysqueeze.kernels.products import product
+from tinysqueeze.kernels.team import Stage
+from tinysqueeze.kernels.winograd import winograd_input, winograd_output
+
+TILES = 32
+"""Winograd tiles in a chunk."""
+BAND = 8
+"""Rows of a pooled map that are made at a time, from a band of the map before."""
+
+
+def rows_of(view: View) -> View:
+    """An image seen as many images of one row."""
+    return replace(view, unit=view.row, next=view.row, height=1)
+
+
+class SingleInference(Inference):
+    """The programs of inference for one image. Same use as Inference with a batch of 1."""
+
+    def _is_squeezed(self, number: int) -> bool:
+        """No map is only a chunk's here."""
+        return False
+
+    # --- stages ---------------------------------------------------------------------------------
+
+    def _stage(self, units: int, chunk: int, *jobs: Job, wait: bool = True) -> None:
+        stage = Stage(units=units, chunk=chunk, wait=wait)
+        for one in jobs:
+            stage.add(one)
+        self.forward.add(stage)
+
+    def _share(self, units: int) -> int:
+        """The units that each thread gets."""
+        return max(1, -(-units // self.workspace.threads))
+
+    def _step(self, i: int, step: Step) -> None:
+        match step:
+            case ConvStep():
+                self._conv(i, step)
+            case MeanStep():
+                writer = self.network.steps[i - 1]
+                if not (isinstance(writer, ConvStep) and self._is_head(i - 1, writer)):
+                    x = self.views[step.source]
+                    panels = -(-x.channels // TARGET.panel)
+                    self._stage(panels, 1, self._mean(step, x))
+            case _:
+                super()._step(i, step)
+
+    def _mean(self, step: MeanStep, x: View) -> Job:
+        """The mean over pixels of some panels of channels."""
+        y = self.views[step.target]
+        size = self.network.maps[step.source]
+        return job(
+            pixel_mean, {"x": x}, height=size.height, width=size.width, channels=size.padded,
+            y=y.array[y.start :], y_unit=0, by_panel=1,
+        )  # fmt: skip
+
+    # --- convolutions ---------------------------------------------------------------------------
+
+    def _conv(self, i: int, step: ConvStep) -> None:
+        x, y = self._source(step), self.views[step.target]
+        bias = self.workspace.array(f"{step.name} bias", step.result.padded)
+        convs = [conv for conv in self.convs[i] if conv.arm is not step.shortcut]
+        for conv in convs:
+            conv.weights.pack(self.pack_stage, self.transform_stage, bias[conv.arm.offset :])
+        if self._is_head(i, step):
+            self._head(i, step, x, bias)
+            return
+        banded = (
+            step.pool and step.pool.pad == (0, 0) and step.bypass is None
+            and not any(conv.m for conv in convs) and not step.arms[0].window.is_pointwise
+        )  # fmt: skip
+        if banded:
+            self._banded(step, convs[0].weights, x, y, bias, convs)
+            return
+        result = y
+        if step.pool:
+            result = self.workspace.buffer("before pool", 1, step.result)
+        for conv in convs:
+            part = result.part(conv.arm.offset, conv.weights.filters)
+            own = bias[conv.arm.offset :]
+            last = conv is convs[-1]
+            if conv.m:
+                self._winograd(conv, x, part, own, step.floor, last)
+            else:
+                self._product(conv, x, part, own, step.floor, last)
+        if step.bypass is not None:
+            self._join(step, self.convs[i][-1], result)
+        if step.pool:
+            self._pool(step, result, y)
+
+    def _source(self, step: ConvStep) -> View:
+        """What a step reads; the image copied into padding if it needs it."""
+        view, halo = self.views[step.source], self._halo(step.source)
+        if step.source or halo == NONE:
+            return view
+        size = self.network.maps[0]
+        image = replace(padded_images(self.workspace, 1, size, halo), thread=0)
+        x, y = rows_of(view.as_rows()), rows_of(image.as_rows())
+        copy = job(copy_map, {"x": x, "y": y}, height=1, width=1, channels=size.width * size.channels)
+        self.image_jobs.append(copy)
+        self._stage(size.height, self._share(size.height), copy)
+        return image
+
+    def _product(
+        self, conv, x: View, y: View, bias: np.ndarray, floor: float, wait: bool, add: bool = False
+    ) -> None:
+        """A convolution done directly, by rows or by panels: whichever needs fewer bytes a thread."""
+        size, weights = conv.result, conv.weights
+        by_panel = weights.rows * weights.filters > size.pixels * (x.channels + weights.filters)
+        height = size.height if by_panel else self._share(size.height)
+        made = self._product_job(conv, x, y, bias, floor, height, add=add, by_panel=by_panel)
+        if by_panel:
+            self._stage(-(-weights.filters // TARGET.panel), 1, made, wait=wait)
+        else:
+            self._stage(size.height, height, made, wait=wait)
+
+    def _product_job(
+        self, conv, x: View, y: View, bias: np.ndarray, floor: float, height: int,
+        add: bool = False, by_panel: bool = False, rows: int = 1, beyond: int = 0,
+    ) -> Job:  # fmt: skip
+        """y = x * weight for up to `height` rows of the result at a time; a unit is `rows` of them."""
+        window, size = conv.arm.window, conv.result
+        start = x.moved(-window.pad[0], -window.pad[1])
+        down, right = x.row * window.stride[0], x.pixel * window.stride[1]
+        made = job(
+            product,
+            {"x": replace(start, unit=0 if by_panel else rows * down), "y": y},
+            x_batch=0, y_batch=0, w_batch=0, batch=1,
+            x_rows=pixel_table(1, 0, height, size.width, down, right),
+            x_steps=patch_table(window.kernel, x.row, x.pixel, conv.positions),
+            w=conv.weights.forward, depth=conv.weights.rows, vectors=conv.arm.vectors,
+            bias=bias, floor=floor, y_rows=pixel_table(1, 0, height, size.width, y.row, y.pixel),
+            add=add, rows_per_unit=size.pixels if by_panel else rows * size.width,
+            rows_beyond=beyond * size.width,
+            rows_in_all=EVERY_ROW if by_panel else size.pixels, by_panel=by_panel,
+        )  # fmt: skip
+        if not y.thread:
+            made.set(y_unit=0 if by_panel else rows * y.row)
+        if x is self.views[0]:
+            self.image_jobs.append(made)
+        return made
+
+    def _banded(self, step: ConvStep, weights: Weights, x, y, bias, convs) -> None:
+        """Convolution and pool together: a band of rows for a few rows of the pool, in scratch."""
+        assert step.pool
+        (high, _), (down, _) = step.pool.kernel, step.pool.stride
+        share = self._share(y.height)
+        chunk = -(-share // -(-share // BAND))
+        height = down * (chunk - 1) + max(high, down)
+        size = Map(height, step.result.width, step.result.segments)
+        band = self.workspace.chunk("band", 1, size)
+        jobs = [
+            self._product_job(
+                conv, x, band.part(conv.arm.offset, conv.weights.filters),
+                bias[conv.arm.offset :], step.floor, height, rows=down, beyond=max(high - down, 0),
+            )
+            for conv in convs
+        ]  # fmt: skip
+        jobs.append(self._pool_job(step, band, y, 0))
+        self._stage(y.height, chunk, *jobs)
+
+    def _pool_job(self, step: ConvStep, x: View, y: View, unit: int) -> Job:
+        assert step.pool
+        return job(
+            max_pool, {"x": replace(x, unit=unit), "y": replace(y, unit=y.row)},
+            height=step.result.height, width=step.result.width, won=0, won_unit=0,
+            out_height=y.height, out_width=y.width, channels=step.result.padded, by_row=1,
+            remember=0, **window_fields(step.pool),
+        )  # fmt: skip
+
+    def _pool(self, step: ConvStep, x: View, y: View) -> None:
+        assert step.pool
+        made = self._pool_job(step, x, y, step.pool.stride[0] * x.row)
+        self._stage(y.height, self._share(y.height), made)
+
+    def _join(self, step: ConvStep, conv, result: View) -> None:
+        """Adds the bypass."""
+        assert step.bypass is not None
+        around = self.views[step.bypass]
+        if step.shortcut:
+            bias = self.workspace.array(f"{step.shortcut.path} bias", step.result.padded)
+            conv.weights.pack(self.pack_stage, self.transform_stage, bias)
+            self._product(conv, around, result, bias, -np.inf, True, add=True)
+            return
+        x, y = rows_of(around), rows_of(result)
+        made = job(add_map, {"x": x, "y": y}, height=1, width=result.width, channels=result.channels)
+        self._stage(result.height, self._share(result.height), made)
+
+    # --- Winograd -------------------------------------------------------------------------------
+
+    def _winograd(self, conv, x: View, y: View, bias, floor: float, wait: bool) -> None:
+        """By rows of tiles if there are enough of them for each thread; else by panels."""
+        high, wide = conv.tiles
+        if high * wide >= TILES * 2 * self.workspace.threads:
+            chunk = min(self._share(high), max(1, TILES // wide))
+            jobs = self._winograd_jobs(conv, x, y, bias, floor, chunk, by_panel=False)
+            self._stage(high, chunk, *jobs, wait=wait)
+            return
+        tiles, products, output = self._winograd_jobs(conv, x, y, bias, floor, high, by_panel=True)
+        self._stage(high, self._share(high), tiles)
+        panels = -(-conv.weights.filters // TARGET.panel)
+        self._stage(panels, 1, products, output, wait=wait)
+
+    def _winograd_jobs(
+        self, conv, x: View, y: View, bias, floor: float, high: int, by_panel: bool
+    ) -> tuple[Job, Job, Job]:
+        """Tiles, products, output, for `high` rows of tiles; V is shared by all threads if by panels."""
+        m, (_, wide), weights = conv.m, conv.tiles, conv.weights
+        positions, channels = (m + 2) ** 2, x.pixel
+        width = TARGET.panel if by_panel else weights.filters
+        v_position = high * wide * channels + TARGET.lanes
+        u_position = high * wide * width + TARGET.lanes
+        if by_panel:
+            v, v_thread = self.workspace.array("V of all", positions * v_position), 0
+        else:
+            v, v_thread = self.workspace.scratch("V", positions * v_position)
+        u, u_thread = self.workspace.scratch("M", positions * u_position)
+        spare, spare_thread = self.workspace.scratch("spare tile", 16 * weights.filters)
+        start = x.moved(-conv.arm.window.pad[0], -conv.arm.window.pad[1])
+        down = m * x.row
+        tiles = job(
+            winograd_input, {"x": replace(start, unit=down, next=down)}, m=m, channels=channels,
+            v=v, v_unit=wide * channels if by_panel else 0, v_thread=v_thread,
+            v_position=v_position, high=1, wide=wide,
+        )  # fmt: skip
+        products = product.job(
+            x=v, x_unit=0, x_thread=v_thread, x_batch=v_position, x_rows=ramp(high * wide, channels),
+            x_steps=conv.positions.astype(np.int32), w=weights.forward,
+            w_batch=weights.source.channels * weights.filters, depth=weights.source.channels,
+            vectors=conv.arm.vectors, bias=self.workspace.array("zeros", weights.filters),
+            floor=-np.inf, y=u, y_unit=-TARGET.panel if by_panel else 0, y_thread=u_thread,
+            y_batch=u_position, y_rows=ramp(high * wide, width), add=0, batch=positions,
+            rows_per_unit=high * wide if by_panel else wide, rows_beyond=0, rows_in_all=EVERY_ROW,
+            by_panel=by_panel,
+        )  # fmt: skip
+        unit = TARGET.panel if by_panel else m * y.row
+        output = job(
+            winograd_output, {"y": replace(y, unit=unit, next=m * y.row)}, m=m, u=u,
+            u_thread=u_thread, u_position=u_position, u_next=width, channels=weights.filters,
+            bias=bias, floor=floor, height=conv.result.height, width=conv.result.width,
+            high=high if by_panel else 1, wide=wide, by_row=not by_panel, by_panel=by_panel,
+            spare=spare, spare_thread=spare_thread,
+        )  # fmt: skip
+        return tiles, products, output
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def _is_head(self, i: int, step: ConvStep) -> bool:
+        """The last convolution, of which only the mean is wanted?"""
+        following = self.network.steps[i + 1] if i + 1 < len(self.network.steps) else None
+        return (
+            isinstance(following, MeanStep) and following.source == step.target
+            and len(step.arms) == 1 and not self.convs[i][0].m
+            and not step.pool and step.bypass is None
+        )  # fmt: skip
+
+    def _head(self, i: int, step: ConvStep, x: View, bias: np.ndarray) -> None:
+        """Convolution and mean together, panel by panel."""
+        conv, mean = self.convs[i][0], self.network.steps[i + 1]
+        assert isinstance(mean, MeanStep)
+        size = step.result
+        panel = self.workspace.chunk("panel", 1, Map(size.height, size.width, (TARGET.panel,)))
+        made = self._product_job(conv, x, panel, bias, step.floor, size.height, by_panel=True)
+        made.set(y_unit=-TARGET.panel)
+        # both write and read the panel at its beginning: the negative unit undoes the panel's column
+        summed = self._mean(mean, replace(panel, unit=-TARGET.panel))
+        self._stage(-(-conv.weights.filters // TARGET.panel), 1, made, summed)
