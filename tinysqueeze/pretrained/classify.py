@@ -221,11 +221,12 @@ def labels_under(folder: str | os.PathLike[str], weights: WeightSet) -> dict[Pat
 
 
 def _index(weights: WeightSet, folders: list[str]) -> dict[str, int]:
-    """Name or wnid of a class -> its number."""
+    """Name or wnid of a class -> its number; a name that two classes share names neither."""
     if not weights.classes and len(folders) == weights.model.classes:
         return {_plain(name): i for i, name in enumerate(folders)}
-    names = {_plain(name): i for i, name in enumerate(weights.classes)}
-    return {wnid: i for i, wnid in enumerate(weights.wnids)} | names
+    plain = [_plain(name) for name in weights.classes]
+    index = {wnid: i for i, wnid in enumerate(weights.wnids)}
+    return index | {name: i for i, name in enumerate(plain) if plain.count(name) == 1}
 
 
 def _plain(name: str) -> str:
