@@ -1,5 +1,8 @@
 """Who trains together: alone here; `distributed` has the same over MPI."""
 
+from types import TracebackType
+from typing import Self
+
 import numpy as np
 
 
@@ -15,6 +18,25 @@ class Communicator:
     def total(self, numbers: np.ndarray) -> np.ndarray:
         """The sum of a few float64 numbers over all ranks (the loss, the hits)."""
         return numbers
+
+    def largest(self, number: int) -> int:
+        """The largest of one number over all ranks (has anybody been told to stop?)."""
+        return number
+
+    def lines(self) -> list[str]:
+        """What communication has cost so far, to be printed."""
+        return []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Subclasses let no rank wait for one that has failed."""
 
 
 ALONE = Communicator()

@@ -20,7 +20,7 @@ from tinysqueeze.layers import Params, Run
 from tinysqueeze.models import Model
 from tinysqueeze.ops import reference
 from tinysqueeze.optim import SGD, Adam, Optimiser, Slots, learning_rate
-from tinysqueeze.params import flatten, initialise
+from tinysqueeze.params import flatten, initialise, trained_shapes
 from tinysqueeze.stepwise import StepByStep
 
 
@@ -242,6 +242,7 @@ def run(
     optimiser, decay = recipe.make_optimiser(), _decay(training)
     frozen = _frozen(engine, recipe.frozen)
     shard = (communicator.rank, communicator.ranks)
+    statistics = engine.vector[_trained_size(engine.model) :]
     per_epoch = len(dataset) // recipe.batch_size
     total = per_epoch * recipe.epochs
     while not training.finished:
@@ -260,12 +261,14 @@ def run(
         for images, labels in feed:
             done = (training.step + 0.5) / total
             lr = learning_rate(recipe.schedule, recipe.lr, done, recipe.warmup)
-            seed = _step_seed(recipe.seed, training.step)
+            seed = _step_seed(recipe.seed, training.step, communicator.rank)
             loss, correct = engine.loss_and_grads(images, labels, recipe.smoothing, seed)
             sums = communicator.total(np.array([loss * len(labels), correct, len(labels)], float))
             if not isfinite(sums[0]):
                 raise _broken(training, images, labels, lr)
             communicator.mean(engine.grad_vector)
+            if communicator.ranks > 1 and statistics.size:  # each rank's own images moved them
+                statistics[...] = communicator.total(statistics) / communicator.ranks
             for view in frozen:
                 view[...] = 0
             training.step += 1
@@ -281,7 +284,7 @@ def run(
             training.seconds = time.perf_counter() - started
             report = _report(training, per_epoch, lr)
             if training.batch == per_epoch:
-                result = _finish_epoch(training, report, test, flip_test)
+                result = _finish_epoch(training, report, test, communicator, flip_test)
                 report = replace(report, result=result)
             yield report
 
@@ -300,9 +303,16 @@ def _report(training: Training, per_epoch: int, lr: float) -> Report:
 
 
 def _finish_epoch(
-    training: Training, report: Report, test: Dataset | None, flip_test: bool
+    training: Training,
+    report: Report,
+    test: Dataset | None,
+    communicator: Communicator,
+    flip_test: bool,
 ) -> dict[str, float]:
-    """Evaluate, write the epoch into the history, and set the counters for the next one."""
+    """Evaluate, write the epoch into the history, and set the counters for the next one.
+
+    Each rank evaluates its share of the test images.
+    """
     result = {
         "epoch": training.epoch + 1,
         "train_loss": report.loss,
@@ -312,8 +322,10 @@ def _finish_epoch(
         "images_per_second": report.images_per_second,
     }
     if test is not None:
-        score = evaluate_training(training, test, flip_test)
-        result |= {"test_loss": score.loss, "test_accuracy": score.accuracy}
+        share = test.subset(slice(communicator.rank, None, communicator.ranks))
+        score = evaluate_training(training, share, flip_test)
+        sums = communicator.total(len(share) * np.array([score.loss, score.accuracy]))
+        result |= {"test_loss": sums[0] / len(test), "test_accuracy": sums[1] / len(test)}
     training.history.append(result)
     training.epoch, training.batch = training.epoch + 1, 0
     training.loss_sum = training.correct = training.seen = training.seconds = 0.0
@@ -387,9 +399,14 @@ def _keep(average: float, step: int) -> float:
     return min(average, (1 + step) / (10 + step))
 
 
-def _step_seed(seed: int, step: int) -> int:
-    """A seed of its own for each step's dropout masks."""
-    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+def _trained_size(model: Model) -> int:
+    """How many numbers of the vector are trained; batch norm's running statistics lie behind them."""
+    return sum(int(np.prod(shape)) for shape in trained_shapes(model).values())
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """A seed of its own for each step's and each rank's dropout masks."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
 
 
 def _broken(training: Training, images: np.ndarray, labels: np.ndarray, lr: float) -> TrainingError:
