@@ -46,11 +46,11 @@ def _buttons(widgets: Any, select: Any) -> Any:
     stops = select.options
     loss = next(i for i, name in enumerate(stops) if name.endswith("loss loss"))
     moves = {
-        "⏮ first": lambda here: 0,
+        "|◀ first": lambda here: 0,
         "◀ back": lambda here: max(here - 1, 0),
         "next ▶": lambda here: min(here + 1, len(stops) - 1),
         "to the loss": lambda here: loss,
-        "last ⏭": lambda here: len(stops) - 1,
+        "last ▶|": lambda here: len(stops) - 1,
     }
     buttons = []
     for label, move in moves.items():

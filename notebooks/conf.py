@@ -1,0 +1,54 @@
+"""How the site is built: `sphinx-build -W -b html notebooks OUT`, from the notebooks and docstrings."""
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import tinysqueeze
+
+project = "tinysqueeze"
+author = "The tinysqueeze authors"
+copyright = "The tinysqueeze authors"
+release = tinysqueeze.__version__
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+exclude_patterns = ["figures", "_build", "**.ipynb_checkpoints"]
+html_theme = "furo"
+html_title = "tinysqueeze"
+html_static_path: list[str] = []
+
+nb_execution_mode = "off"  # the committed outputs; tests run the notebooks
+nb_mime_priority_overrides = [("html", "image/gif", 15)]
+myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "exclude-members": "set"}
+autodoc_mock_imports = ["mpi4py"]
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "monokai"
+
+
+def _escaped(line: str) -> str:
+    parts = line.split("`")
+    plain = [re.sub(r"([\\*|_])", r"\\\1", part) for part in parts]
+    return "".join(f"``{p}``" if i % 2 and p else plain[i] for i, p in enumerate(parts))
+
+
+def _plain_to_rst(app, what, name, obj, options, lines: list[str]) -> None:
+    """Docstrings here are plain prose with `code` and indented blocks: make that valid RST."""
+    found: list[str] = []
+    inside = False  # an indented block
+    for line in lines:
+        if line.strip() and line.startswith("  ") != inside:
+            inside = not inside
+            found += ["", "::", ""] if inside else [""]
+        found.append(line if inside else _escaped(line))
+    lines[:] = found
+
+
+def setup(app) -> None:
+    """Sphinx calls this."""
+    app.connect("autodoc-process-docstring", _plain_to_rst)

@@ -1,0 +1,130 @@
+"""The lessons: each runs from an empty kernel in any folder, its solutions pass, its outputs are small."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+
+ROOT = Path(__file__).parents[1]
+LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```.*?</details>", re.DOTALL)
+CHECKED = re.compile(r'check\("([a-z0-9-]+)"')
+QUICK = ("00", "08")  # the others are slow together
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+every_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+
+
+def read(path: Path):
+    return nbformat.read(path, as_version=4)
+
+
+def execute(notebook, folder: Path, monkeypatch):
+    """Run it from an empty kernel in `folder`; the cells' outputs are in the notebook."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=folder)
+    return notebook
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def text_of(cell) -> str:
+    """All that a cell printed or showed as text."""
+    shown = [output.get("text", "") for output in cell.outputs]
+    return "\n".join(
+        shown + [output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+    )
+
+
+@pytest.mark.filterwarnings("default")  # Jupyter's own
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[] if path.name[:2] in QUICK else pytest.mark.slow)
+        for path in LESSONS
+    ],
+)
+def test_runs_from_an_empty_kernel_and_its_solutions_pass(path, tmp_path, monkeypatch):
+    notebook = read(path)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    solutions = SOLUTION.findall(text)
+    notebook.cells += [nbformat.v4.new_code_cell(solution) for solution in solutions]
+    execute(notebook, tmp_path, monkeypatch)
+    for cell in notebook.cells[-len(solutions) :] if solutions else []:
+        if CHECKED.search(cell.source):
+            assert "✔ right" in text_of(cell), text_of(cell)
+
+
+@every_lesson
+def test_committed_outputs_are_complete_and_small(path):
+    assert path.stat().st_size < 300_000
+    for cell in code_cells(read(path)):
+        assert cell.execution_count, cell.source
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.source
+            assert WIDGET not in output.get("data", {}), "run notebooks/execute.py"
+            assert "/work/" not in json.dumps(output), "no paths of a machine"
+
+
+@every_lesson
+def test_every_picture_has_alternative_text(path):
+    for cell in code_cells(read(path)):
+        for output in cell.outputs:
+            for kind in output.get("data", {}):
+                if kind.startswith("image/"):
+                    assert len(output.metadata[kind]["alt"]) > 15, cell.source
+                    assert len(cell.metadata.mystnb.image.alt) > 15, cell.source
+
+
+@every_lesson
+def test_has_a_picture_source_an_assert_and_exercises_with_solutions(path):
+    notebook = read(path)
+    code = "\n".join(cell.source for cell in code_cells(notebook))
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert "assert " in code
+    assert any(
+        kind.startswith("image/")
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+        for kind in output.get("data", {})
+    )
+    asked, solved = CHECKED.findall(code), CHECKED.findall("\n".join(SOLUTION.findall(text)))
+    assert asked == solved
+    assert asked or "check" not in code
+
+
+@every_lesson
+def test_links_lead_somewhere(path):
+    text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\(([^)#:]+\.ipynb)", text):
+        assert (path.parent / target).exists(), target
+
+
+def test_every_exercise_is_asked_once():
+    from tinysqueeze.lessons import EXERCISES
+
+    asked = [
+        name
+        for path in LESSONS
+        for c in code_cells(read(path))
+        for name in CHECKED.findall(c.source)
+    ]
+    assert sorted(asked) == sorted(EXERCISES)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_without_the_extra_widgets_are_pictures_that_name_it(tmp_path, monkeypatch):
+    notebook = read(next(path for path in LESSONS if path.name.startswith("05")))
+    block = nbformat.v4.new_code_cell("import sys\n\nsys.modules['ipywidgets'] = None")
+    notebook.cells.insert(0, block)
+    execute(notebook, tmp_path, monkeypatch)
+    (cell,) = [c for c in code_cells(notebook) if c.source == "one_by_one()"]
+    assert "image/png" in cell.outputs[0].data
+    assert "pip install 'tinysqueeze[notebook]'" in text_of(cell)
