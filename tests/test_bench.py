@@ -1,0 +1,238 @@
+"""The benchmark: right ratios from known numbers, sides that compute the same, JSON that is whole.
+
+Nothing here says how fast anything is: that is what the benchmark itself is for.
+"""
+
+import importlib
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinysqueeze.bench import complete, text
+from tinysqueeze.bench.floor import flops
+from tinysqueeze.bench.peak import fma_peak
+from tinysqueeze.bench.peers import SIDES, chosen
+from tinysqueeze.bench.report import ratio
+from tinysqueeze.bench.runner import TOLERANCE, _compare_logits, workloads_named
+from tinysqueeze.bench.worker import CHECK_STEPS, peak_bytes, read_task, timed
+from tinysqueeze.bench.workloads import WORKLOADS, describe, write, write_onnx
+from tinysqueeze.cli import main
+from tinysqueeze.errors import MissingExtra, UserError
+from tinysqueeze.models import squeezenet_cifar, vgg16
+from tinysqueeze.pictures.speed import speed_bars
+
+
+def run(side, i, ms, threads=2, workload="train", part="rounds", **more):
+    """One measured process, as the runner files it."""
+    return {
+        "part": part, "workload": workload, "side": side, "threads": threads, "round": i, "ms": ms,
+        "fastest_ms": 0.9 * ms, "calls": 9, "import_s": 0.5, "prepare_s": 0.1, "first_s": 0.2,
+        "base_bytes": 100, "peak_bytes": 300 if side == "ours" else 600, **more,
+    }  # fmt: skip
+
+
+def canned() -> dict:
+    """Three rounds of two sides, ours on one thread as well, a cold start and two sizes."""
+    about = {
+        "title": "a step", "model": {}, "input_shape": [32, 32, 3], "batch": 64, "training": True,
+        "flops": {"direct": 20e9, "f2": 12e9, "f4": 8e9},
+    }  # fmt: skip
+    runs = [run("ours", i, ms) for i, ms in enumerate((40, 50, 44))]
+    runs += [run("torch", i, ms) for i, ms in enumerate((100, 90, 110))]
+    runs += [run("ours", i, ms, threads=1) for i, ms in enumerate((80, 80, 88))]
+    runs += [run("ours", 0, 1.0, part="cold"), run("ours", 0, 1.0, part="warm")]
+    runs += [run("ours", 0, 5.0, workload="train-4x32", part="scaling")]
+    return {
+        "machine": {"processor": "p", "processors": 2, "lanes": 16},
+        "versions": {"numpy": "2"},
+        "rounds": 3,
+        "seconds": 1.0,
+        "threads": [2],
+        "peak_gflops": {"2": 500.0, "1": 250.0},
+        "workloads": {"train": about, "train-4x32": about | {"batch": 4}},
+        "sides": {"ours": "tinysqueeze", "torch": "PyTorch"},
+        "runs": runs,
+        "checks": [{"workload": "train", "side": "torch", "difference": 1e-6}],
+    }
+
+
+def test_ratios_are_of_medians_and_their_spread_is_of_rounds():
+    data = complete(canned())
+    ours, torch, single = data["rows"]
+    assert ours["ms"] == {"median": 44, "least": 40, "most": 50}
+    assert torch["times_ours"] == pytest.approx({"median": 100 / 44, "least": 1.8, "most": 2.5})
+    assert torch["memory_times_ours"]["median"] == 2
+    assert ours["images_per_second"] == pytest.approx(64 / 0.044)
+    assert ours["gflops"] == pytest.approx(20 / 0.044)
+    assert ours["share_of_peak"] == pytest.approx(20 / 0.044 / 500)
+    assert ours["share_of_floor"] == pytest.approx(8 / 500 / 0.044)
+    assert torch["share_of_floor"] is None
+    assert (single["threads"], single["share_of_peak"]) == (1, pytest.approx(20 / 0.080 / 250))
+    assert ours["memory_over_imports"] == 200
+    assert data["speedups"][0]["speedup"] == pytest.approx(
+        {"median": 80 / 44, "least": 1.6, "most": 2.0}
+    )
+    assert [row["part"] for row in data["startup"]] == ["cold", "warm"]
+    assert [(row["workload"], row["batch"]) for row in data["scaling"]] == [("train", 4)]
+    assert complete(json.loads(json.dumps(data)))["rows"] == data["rows"]
+
+
+def test_a_ratio_needs_rounds_of_both_sides():
+    assert ratio([], [run("torch", 0, 1.0)]) is None
+    assert ratio([run("ours", 0, 1.0)], [run("torch", 1, 1.0)]) is None
+    without = run("torch", 0, 1.0) | {"peak_bytes": None}
+    assert ratio([run("ours", 0, 1.0)], [without], "peak_bytes") is None
+
+
+def test_the_table_and_the_picture_show_the_numbers(tmp_path):
+    data = complete(canned())
+    shown = text(data)
+    assert "100 (×2.27 [1.80–2.50])" in shown
+    assert "| tinysqueeze |" in shown
+    assert "1.82 [1.60–2.00]" in shown
+    picture = speed_bars(data)
+    assert "PyTorch 100" in picture.alt
+    picture.save(str(tmp_path / "speed.png"))
+    assert np.asarray(Image.open(tmp_path / "speed.png")).std() > 5
+    file = tmp_path / "bench.json"
+    file.write_text(json.dumps(data))
+    assert main(["bench", "--read", str(file)]) == 0
+
+
+def test_the_floor_counts_what_the_paper_of_winograd_says():
+    """19.8 GFLOP a training step of 64 images; conv1's dx is not needed, 3x3 shrink by 2.25 and 4."""
+    train = flops(WORKLOADS["train"])
+    assert train["direct"] == pytest.approx(19.84e9, rel=1e-3)
+    assert train["f4"] < train["f2"] < train["direct"]
+    forward = flops(WORKLOADS["infer"])
+    stem = 2 * 64 * 32 * 32 * 27 * 96
+    assert train["direct"] == 3 * forward["direct"] - stem
+    wide = (forward["direct"] - forward["f2"]) / (1 - 1 / 2.25)  # all 3x3 but the stem
+    assert forward["direct"] - forward["f4"] == pytest.approx(wide * 3 / 4)
+
+
+def test_the_peak_is_a_number_of_operations():
+    peak = fma_peak(1, repeats=1)
+    assert peak is None or peak > 0
+
+
+def test_timing_and_memory_of_a_process():
+    calls = []
+    found = timed(lambda: calls.append(0), 0.0)
+    assert found["calls"] == len(calls) >= 5
+    assert 0 <= found["fastest_ms"] <= found["ms"]
+    memory = peak_bytes()
+    assert memory is None or memory > 1e6
+
+
+def task_of(workload, folder, variant):
+    write(workload, folder)
+    return read_task(folder, threads=1, variant=variant)
+
+
+def logits_after_steps(task, module):
+    step, logits = importlib.import_module(f"tinysqueeze.bench.peers.{module}").prepare(task)
+    for _ in range(CHECK_STEPS if task.training else 0):
+        step()
+    return np.asarray(logits())
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize(
+    "side",
+    [  # those that compile for long are slow
+        pytest.param(
+            side, marks=[pytest.mark.slow] if side.name in ("jax", "torch-compile") else []
+        )
+        for side in SIDES.values()
+    ],
+    ids=list(SIDES),
+)
+@pytest.mark.oracle
+def test_every_side_computes_the_same(name, side, tmp_path):
+    """Also after training steps; and these move the logits much more than sides may differ."""
+    workload = WORKLOADS[name].quick()
+    if workload.training and not side.trains:
+        pytest.skip(f"{side.title} does not train")
+    pytest.importorskip(side.library)
+    if side.library == "onnxruntime":
+        pytest.importorskip("onnx")
+        tmp_path.mkdir(exist_ok=True)
+        write_onnx(workload, tmp_path)
+    expected = logits_after_steps(task_of(workload, tmp_path, "stepwise"), "ours")
+    got = logits_after_steps(task_of(workload, tmp_path, side.variant), side.module)
+    assert np.abs(got - expected).max() < TOLERANCE * np.abs(expected).max()
+    if workload.training:
+        before = logits_after_steps(
+            SimpleNamespace(**vars(task_of(workload, tmp_path, "stepwise")) | {"training": False}),
+            "ours",
+        )
+        assert np.abs(before - expected).max() > 10 * TOLERANCE * np.abs(expected).max()
+
+
+def test_other_networks_are_described_for_the_other_sides():
+    model = squeezenet_cifar(bypass="complex")
+    described = json.loads(json.dumps(describe(model, model.input_shape)))
+    fire2 = described["parts"][3]
+    assert fire2["kind"] == "Residual"
+    assert fire2["shortcut"]["path"] == "fire2/bypass"
+    with pytest.raises(UserError, match="flatten"):
+        describe(vgg16(), (224, 224, 3))
+
+
+def test_a_side_that_computes_something_else_is_refused():
+    def check(side, logits):
+        return {"part": "check", "workload": "train", "side": side, "logits": logits}
+
+    right = check("ours-stepwise", [[1.0, 2.0]])
+    close = check("torch", [[1.0, 2.0 + 1e-6]])
+    _compare_logits([right, close])
+    assert close["difference"] == pytest.approx(5e-7)
+    with pytest.raises(UserError, match="torch computes something else at train"):
+        _compare_logits([check("ours-stepwise", [[1.0, 2.0]]), check("torch", [[1.0, 2.1]])])
+    with pytest.raises(UserError, match="something else"):
+        _compare_logits([check("ours-stepwise", [[1.0, 2.0]]), check("torch", [[1.0, np.nan]])])
+
+
+def test_wrong_names_get_a_clear_answer(monkeypatch):
+    with pytest.raises(UserError, match="no side named 'tensorflow'"):
+        chosen(["tensorflow"])
+    with pytest.raises(UserError, match="no workload named 'tune'"):
+        workloads_named(["tune"])
+    monkeypatch.setattr("tinysqueeze.bench.peers.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"tinysqueeze\[jax\]"):
+        chosen(["jax"])
+
+
+def test_quick_end_to_end(capsys, tmp_path):
+    picture = tmp_path / "speed.png"
+    wanted = ["--quick", "--against", "textbook", "--workload", "train", "--threads", "1"]
+    assert main(["bench", *wanted, "--json", "--plot", str(picture)]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert {
+        "machine", "versions", "rounds", "seconds", "threads", "peak_gflops", "workloads", "sides",
+        "runs", "checks", "rows", "speedups", "startup", "scaling",
+    } <= data.keys()  # fmt: skip
+    assert [(row["workload"], row["side"]) for row in data["rows"]] == [
+        ("train", "ours"),
+        ("train", "textbook"),
+    ]
+    assert all(row["ms"]["median"] > 0 for row in data["rows"])
+    assert all(check["difference"] < TOLERANCE for check in data["checks"])
+    assert picture.stat().st_size > 1000
+
+
+def test_wrong_options_get_one_line(capsys, tmp_path):
+    for argv, complaint in [
+        (["--threads", "0"], "--threads takes numbers"),
+        (["--rounds", "0"], "at least one round"),
+        (["--against", "nobody"], "no side named"),
+        (["--read", str(tmp_path / "nothing.json")], "not a file of"),
+    ]:
+        assert main(["bench", *argv]) == 1
+        error = capsys.readouterr().err
+        assert complaint in error
+        assert error.count("\n") == 1

@@ -1,0 +1,42 @@
+"""This package as a side of the comparison: the compiled plan, or layer by layer."""
+
+from tinysqueeze.compiled import Plan
+from tinysqueeze.compiled import compile as compile_plan
+from tinysqueeze.models import build
+from tinysqueeze.optim import SGD
+from tinysqueeze.params import unflatten
+from tinysqueeze.stepwise import StepByStep
+
+
+def prepare(task):
+    """The variant is "stepwise", or the plan's precision."""
+    model, params = build(task.spec), unflatten(task.params)
+    engine: StepByStep | Plan
+    if task.variant == "stepwise":
+        engine = StepByStep(model, params)
+    else:
+        engine = compile_plan(
+            model,
+            batch=len(task.images),
+            training=task.training,
+            precision=task.variant,
+            threads=task.threads,
+            params=params,
+        )
+
+    def infer():
+        return engine.predict(task.images)
+
+    if not task.training:
+        return infer, infer
+    optimiser = SGD(task.momentum, nesterov=False)
+    slots = optimiser.start(engine.vector)
+    decay = slots["velocity"].copy()
+
+    def train():
+        engine.loss_and_grads(task.images, task.labels)
+        optimiser.update(
+            engine.vector, engine.grad_vector, slots, decay, task.learning_rate, step=1
+        )
+
+    return train, infer

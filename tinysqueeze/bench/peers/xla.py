@@ -1,0 +1,98 @@
+"""JAX: the whole training step, or the whole network, under one jit. Channels last, as ours."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def forward(part, params, x, training):
+    """y, and the moved buffers of batch norms by path."""
+    match part["kind"]:
+        case "Chain":
+            moved: dict = {}
+            for p in part["parts"]:
+                x, more = forward(p, params, x, training)
+                moved |= more
+            return x, moved
+        case "Concat":
+            arms = [forward(p, params, x, training) for p in part["parts"]]
+            return jnp.concatenate([y for y, _ in arms], -1), {
+                k: v for _, m in arms for k, v in m.items()
+            }
+        case "Residual":
+            around = forward(part["shortcut"], params, x, training)[0] if part["shortcut"] else x
+            y, moved = forward(part["body"], params, x, training)
+            return y + around, moved
+        case "ReLU":
+            return jax.nn.relu(x), {}
+        case "GlobalAvgPool2D":
+            return x.mean((1, 2)), {}
+        case "MaxPool2D":
+            return max_pool(part, x), {}
+        case "BatchNorm":
+            return batch_norm(part, params, x, training)
+    pads = [(p, p) for p in part["pad"]]
+    weight, bias = params[f"{part['path']}/weight"], params[f"{part['path']}/bias"]
+    letters = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x, weight, part["stride"], pads, dimension_numbers=letters
+    ) + bias, {}
+
+
+def max_pool(part, x):
+    """Where the last window hangs over the edge ("ceil"), pad there."""
+    pads = []
+    for size, kernel, stride, pad in zip(
+        x.shape[1:3], part["kernel"], part["stride"], part["pad"], strict=True
+    ):
+        span = size + 2 * pad - kernel
+        over = -span % stride if part["ceil"] else 0
+        pads.append((pad, pad + over))
+    window, strides = (1, *part["kernel"], 1), (1, *part["stride"], 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, ((0, 0), *pads, (0, 0)))
+
+
+def batch_norm(part, params, x, training):
+    """By the batch's statistics in training, by the running ones otherwise."""
+    weight, bias, mean, var = (
+        params[f"{part['path']}/{n}"] for n in ("weight", "bias", "mean", "var")
+    )
+    moved = {}
+    if training:
+        seen, spread = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        count, step = x.size / x.shape[-1], part["momentum"]
+        moved[f"{part['path']}/mean"] = (1 - step) * mean + step * seen
+        moved[f"{part['path']}/var"] = (1 - step) * var + step * spread * count / (count - 1)
+        mean, var = seen, spread
+    scale = weight * lax.rsqrt(var + part["eps"])
+    return x * scale + (bias - mean * scale), moved
+
+
+def prepare(task):
+    """Parameters stay in a dict by path; batch norm's buffers get no gradient."""
+    params = {path: jnp.array(a) for path, a in task.params.items()}
+    x, labels = jnp.array(task.images), jnp.array(task.labels)
+    network, rate, momentum = task.network, task.learning_rate, task.momentum
+    evaluate = jax.jit(lambda params, x: forward(network, params, x, False)[0])
+    if not task.training:
+        return (lambda: evaluate(params, x).block_until_ready()), (lambda: evaluate(params, x))
+
+    buffers = {k: v for k, v in params.items() if k.endswith(("/mean", "/var"))}
+    state = [{k: v for k, v in params.items() if k not in buffers}, buffers]
+    state.append({k: jnp.zeros_like(v) for k, v in state[0].items()})
+
+    def loss_of(params, buffers):
+        logits, moved = forward(network, params | buffers, x, True)
+        log = jax.nn.log_softmax(logits)
+        return -jnp.take_along_axis(log, labels[:, None], 1).mean(), moved
+
+    @jax.jit
+    def update(params, buffers, velocity):
+        grads, moved = jax.grad(loss_of, has_aux=True)(params, buffers)
+        velocity = {k: momentum * v + grads[k] for k, v in velocity.items()}
+        return {k: p - rate * velocity[k] for k, p in params.items()}, buffers | moved, velocity
+
+    def train():
+        state[:] = jax.block_until_ready(update(*state))
+
+    return train, (lambda: evaluate(state[0] | state[1], x))

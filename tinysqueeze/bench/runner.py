@@ -1,0 +1,208 @@
+"""The measuring: a process for each (side, round), the sides taking turns, and everything kept.
+
+Only ratios of neighbours are safe, since a processor's clock wanders: so one round runs all sides of
+a workload one after the other, and the next round runs them backwards.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinysqueeze.bench.floor import flops
+from tinysqueeze.bench.machine import machine, versions
+from tinysqueeze.bench.peak import fma_peak
+from tinysqueeze.bench.peers import SIDES, Side
+from tinysqueeze.bench.workloads import WORKLOADS, Workload, write, write_onnx
+from tinysqueeze.errors import UserError
+
+WORKER = Path(__file__).with_name("worker.py")
+PACKAGE_HOME = Path(__file__).parents[2]
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)  # fmt: skip
+CRIPPLING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # set somewhere, these halve NumPy's matmul
+TOLERANCE = 1e-3  # of the largest logit, after the steps of a check
+SCALES = {"train": {"batch": (4, 16, 64, 128)}, "v10": {"input_size": (96, 160, 224, 320)}}
+Report = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure. `threads` counts for all sides, `own_threads` for ours besides."""
+
+    workloads: tuple[Workload, ...]
+    sides: tuple[Side, ...]
+    rounds: int = 5
+    seconds: float = 1.0
+    threads: tuple[int, ...] = (1,)
+    own_threads: tuple[int, ...] = ()
+    startup: bool = False
+    scaling: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process."""
+
+    workload: Workload
+    side: Side
+    threads: int
+    round: int
+    part: str = "rounds"  # or "check", "cold", "warm", "scaling"
+
+    def __str__(self) -> str:
+        return f"{self.workload.name}: {self.side.name}"
+
+
+def measure(settings: Settings, report: Report | None = None) -> dict[str, Any]:
+    """Everything, as plain data ready for JSON; `report(done, total, text)` before each process.
+
+    Raises UserError where a side fails, or where its logits are not those of our layers.
+    """
+    jobs = list(_jobs(settings))
+    runs: list[dict[str, Any]] = []
+    peaks: dict[int, list[float]] = {t: [] for t in (*settings.threads, *settings.own_threads)}
+    with tempfile.TemporaryDirectory(prefix="tinysqueeze-bench-") as folder:
+        place = Path(folder)
+        _prepare({job.workload for job in jobs}, settings.sides, place)
+        for done, job in enumerate(jobs):
+            if report:
+                report(done, len(jobs), str(job))
+            if job.part == "rounds" and len(peaks[job.threads]) <= job.round:
+                peaks[job.threads].append(fma_peak(job.threads) or 0.0)
+            runs.append(_run(job, settings.seconds, place))
+        if report:
+            report(len(jobs), len(jobs), "")
+    _compare_logits(runs)
+    return {
+        "machine": machine(),
+        "versions": versions({side.library for side in settings.sides}),
+        "rounds": settings.rounds,
+        "seconds": settings.seconds,
+        "threads": list(settings.threads),
+        "peak_gflops": {str(t): float(np.median(found)) for t, found in peaks.items() if found},
+        "workloads": {job.workload.name: _about(job.workload) for job in jobs},
+        "sides": {job.side.name: job.side.title for job in jobs},
+        "runs": [run for run in runs if run["part"] != "check"],
+        "checks": [run for run in runs if run["part"] == "check"],
+    }
+
+
+def _about(workload: Workload) -> dict[str, Any]:
+    model = workload.model
+    return {
+        "title": workload.title,
+        "model": model.spec,
+        "input_shape": list(model.input_shape),
+        "batch": workload.batch,
+        "training": workload.training,
+        "flops": flops(workload),
+    }
+
+
+def _jobs(settings: Settings) -> Iterator[Job]:
+    """All processes in their order."""
+    ours, threads = SIDES["ours"], max(settings.threads)
+    sides = (ours, *(side for side in settings.sides if side != ours))
+    for workload in settings.workloads:
+        for side in (SIDES["ours-stepwise"], *sides):
+            if side.trains or not workload.training:
+                yield Job(workload, side, threads, 0, "check")
+    for i in range(settings.rounds):
+        for workload in settings.workloads:
+            able = [s for s in sides if s.trains or not workload.training]
+            turns = [(s, t) for t in settings.threads for s in able]
+            turns += [(ours, t) for t in settings.own_threads if t not in settings.threads]
+            for side, count in turns if i % 2 == 0 else reversed(turns):
+                yield Job(workload, side, count, i)
+    if settings.startup:
+        for workload in settings.workloads[:1]:
+            yield Job(workload, ours, threads, 0, "cold")
+            yield Job(workload, ours, threads, 0, "warm")
+    if settings.scaling:
+        for i in range(min(settings.rounds, 3)):
+            for scaled in _scaled(settings.workloads):
+                for side in sides:
+                    if side.trains or not scaled.training:
+                        yield Job(scaled, side, threads, i, "scaling")
+
+
+def _scaled(workloads: tuple[Workload, ...]) -> Iterator[Workload]:
+    for workload in workloads:
+        for size, values in SCALES.get(workload.name, {}).items():
+            yield from (workload.with_sizes(**{size: value}) for value in values)
+
+
+def _prepare(workloads: set[Workload], sides: tuple[Side, ...], place: Path) -> None:
+    for workload in workloads:
+        write(workload, place / workload.name)
+        if not workload.training and any(side.library == "onnxruntime" for side in sides):
+            write_onnx(workload, place / workload.name)
+
+
+def _run(job: Job, seconds: float, place: Path) -> dict[str, Any]:
+    """Run one process. Raises UserError with the last line that it complained."""
+    request = {
+        "module": job.side.module,
+        "variant": job.side.variant,
+        "threads": job.threads,
+        "folder": str(place / job.workload.name),
+        "check": job.part == "check",
+        "seconds": 0.0 if job.part in ("cold", "warm") else seconds,
+    }
+    environment = {k: v for k, v in os.environ.items() if k not in CRIPPLING}
+    environment |= dict.fromkeys(THREAD_VARIABLES, str(job.threads))
+    paths = [str(PACKAGE_HOME), *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    if job.part in ("cold", "warm"):
+        environment["NUMBA_CACHE_DIR"] = str(place / "cache")
+    # -P keeps the worker's own folder off the import path, where a name might hide a library.
+    command = [sys.executable, "-P", str(WORKER), json.dumps(request)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        complaint = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise UserError(f"bench: {job.side.name} failed at {job.workload.name}: {complaint}")
+    return {
+        "part": job.part,
+        "workload": job.workload.name,
+        "side": job.side.name,
+        "threads": job.threads,
+        "round": job.round,
+        **json.loads(done.stdout.splitlines()[-1]),
+    }
+
+
+def _compare_logits(runs: list[dict[str, Any]]) -> None:
+    """Put each check's difference from our layers, relative to the largest logit, in its place.
+
+    Raises UserError where it is too large: what computes something else must not be compared.
+    """
+    checks = [run for run in runs if run["part"] == "check"]
+    logits = {(c["workload"], c["side"]): np.array(c.pop("logits")) for c in checks}
+    for check in checks:
+        name, side = check["workload"], check["side"]
+        expected, got = logits[name, "ours-stepwise"], logits[name, side]
+        check["difference"] = float(np.abs(got - expected).max() / np.abs(expected).max())
+        if not check["difference"] <= TOLERANCE:
+            raise UserError(
+                f"bench: {side} computes something else at {name}: its logits are off by "
+                f"{check['difference']:.1e} of the largest"
+            )
+
+
+def workloads_named(names: list[str] | None, quick: bool = False) -> tuple[Workload, ...]:
+    """The workloads of these names, or all. Raises UserError for a name unknown."""
+    for name in names or ():
+        if name not in WORKLOADS:
+            raise UserError(f"no workload named {name!r}; there are {', '.join(WORKLOADS)}")
+    chosen = [WORKLOADS[name] for name in dict.fromkeys(names or WORKLOADS)]
+    return tuple(workload.quick() if quick else workload for workload in chosen)

@@ -1,0 +1,179 @@
+"""The report as Markdown that also reads well in a terminal: tables padded with spaces."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tinysqueeze.bench.report import Data
+
+DASH = "–"
+
+
+def text(data: Data) -> str:
+    """All of it. `data` is what `report.complete` returns."""
+    parts = [_heading(data), _headline(data), *_details(data), _checks(data)]
+    parts += [_speedups(data), _startup(data), _scaling(data)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column to the left, the others to the right."""
+    every = [header, *lines]
+    widths = [max(3, *(len(line[i]) for line in every)) for i in range(len(header))]
+
+    def row(cells: Sequence[str]) -> str:
+        first, *rest = zip(cells, widths, strict=True)
+        padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([row(header), f"| {' | '.join(rule)} |", *(row(line) for line in lines)])
+
+
+def _heading(data: Data) -> str:
+    where, peaks = data["machine"], data["peak_gflops"]
+    versions = ", ".join(f"{name} {number}" for name, number in data["versions"].items())
+    peak = "; ".join(
+        f"{t} thread{'s' * (t != '1')} {g:,.0f} GFLOP/s" for t, g in peaks.items() if g
+    )
+    return (
+        f"{where['processor']}, {where['processors']} processors, vectors of {where['lanes']} floats; "
+        f"measured peak: {peak or 'unknown'}.\n{versions}.\n"
+        f"{data['rounds']} rounds, each side in a process of its own, taking turns; medians, in "
+        "brackets the slowest and fastest single rounds; × is their time divided by ours."
+    )
+
+
+def _headline(data: Data) -> str:
+    """One column a workload, one line a side, at the largest number of threads."""
+    threads = max(data["threads"])
+    names = list(dict.fromkeys(row["workload"] for row in data["rows"]))
+    cells = {
+        (row["side"], row["workload"]): _time_and_ratio(row)
+        for row in data["rows"]
+        if row["threads"] == threads
+    }
+    sides = [side for side in data["sides"] if any(key[0] == side for key in cells)]
+    about = data["workloads"]
+    header = [
+        f"ms, {threads} thread{'s' * (threads > 1)}",
+        *(f"{about[n]['title']}, {_images(about[n])}" for n in names),
+    ]
+    lines = [
+        [data["sides"][side], *(cells.get((side, name), DASH) for name in names)] for side in sides
+    ]
+    return table(header, lines)
+
+
+def _images(about: dict[str, Any]) -> str:
+    height, width, _ = about["input_shape"]
+    return f"{about['batch']} × {height}×{width}"
+
+
+def _time_and_ratio(row: dict[str, Any]) -> str:
+    ms, times = _ms(row["ms"]["median"]), row["times_ours"]
+    if row["side"] == "ours" or not times:
+        return ms
+    return f"{ms} (×{_range(times)})"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def _range(found: dict[str, float]) -> str:
+    return f"{found['median']:.2f} [{found['least']:.2f}–{found['most']:.2f}]"
+
+
+def _details(data: Data) -> list[str]:
+    """For each workload a table of everything else."""
+    names = list(dict.fromkeys(row["workload"] for row in data["rows"]))
+    return [_detail(data, name) for name in names]
+
+
+def _detail(data: Data, name: str) -> str:
+    about = data["workloads"][name]
+    floors = ", ".join(f"{kind} {value / 1e9:.3g}" for kind, value in about["flops"].items())
+    caption = f"**{name}**: {about['title']}, {_images(about)}; GFLOP by algorithm: {floors}."
+    header = [
+        "", "threads", "ms", "spread", "images/s", "GFLOP/s", "of peak", "floor/time",
+        "memory MB", "over imports", "import s", "first step s",
+    ]  # fmt: skip
+    lines = []
+    for row in data["rows"]:
+        if row["workload"] != name:
+            continue
+        ms = row["ms"]
+        lines.append(
+            [
+                data["sides"][row["side"]],
+                str(row["threads"]),
+                _ms(ms["median"]),
+                f"{_ms(ms['least'])}–{_ms(ms['most'])}",
+                f"{row['images_per_second']:,.0f}",
+                f"{row['gflops']:,.0f}",
+                _percent(row["share_of_peak"]),
+                _percent(row["share_of_floor"]),
+                _megabytes(row["memory"]),
+                _megabytes(row["memory_over_imports"]),
+                f"{row['import_s']:.2f}",
+                f"{row['prepare_s'] + row['first_s']:.2f}",
+            ]
+        )
+    return f"{caption}\n\n{table(header, lines)}"
+
+
+def _percent(share: float | None) -> str:
+    return DASH if share is None else f"{share:.0%}"
+
+
+def _megabytes(size: float | None) -> str:
+    return DASH if size is None else f"{size / 1e6:,.0f}"
+
+
+def _checks(data: Data) -> str:
+    found = [check for check in data["checks"] if check["side"] != "ours-stepwise"]
+    if not found:
+        return ""
+    worst = max(found, key=lambda check: check["difference"])
+    return (
+        "Before timing, the logits of all sides were compared with those of our layers run one by "
+        "one, for training after three steps: the largest difference is "
+        f"{worst['difference']:.1e} of the largest logit ({worst['side']}, {worst['workload']})."
+    )
+
+
+def _speedups(data: Data) -> str:
+    lines = [
+        [row["workload"], data["sides"][row["side"]], str(row["threads"]), _range(row["speedup"])]
+        for row in data["speedups"]
+    ]
+    return table(["times as fast as 1 thread", "", "threads", "×"], lines) if lines else ""
+
+
+def _startup(data: Data) -> str:
+    lines = [
+        [
+            f"{row['part']} ({row['workload']})",
+            *(f"{row[key]:.2f}" for key in ("import_s", "prepare_s", "first_s")),
+        ]
+        for row in data["startup"]
+    ]
+    return table(["start-up, seconds", "import", "plan", "first step"], lines) if lines else ""
+
+
+def _scaling(data: Data) -> str:
+    found = data["scaling"]
+    sides = list(dict.fromkeys(row["side"] for row in found))
+    sizes = list(dict.fromkeys((row["workload"], row["batch"], row["size"]) for row in found))
+    cells = {
+        (row["workload"], row["batch"], row["size"], row["side"]): _ms(row["ms"]["median"])
+        for row in found
+    }
+    lines = [
+        [
+            f"{name}, {batch} × {size}×{size}",
+            *(cells.get((name, batch, size, s), DASH) for s in sides),
+        ]
+        for name, batch, size in sizes
+    ]
+    return table(["ms by size", *(data["sides"][s] for s in sides)], lines) if lines else ""

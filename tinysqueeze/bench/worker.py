@@ -1,0 +1,111 @@
+"""One process of the benchmark: load a side, prepare a workload, check it or time it, print JSON.
+
+Run as a plain script with one argument, a request in JSON. Only the standard library is imported
+before the clock starts, so that import time and memory are the side's own.
+"""
+
+import json
+import os
+import sys
+import time
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+
+CHECK_STEPS = 3
+LEAST_CALLS = 5
+
+
+def main(request):
+    """Carry out the request; returns what is to be printed."""
+    threads = request["threads"]
+    use_processors(threads)
+    started = time.perf_counter()
+    side = load_module(Path(__file__).parent / "peers" / f"{request['module']}.py")
+    imported = time.perf_counter()
+    base = peak_bytes()
+    task = read_task(Path(request["folder"]), threads, request["variant"])
+    begun = time.perf_counter()
+    step, logits = side.prepare(task)
+    prepared = time.perf_counter()
+    step()
+    found = {
+        "import_s": imported - started,
+        "prepare_s": prepared - begun,
+        "first_s": time.perf_counter() - prepared,
+        "base_bytes": base,
+    }
+    if request["check"]:
+        for _ in range(CHECK_STEPS - 1 if task.training else 0):
+            step()
+        import numpy as np
+
+        return found | {"logits": np.asarray(logits()).tolist()}
+    return found | timed(step, request["seconds"]) | {"peak_bytes": peak_bytes()}
+
+
+def timed(step, seconds):
+    """Milliseconds a call: the median, the fastest, and how many there were; after a warm-up."""
+    warm_until = time.perf_counter() + 0.3 * seconds
+    while time.perf_counter() < warm_until:
+        step()
+    times: list[float] = []
+    stop = time.perf_counter() + seconds
+    while len(times) < LEAST_CALLS or time.perf_counter() < stop:
+        before = time.perf_counter()
+        step()
+        times.append(1e3 * (time.perf_counter() - before))
+    return {"ms": median(times), "fastest_ms": min(times), "calls": len(times)}
+
+
+def use_processors(threads):
+    """Keep this process on as many processors as it may have threads, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def peak_bytes():
+    """The most memory this process has had so far (resident), or None where nobody says.
+
+    Linux's getrusage is of no use: a process starts with its parent's peak. /proc counts afresh.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def read_task(folder, threads, variant):
+    """The files of `workloads.write`, with arrays."""
+    import numpy as np
+
+    fields = json.loads((folder / "task.json").read_text())
+    with np.load(folder / "params.npz") as arrays:
+        params = dict(arrays)
+    images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
+    return SimpleNamespace(
+        **fields, params=params, images=images, labels=labels,
+        folder=folder, threads=threads, variant=variant,
+    )  # fmt: skip
+
+
+def load_module(path):
+    """A module by its file, without the package around it."""
+    spec = spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(sys.argv[1]))))
