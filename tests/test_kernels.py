@@ -90,7 +90,7 @@ class OneConvolution:
         chunks.add(*made.jobs)
         for one in made.after:
             chunks.after.add(one)
-        weights.gradient(made.sums, self.grads["weight"], self.joining.each())
+        weights.gradient(made.sums, self.x.pixel, self.grads["weight"], self.joining.each())
         everything = Sequence()
         for part in (packing, forward, backward, self.joining):
             everything.extend(part)

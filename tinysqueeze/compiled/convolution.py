@@ -160,7 +160,7 @@ class Convolution:
         dx gets (or, with `add`, gets added) the gradient to x; None if nobody wants it. Winograd
         always adds, and to the halo too. `number` tells the arms of a stage apart.
         """
-        sums = gradients.reserve(self.weights.rows * self.weights.filters)
+        sums = gradients.reserve(len(self.weights.gradient_rows(x.pixel)) * self.weights.filters)
         if self.m:
             return self._winograd_backward(x, d, dx, sums, number)
         window = self.arm.window
@@ -168,14 +168,15 @@ class Convolution:
         jobs = [
             job(
                 weight_gradient, {"x": start, "d": d}, x_batch=0, d_batch=0, y_batch=0, batch=1,
-                x_rows=patch_table(window.kernel, x.row, x.pixel, self.positions),
+                x_rows=patch_table(window.kernel, x.row, x.pixel, np.arange(x.pixel)),
                 x_steps=pixel_table(
                     self.count, x.next, self.result.height, self.result.width,
                     x.row * window.stride[0], x.pixel * window.stride[1],
                 ),
-                rows=self.weights.rows, d_step=d.pixel, vectors=self.arm.vectors,
-                zeros=self._zeros(), y=sums[0], y_thread=sums[1],
-                y_rows=ramp(self.weights.rows, self.weights.filters), pixels=self.result.pixels,
+                rows=window.area * x.pixel, neighbours=x.pixel % TARGET.strip_rows == 0,
+                d_step=d.pixel, vectors=self.arm.vectors, zeros=self._zeros(),
+                y=sums[0], y_thread=sums[1], pixels=self.result.pixels,
+                y_rows=ramp(window.area * x.pixel, self.weights.filters),
             )  # fmt: skip
         ]
         if dx is not None:
@@ -218,9 +219,7 @@ class Convolution:
         filters, channels, source = self.weights.filters, x.pixel, self.weights.source
         v, v_thread, v_position = self._tiles_of("V", channels)
         u, u_thread, u_position = self._tiles_of("M", filters)
-        du, du_thread = self.workspace.scratch(
-            f"dU {number}", positions * source.channels * filters
-        )
+        du, du_thread = self.workspace.scratch(f"dU {number}", positions * channels * filters)
         adjoint = job(
             winograd_output_adjoint, {"y": d}, m=self.m, u=u, u_thread=u_thread,
             u_position=u_position, channels=filters, height=self.result.height,
@@ -228,13 +227,13 @@ class Convolution:
         )  # fmt: skip
         weight = weight_gradient.job(
             x=v, x_unit=0, x_thread=v_thread, x_batch=v_position,
-            x_rows=self.positions.astype(np.int32), x_steps=ramp(tiles, channels),
-            rows=source.channels, d=u, d_unit=0, d_thread=u_thread, d_batch=u_position,
+            x_rows=ramp(channels, 1), x_steps=ramp(tiles, channels),
+            rows=channels, neighbours=1, d=u, d_unit=0, d_thread=u_thread, d_batch=u_position,
             d_step=filters, vectors=self.arm.vectors, zeros=self._zeros(),
-            y=du, y_thread=du_thread, y_batch=source.channels * filters,
-            y_rows=ramp(source.channels, filters), batch=positions, pixels=high * wide,
+            y=du, y_thread=du_thread, y_batch=channels * filters,
+            y_rows=ramp(channels, filters), batch=positions, pixels=high * wide,
         )  # fmt: skip
-        size = positions * source.channels * filters
+        size = positions * channels * filters
         before = [
             clear.job(x=du, x_unit=0, x_thread=du_thread, x_next=0, vectors=size // TARGET.lanes)
         ]

@@ -493,7 +493,7 @@ class TrainingStep:
         chunks.add(*made.jobs)
         for one in made.after:
             chunks.after.add(one)
-        conv.weights.gradient(made.sums, self.grads[f"{conv.arm.path}/weight"], self.join_stage)
+        conv.weights.gradient(made.sums, x.pixel, self.grads[f"{conv.arm.path}/weight"], self.join_stage)
 
     def _dx(self, i: int, step: ConvStep, chunks: Chunks) -> tuple[View | None, bool]:
         """Where the gradient to the source goes, and whether something is there already."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.compiled.network import Arm, Map
-from tinysqueeze.compiled.workspace import Workspace, ramp
+from tinysqueeze.compiled.workspace import Workspace
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.products import pack, unpack
 from tinysqueeze.kernels.team import Stage
@@ -122,27 +122,40 @@ class Weights:
         )  # fmt: skip
         stage.add(made, batch * len(rows))
 
-    def gradient(self, sums: tuple[np.ndarray, int], weight: np.ndarray, stage: Stage) -> None:
+    def gradient_rows(self, pixel: int) -> np.ndarray:
+        """Where each row of the gradient goes in the weight, int32; -1 for a channel of padding.
+
+        Its rows are (kernel row, kernel column, float of a pixel).
+        """
+        channels, filters = self.source.channels, self.arm.filters
+        places = np.arange(channels) if pixel == channels else self.source.positions
+        rows = np.full((self.kernel_area, pixel), -1, np.int32)
+        rows[:, places] = np.arange(self.kernel_area * channels).reshape(-1, channels) * filters
+        return rows.ravel()
+
+    def gradient(
+        self, sums: tuple[np.ndarray, int], pixel: int, weight: np.ndarray, stage: Stage
+    ) -> None:
         """Adds the job that joins the threads' sums (rows, padded filters) into the gradient."""
-        self._unpack(stage, sums, self.rows, weight)
+        self._unpack(stage, sums, self.gradient_rows(pixel), weight)
 
     def bias_gradient(self, sums: tuple[np.ndarray, int], bias: np.ndarray, stage: Stage) -> None:
         """The same for the bias."""
-        self._unpack(stage, sums, 1, bias)
+        self._unpack(stage, sums, np.zeros(1, np.int32), bias)
 
-    def _unpack(self, stage: Stage, sums: tuple[np.ndarray, int], rows: int, target) -> None:
+    def _unpack(self, stage: Stage, sums: tuple[np.ndarray, int], rows: np.ndarray, target) -> None:
         made = unpack.job(
             source=sums[0], source_thread=sums[1], source_row=self.filters,
-            threads=self.workspace.threads, rows=ramp(rows, self.arm.filters), row_count=rows,
+            threads=self.workspace.threads, rows=rows, row_count=len(rows),
             columns=self.arm.filters, target=target,
         )  # fmt: skip
-        stage.add(made, rows)
+        stage.add(made, len(rows))
 
     def transformed_gradient(self, du: tuple[np.ndarray, int], sums: tuple[np.ndarray, int]):
         """The job dw = Gᵀ dU G on a thread's own sums."""
         return winograd_weights_adjoint.job(
             m=self.m, u=du[0], u_thread=du[1], w=sums[0], w_thread=sums[1],
-            size=self.source.channels * self.filters,
+            size=self.source.padded * self.filters,
         )  # fmt: skip
 
 

@@ -67,20 +67,23 @@ def _mask_row(e: Emitter, d, d_pixel, y, y_pixel, z, z_pixel, pixels, channels, 
     b = e.builder
     lowest = e.splat(floor)
 
-    def some_channels(c: Value, _: list[Value]) -> list[Value]:
-        ds, ys, zs = e.at(d, c), e.at(y, c), e.at(z, c)
+    def pixel(k: Value, _: list[Value]) -> list[Value]:
+        ds, ys, zs = (
+            e.at(start, b.mul(k, stride))
+            for start, stride in ((d, d_pixel), (y, y_pixel), (z, z_pixel))
+        )
 
-        def pixel(k: Value, sums: list[Value]) -> list[Value]:
-            value = e.load(ds, b.mul(k, d_pixel))
-            off = b.fcmp_ordered("<=", e.load(ys, b.mul(k, y_pixel)), lowest)
-            kept = b.select(off, e.every(0), value)
-            e.store(kept, zs, b.mul(k, z_pixel))
-            return [b.fadd(sums[0], kept)]
+        def some_channels(c: Value, _: list[Value]) -> list[Value]:
+            off = b.fcmp_ordered("<=", e.load(ys, c), lowest)
+            kept = b.select(off, e.every(0), e.load(ds, c))
+            e.store(kept, zs, c)
+            e.store(b.fadd(e.load(total, c), kept), total, c)
+            return []
 
-        e.store(e.loop(e.int(0), pixels, pixel, [e.load(total, c)])[0], total, c)
+        e.loop(e.int(0), channels, some_channels, step=LANES)
         return []
 
-    e.loop(e.int(0), channels, some_channels, step=LANES)
+    e.loop(e.int(0), pixels, pixel)
 
 
 @kernel("""

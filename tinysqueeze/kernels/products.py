@@ -11,12 +11,19 @@ from numba import float32
 
 from tinysqueeze.kernels.kernel import kernel
 from tinysqueeze.kernels.target import TARGET
-from tinysqueeze.kernels.tile import narrow_tile, wide_tile
+from tinysqueeze.kernels.tile import (
+    narrow_strip,
+    narrow_sum,
+    narrow_tile,
+    wide_strip,
+    wide_sum,
+    wide_tile,
+)
 from tinysqueeze.kernels.vectors import floats, floats_t, ints, procedure
 
 LANES = TARGET.lanes
 PANEL = TARGET.panel
-TILE = TARGET.tile_rows
+TILE, STRIP = TARGET.tile_rows, TARGET.strip_rows
 
 
 @procedure(floats_t, floats_t)
@@ -76,7 +83,7 @@ def product(job, first, count, thread):
 
 
 @kernel("""
-    x x_unit x_thread x_batch x_rows x_steps rows
+    x x_unit x_thread x_batch x_rows x_steps rows neighbours
     d d_unit d_thread d_batch d_step vectors zeros
     y y_thread y_batch y_rows batch pixels
 """)
@@ -84,32 +91,38 @@ def weight_gradient(job, first, count, thread):
     """y[row] += sum over pixels of x[row + pixel] * d[pixel]: this thread's share of dweight.
 
     The same micro-kernel with the roles changed: rows are the weights of one output channel (their
-    table says where the weight's input is, as seen from a pixel), steps are the pixels.
+    table says where the weight's input is, as seen from a pixel), steps are the pixels. Where rows
+    come in groups of `STRIP` neighbours, a simpler micro-kernel does.
     """
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
     d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
     y = job.y + 4 * thread * job.y_thread
     depth = count * job.pixels
-    nothing = floats(job.zeros)
+    nothing, starts, steps = floats(job.zeros), ints(job.x_rows), ints(job.x_steps)
+    no_floor = float32(-1e38) * float32(1e38)
+    size = job.vectors * LANES
     for n in range(job.batch):
-        xs = floats(x + 4 * n * job.x_batch)
-        for column in range(0, job.vectors * LANES, PANEL):
+        for column in range(0, size, PANEL):
+            xs = floats(x + 4 * n * job.x_batch)
             ds = floats(d + 4 * (n * job.d_batch + column))
             ys = floats(y + 4 * (n * job.y_batch + column))
-            if column + PANEL <= job.vectors * LANES:
-                for row in range(0, job.rows, TILE):
-                    wide_tile(
-                        xs, ints(job.x_rows + 4 * row), ints(job.x_steps), job.rows - row - 1,
-                        ds, job.d_step, depth, ys, ints(job.y_rows + 4 * row),
-                        nothing, 1, float32(-1e38) * float32(1e38),
-                    )  # fmt: skip
-            else:
-                for row in range(0, job.rows, TILE):
-                    narrow_tile(
-                        xs, ints(job.x_rows + 4 * row), ints(job.x_steps), job.rows - row - 1,
-                        ds, job.d_step, depth, ys, ints(job.y_rows + 4 * row),
-                        nothing, 1, float32(-1e38) * float32(1e38),
-                    )  # fmt: skip
+            wide = column + PANEL <= size
+            for row in range(0, job.rows if job.neighbours else 0, STRIP):
+                place = x + 4 * (n * job.x_batch + starts[row])
+                out = floats(y + 4 * (n * job.y_batch + column + row * size))
+                if wide:
+                    wide_strip(floats(place), steps, ds, job.d_step, depth, out, size)
+                else:
+                    narrow_strip(floats(place), steps, ds, job.d_step, depth, out, size)
+            for row in range(job.rows if job.neighbours else 0, job.rows, TILE):
+                rows, outs = ints(job.x_rows + 4 * row), ints(job.y_rows + 4 * row)
+                last = job.rows - row - 1
+                if wide:
+                    wide_sum(xs, rows, steps, last, ds, job.d_step, depth, ys, outs,
+                             nothing, 1, no_floor)  # fmt: skip
+                else:
+                    narrow_sum(xs, rows, steps, last, ds, job.d_step, depth, ys, outs,
+                               nothing, 1, no_floor)  # fmt: skip
 
 
 @kernel("source source_batch rows columns solid vectors target target_batch row_count")

@@ -24,6 +24,8 @@ class Target(NamedTuple):
     """Rows of the register tile: how many pixels the micro-kernel works on at once."""
     tile_vectors: int
     """Columns of the register tile, in vectors: `lanes * tile_vectors` output channels."""
+    strip_rows: int
+    """Rows of the tile for weight gradients, whose rows lie side by side; divides `lanes`."""
 
     @property
     def panel(self) -> int:
@@ -37,7 +39,7 @@ class Target(NamedTuple):
 
 # The tile leaves room for one vector of weights per column, and one for the broadcast pixel value:
 # 8 * 2 + 2 + 1 of 32 registers (AVX-512, NEON), 6 * 2 + 2 + 1 of 16 registers (AVX2).
-_TARGETS = {16: Target(16, 8, 2), 8: Target(8, 6, 2), 4: Target(4, 8, 2)}
+_TARGETS = {16: Target(16, 8, 2, 8), 8: Target(8, 6, 2, 4), 4: Target(4, 8, 2, 4)}
 
 
 def lanes_of(cpu: str, features: str) -> int:

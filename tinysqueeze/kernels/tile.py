@@ -45,7 +45,7 @@ from tinysqueeze.kernels.vectors import (
 int_t = types.int64
 
 
-def _micro_kernel(rows: int, vectors: int) -> Callable:
+def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
     """The micro-kernel for a tile of `rows` by `vectors` registers, as a Numba intrinsic.
 
     Its arguments:
@@ -59,6 +59,9 @@ def _micro_kernel(rows: int, vectors: int) -> Callable:
         bias: `vectors` vectors to begin with.
         add: if not 0, what is in y already is added as well.
         floor: results below it become it: 0 for ReLU, minus infinity for none.
+
+    With `stream`, what follows this tile's rows in memory is asked for while it is computed: a core
+    that waits for memory does nothing else.
     """
 
     @procedure(
@@ -86,7 +89,12 @@ def _micro_kernel(rows: int, vectors: int) -> Callable:
         start = [[e.load(bias, c) for c in columns] for _ in range(rows)]
         start = _add_existing(e, add, start, y_row, columns)
 
+        following = b.select(b.icmp_signed("<", e.int(rows), last), e.int(rows), last)
+        soon = e.at(x, index(x_rows, following))
+
         def step(k: Value, flat: list[Value]) -> list[Value]:
+            if stream:
+                e.prefetch(e.at(soon, b.mul(k, e.int(rows))))
             place = e.at(w, b.mul(k, w_step))
             weights = [e.load(place, c) for c in columns]
             offset = index(x_steps, k)
@@ -127,9 +135,45 @@ def _add_existing(e: Emitter, add: Value, start, y_row, columns):
     return result
 
 
-wide_tile = _micro_kernel(TARGET.tile_rows, TARGET.tile_vectors)
-"""The tile for a full panel of output channels."""
+def _strip(rows: int, vectors: int) -> Callable:
+    """The micro-kernel for weight gradients whose rows are neighbouring channels.
 
-narrow_tile = _micro_kernel(TARGET.tile_rows, 1)
-"""The tile for what is left: one vector of output channels."""
+    Row r reads `x[x_steps[k] + r]` and is added to `y[r * y_row]`. One pointer serves all rows, which
+    leaves the processor enough registers to keep everything else in.
+    """
 
+    @procedure(floats_t, ints_t, floats_t, int_t, int_t, floats_t, int_t)
+    def strip(e: Emitter, x, x_steps, w, w_step, depth, y, y_row) -> None:
+        b = e.builder
+        columns = [e.int(v * TARGET.lanes) for v in range(vectors)]
+
+        def step(k: Value, flat: list[Value]) -> list[Value]:
+            place = e.at(w, b.mul(k, w_step))
+            weights = [e.load(place, c) for c in columns]
+            pixel = e.at(x, b.sext(b.load(e.at(x_steps, k)), INT))
+            total = []
+            for r in range(rows):
+                value = e.splat(b.load(e.at(pixel, e.int(r))))
+                for v in range(vectors):
+                    total.append(e.fma(value, weights[v], flat[r * vectors + v]))
+            return total
+
+        total = e.loop(e.int(0), depth, step, [e.every(0)] * (rows * vectors))
+        for r in range(rows):
+            row = e.at(y, b.mul(y_row, e.int(r)))
+            for v in range(vectors):
+                e.store(b.fadd(total[r * vectors + v], e.load(row, columns[v])), row, columns[v])
+
+    return strip
+
+
+ROWS, VECTORS, STRIP = TARGET.tile_rows, TARGET.tile_vectors, TARGET.strip_rows
+
+wide_tile, narrow_tile = _micro_kernel(ROWS, VECTORS, True), _micro_kernel(ROWS, 1, True)
+"""For convolutions: a full panel of output channels, and what is left, one vector."""
+
+wide_sum, narrow_sum = _micro_kernel(ROWS, VECTORS, False), _micro_kernel(ROWS, 1, False)
+"""The same for weight gradients, whose next rows are no stream."""
+
+wide_strip, narrow_strip = _strip(STRIP, VECTORS), _strip(STRIP, 1)
+"""For weight gradients with neighbouring rows."""
