@@ -13,12 +13,13 @@ step for a network this small (`tinysqueeze communication` measures it), so that
 """
 
 import os
+import subprocess
 import sys
 import time
 import traceback
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -27,6 +28,14 @@ from tinysqueeze.errors import UserError, missing_extra
 
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
 NEIGHBOURS = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE")
+# A killed process can say nothing and MPI then kills the others, so a process of its own waits for rank
+# 0's end; it speaks if that came without a word.
+MOURNER = """import sys
+if not sys.stdin.read():
+    print("tinysqueeze: the job has ended early, since a rank failed or was killed; the last "
+          "checkpoint, if there is one, is whole: go on with --resume, with as many ranks as you like",
+          file=sys.stderr, flush=True)
+"""
 CHECK_EVERY = 100  # 16-bit means between two that are compared with the exact one
 
 
@@ -84,7 +93,15 @@ class MPICommunicator(Communicator):
         self.sum, self.max, self.in_place = MPI.SUM, MPI.MAX, MPI.IN_PLACE
         self.rank, self.ranks = self.comm.Get_rank(), self.comm.Get_size()
         self.half = half
+        self.mourner: subprocess.Popen[bytes] | None = None
         self.log = Log()
+
+    def __enter__(self) -> Self:
+        if self.ranks > 1 and self.rank == 0:
+            self.mourner = subprocess.Popen(
+                [sys.executable, "-S", "-c", MOURNER], stdin=subprocess.PIPE, start_new_session=True
+            )
+        return self
 
     def __exit__(
         self,
@@ -93,6 +110,8 @@ class MPICommunicator(Communicator):
         trace: TracebackType | None,
     ) -> None:
         """End the whole job where one rank fails; rank 0 speaks first if it has the same trouble."""
+        if self.mourner:
+            self.mourner.communicate(b"all is well, or has been said")
         if error is None or self.ranks == 1:
             return
         if self.rank:
@@ -106,6 +125,7 @@ class MPICommunicator(Communicator):
             flush=True,
         )
         self.comm.Abort(1)
+        os._exit(1)  # some MPIs return, and Python would say it all again
 
     def mean(self, vector: np.ndarray) -> None:
         """Average over all ranks, in place: one all-reduce, or its two halves in 16 bits."""
