@@ -331,3 +331,18 @@ def live_bytes(buffers: Sequence[Buffer], pairs: Pairs, stage: int) -> int:
             apart = buffers[s].size + buffers[t].size
             savings.append(apart - min(apart, max(buffers[t].size, lead_bytes + buffers[s].size)))
     return total - max(savings)
+
+
+def table(plan: Plan) -> str:
+    """Where the memory goes, stage by stage, as text."""
+    lines = [f"{'stage':<44}{'map':>16}{'bytes live':>14}"]
+    for i, stage in enumerate(plan.stages):
+        names = [getattr(step, "path", "") or type(step).__name__.lower() for step in stage.steps]
+        live = sum(b.size for b in plan.buffers if b.first <= i <= b.last)
+        shape = "x".join(str(side) for side in plan.steps.shapes[stage.target])
+        lines.append(f"{', '.join(names):<44}{shape:>16}{live:>14,}")
+    lines.append(
+        f"arena {plan.arena:,} bytes (every map on its own: {plan.all_bytes:,}), sums "
+        f"{plan.scratch:,}, logits {plan.output:,}: {plan.peak_bytes:,} in all"
+    )
+    return "\n".join(lines)
