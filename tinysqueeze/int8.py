@@ -275,7 +275,7 @@ def calibrate(
 
 def _grid(low: float, high: float, channels: int) -> Grid:
     """256 steps from low to high, one of them exactly on 0."""
-    scale = max(high - low, 1e-12) / 255
+    scale = ((high - low) or 1.0) / 255  # a map may be all zeros
     return Grid(np.full(channels, scale), np.rint(np.full(1, -low / scale)).astype(np.int64))
 
 
@@ -323,7 +323,7 @@ def int8_conv(weight: np.ndarray, bias: np.ndarray, scale_out: np.ndarray) -> In
     """
     largest = np.abs(weight).max(axis=(0, 1, 2))
     unit = np.maximum(largest / 127, np.abs(bias) / (1 << 29))
-    unit = np.where(unit > 0, unit, 1.0)
+    unit = np.where(unit > 0, unit, scale_out)  # a filter may be all zeros
     weight, bias = np.rint(weight / unit), np.rint(bias / unit)
     multiplier, shift = fixed_point(unit / scale_out)
     return Int8Conv(weight.astype(np.int8), bias.astype(np.int32), multiplier, shift, unit)
