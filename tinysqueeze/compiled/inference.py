@@ -6,6 +6,8 @@ largest two neighbouring maps; squeezed maps exist only chunk by chunk, in scrat
 
 from dataclasses import replace
 
+from typing import Any
+
 import numpy as np
 
 from tinysqueeze.compiled.convolution import Convolution, halo_of
@@ -70,7 +72,9 @@ class Inference:
             assert number is not None
             source = self.network.maps[number]
             m = winograd_size(arm, number, step.result, self.precision)
-            params = {n: self.params.get(f"{arm.path}/{n}") for n in ("weight", "bias")}
+            params: dict[str, Any] = {
+                n: self.params.get(f"{arm.path}/{n}") for n in ("weight", "bias")
+            }
             if step.norm and arm is not step.shortcut:
                 params = {"weight": np.empty_like(params["weight"]), "bias": np.empty(arm.filters, np.float32)}
                 self.folds.append((step, arm, params))
@@ -136,7 +140,9 @@ class Inference:
         Time is counted in stages, between which the threads wait for each other. The largest first,
         each as low as it fits: for a chain of maps that is as good as it gets.
         """
-        stage, born, dies = 0, {}, {}
+        stage = 0
+        born: dict[int, int] = {}
+        dies: dict[int, int] = {}
         for step in self.network.steps:
             born.setdefault(step.target, stage)
             for number in (step.source, getattr(step, "bypass", None), step.target):

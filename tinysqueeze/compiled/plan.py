@@ -16,7 +16,8 @@ from tinysqueeze.compiled.weights import PRECISIONS
 from tinysqueeze.compiled.workspace import Workspace, aligned
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.kernels.team import Team
-from tinysqueeze.layers import Params
+from tinysqueeze.layers import Params, Run
+from tinysqueeze.loss import softmax_cross_entropy
 from tinysqueeze.models import Model
 from tinysqueeze.params import check_fit, flatten, initialise, shapes, unflatten
 
@@ -61,15 +62,15 @@ class Plan:
         self.team = Team(threads)
         self._lock = threading.Lock()
         self._network = lower(model, model.input_shape, training)
-        self._training = self._build(True) if training else None
+        self._training: TrainingStep | None = self._build(True) if training else None
         self._inference: Inference | None = None
         self._fresh = False
         self.load(initialise(model) if params is None else params)
 
     def _build(self, training: bool) -> Any:
-        """Measures, allocates, builds."""
+        """Measures, allocates, builds. Without a compiler: runs the model layer by layer."""
         if config.DISABLE_JIT:
-            return None
+            return _Plain(self.model, self.params, self.grads)
         params = flatten(self.params)
         workspace = Workspace(self.team.threads)
         made: Any = None
@@ -99,9 +100,7 @@ class Plan:
     def load(self, params: Mapping[str, Any]) -> None:
         """Copies parameters in. Raises ShapeError, naming the path, where they don't fit."""
         check_fit(self.model, params)
-        mine = flatten(self.params)
-        for path, value in flatten(params).items():
-            mine[path][...] = value
+        _copy_into(self.params, params)
         self._fresh = False
 
     # --- what it is -----------------------------------------------------------------------------
@@ -114,7 +113,10 @@ class Plan:
     @property
     def steps(self) -> list[PlanStep]:
         """How each part of the model is run."""
-        return [_describe(step, self._network, self.precision) for step in self._network.steps]
+        if config.DISABLE_JIT:
+            whole = PlanStep(self.model.name, "Model", (self.model.classes,), False)
+            return [whole]
+        return [_describe(step, self._network) for step in self._network.steps]
 
     @property
     def is_single(self) -> bool:
@@ -152,6 +154,7 @@ class Plan:
             raise ShapeError(
                 f"labels go from {labels.min()} to {labels.max()}, but the network has {classes} classes"
             )
+        assert self._training is not None
         with self._lock:
             return self._training.run(self.team, images, labels, smoothing, seed)
 
@@ -184,7 +187,39 @@ class Plan:
         return np.ascontiguousarray(images, np.float32)
 
 
-def _describe(step: Any, network: Network, precision: str) -> PlanStep:
+class _Plain:
+    """Stands in for both kinds of programs where Numba may not compile (NUMBA_DISABLE_JIT)."""
+
+    batch = 1 << 20
+    workspace = Workspace(1)
+
+    def __init__(self, model: Model, params: Params, grads: Params) -> None:
+        self.model, self.params, self.grads = model, params, grads
+
+    def run(self, team: Team, images: np.ndarray, *rest: Any) -> Any:
+        """Logits of the images; or with (labels, smoothing, seed) a training step's result."""
+        if not rest:
+            return self.model.forward(self.params, images)[0]
+        labels, smoothing, seed = rest
+        mode = Run(rng=np.random.default_rng(seed))
+        logits, cache = self.model.forward(self.params, images, mode)
+        loss, dlogits = softmax_cross_entropy(logits, labels, smoothing, mode)
+        _, grads = self.model.backward(self.params, cache, dlogits, mode)
+        _copy_into(self.grads, grads)
+        _copy_into(self.params, self.model.moved_buffers(self.params, cache))
+        return loss, int((logits.argmax(axis=1) == labels).sum())
+
+    def refresh(self, team: Team) -> None:
+        """Nothing is packed."""
+
+
+def _copy_into(views: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    places = flatten(views)
+    for path, value in flatten(values).items():
+        places[path][...] = value
+
+
+def _describe(step: Any, network: Network) -> PlanStep:
     shape = network.maps[step.target].shape
     kind = type(step).__name__
     if isinstance(step, LayerStep):

@@ -48,7 +48,7 @@ from tinysqueeze.kernels.products import clear
 from tinysqueeze.kernels.team import Team
 from tinysqueeze.window import Window
 
-CHUNK_PIXELS = 512
+CHUNK_PIXELS = 256
 """Pixels that a chunk should have: what a few dozen of them need in one layer fits in the cache."""
 
 
@@ -459,16 +459,15 @@ class TrainingStep:
         d, convs = self.gradient_of.pop(step.target), self.convs[i]
         chunks = self.backward.chunks(convs[0].count)
         around = self._bypass_gradient(step, d, chunks)
-        if around is not None:
-            d = around
         if step.norm:
-            unpooled = self._unpooled(step, d, chunks, masked=around is not None)
-            self._norm_backward_sums(i, step, unpooled, chunks)
+            whole = self._unpooled(step, d, chunks) if around is None else around
+            self._norm_backward_sums(i, step, whole, chunks)
             chunks = self.backward.chunks(convs[0].count)
-            unpooled = self._unpooled(step, d, chunks, masked=around is not None)
-            dense = self._norm_backward(i, step, unpooled, chunks)
+            whole = self._unpooled(step, d, chunks)  # once more: scratch does not outlive its chunk
+            around = None if around is None else whole
+            dense = self._norm_backward(i, step, whole, chunks)
         else:
-            dense = self._relu_backward(step, d, chunks, unpooled=around is not None)
+            dense = self._relu_backward(step, d if around is None else around, chunks, around is not None)
         x = self._input(i, step, chunks)
         dx, add = self._dx(i, step, chunks)
         for number, conv in enumerate(convs):
@@ -480,8 +479,7 @@ class TrainingStep:
             add = True
         if around is not None and step.shortcut:
             self._shortcut_backward(step, convs[-1], around, chunks)
-        if around is None or step.shortcut:
-            self._release(step.target)
+        self._release(step.target)
         if not (i and self._is_squeeze(i - 1)):
             self._close_backward()
 
@@ -538,9 +536,9 @@ class TrainingStep:
             **window_fields(step.pool),
         )  # fmt: skip
 
-    def _unpooled(self, step: ConvStep, d: View, chunks: Chunks, masked: bool) -> View:
-        """d as the gradient of the map before the pool (`masked`: it is that already)."""
-        if masked or not step.pool:
+    def _unpooled(self, step: ConvStep, d: View, chunks: Chunks) -> View:
+        """d as the gradient of the map before the pool."""
+        if not step.pool:
             return d
         to = self._dense("unpooled", chunks, step.result)
         chunks.add(self._unpool(step, d, to))
@@ -551,13 +549,13 @@ class TrainingStep:
         if step.bypass is None:
             return None
         if step.shortcut:
-            return self._unpooled(step, d, chunks, masked=False)
+            return self._unpooled(step, d, chunks)
         known = self.gradient_of.get(step.bypass)
         if known is None and not step.pool and self._halo(step.bypass) == NONE and step.target in self.held:
             self.held[step.bypass] = self.held.pop(step.target)
             self.gradient_of[step.bypass] = d
             return d
-        around = self._unpooled(step, d, chunks, masked=False)
+        around = self._unpooled(step, d, chunks)
         to = known or self._new_gradient(step.bypass)
         kernel = add_map if known else copy_map
         chunks.add(

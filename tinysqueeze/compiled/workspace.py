@@ -93,7 +93,7 @@ class View:
         values = {name: self.array[self.start :]}
         for field in ("unit", "thread", "next", "row", "pixel"):
             values[f"{name}_{field}"] = getattr(self, field)
-        return {key: value for key, value in values.items() if key in kernel.record.names}
+        return {key: value for key, value in values.items() if key in (kernel.record.names or ())}
 
 
 def job(kernel: Kernel, views: dict[str, View], **values: Any) -> Job:

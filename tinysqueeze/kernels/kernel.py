@@ -91,7 +91,7 @@ class Kernel:
         self.__doc__ = function.__doc__
         self.function = function
         self.record = np.dtype([_field(text) for text in fields.split()])
-        self._compiled: CFunc | None = None
+        self._compiled: Any = None  # Numba's CFunc
 
     def job(self, **values: Any) -> Job:
         """The kernel with these arguments: arrays, integers and floats by name."""

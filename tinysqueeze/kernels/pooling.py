@@ -131,7 +131,11 @@ def _gather(
 
 @procedure(floats_t, int_t)
 def _zeros(e: Emitter, x, channels) -> None:
-    e.loop(e.int(0), channels, lambda c, _: e.store(e.every(0), x, c) or [], step=LANES)
+    def clear(c: Value, _: list[Value]) -> list[Value]:
+        e.store(e.every(0), x, c)
+        return []
+
+    e.loop(e.int(0), channels, clear, step=LANES)
 
 
 @kernel("""

@@ -204,7 +204,7 @@ class Team:
         self._lock = threading.Lock()
         self._queues: list[queue.SimpleQueue] = []
         self._process = os.getpid()
-        self._stop = weakref.finalize(self, lambda: None)
+        self._stop: weakref.finalize = weakref.finalize(self, _dismiss, [])
 
     def run(self, program: Program, images: int = 1) -> None:
         """Runs the program for this many images, and returns when all threads have finished."""

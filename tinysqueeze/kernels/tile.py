@@ -124,7 +124,7 @@ def _add_existing(e: Emitter, add: Value, start, y_row, columns):
             for row, y in zip(start, y_row, strict=True)
         ]
         inside = b.block
-    result = []
+    result: list[list[Value]] = []
     for row, more in zip(start, added, strict=True):
         result.append([])
         for old, new in zip(row, more, strict=True):

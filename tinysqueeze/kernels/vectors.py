@@ -11,8 +11,10 @@ runs for ever after.
 values: numbers that exist only when the machine code runs. Pointers count in floats.
 """
 
+import builtins
 import ctypes
 from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 from numba.core import cgutils, config, types
@@ -34,7 +36,7 @@ floats_t = types.CPointer(types.float32)
 ints_t = types.CPointer(types.int32)
 bytes_t = types.CPointer(types.uint8)
 
-Value = ir.Value
+Value: TypeAlias = Any  # ir.Value, which llvmlite does not annotate
 
 
 class Emitter:
@@ -126,7 +128,7 @@ class Emitter:
         stop: Value,
         body: Callable[[Value, list[Value]], Sequence[Value]],
         carried: Sequence[Value] = (),
-        step: int = 1,
+        step: builtins.int = 1,
     ) -> list[Value]:
         """`for k in range(start, stop, step)`, which must run at least once.
 
@@ -183,7 +185,7 @@ def _with_arguments(typed: Callable, count: int, name: str) -> Callable:
     return scope[name]
 
 
-def _pointer(kind: types.CPointer, element: ir.Type, plain: type, name: str) -> Callable:
+def _pointer(kind: Any, element: ir.Type, plain: type, name: str) -> Callable:
     if config.DISABLE_JIT:
         return lambda address: ctypes.cast(int(address), ctypes.POINTER(plain))
 
