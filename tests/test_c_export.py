@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from tinysqueeze import c_export, models
+from tinysqueeze.c_export import boards
+from tinysqueeze.cli import main
 from tinysqueeze.compose import Chain, Concat, Residual
 from tinysqueeze.errors import UserError
 from tinysqueeze.int8 import quantise
@@ -24,6 +26,7 @@ from tinysqueeze.layers import (
     Softmax,
 )
 from tinysqueeze.params import flatten, initialise, unflatten
+from tinysqueeze.pretrained import TORCHVISION, WeightSet, write_safetensors
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
 PRINT_ALL = """
@@ -190,6 +193,30 @@ def test_what_cannot_be_exported_is_said(tmp_path):
     model = NETS["cifar"]
     with pytest.raises(UserError, match="folder"):
         c_export.export_float32(model, initialise(model), blocker)
+
+
+def test_command_line(tmp_path, capsys, rng):
+    model = models.squeezenet_cifar(classes=10, base_e=16, incr_e=8, stem_filters=12)
+    weights = WeightSet(model, lively(model, rng), TORCHVISION.with_size(32), "a test's")
+    write_safetensors(weights, tmp_path / "net.safetensors")
+    source = str(tmp_path / "net.safetensors")
+    assert main(["export", source, "--c", str(tmp_path / "f")]) == 0
+    assert main(["export", source, "--c", str(tmp_path / "i"), "--int8", "builtin"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("Raspberry Pi Pico 2 ") == 2
+    assert "no: " not in said  # so small a network fits anywhere
+    assert (tmp_path / "i" / "squeezenet_cifar_int8.c").exists()
+    assert main(["export", source, "--c", str(tmp_path), "--int8", str(tmp_path / "i")]) == 1
+    assert main(["export", source]) == 1
+    assert "say which file" in capsys.readouterr().err
+
+
+def test_boards_say_what_is_missing():
+    said = boards.table(flash=5 * boards.MIB, ram=300 * boards.KIB)
+    assert "lacks 3,080 KiB of flash and 68 KiB of RAM" in said  # the Pico
+    assert [b.name for b in boards.BOARDS if boards.fits(b, 1, 1)] == [
+        b.name for b in boards.BOARDS
+    ]
 
 
 @pytest.mark.slow

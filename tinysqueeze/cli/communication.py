@@ -19,10 +19,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, draw."""
-    found = demands(args.networks, args.batch, args.ranks)
+    found = demands(args.networks, args.batch, args.ranks, args.faster)
     print(
         f"A step of {args.batch} images, and an all-reduce of its gradients between {args.ranks} ranks, "
-        "on this machine:\n"
+        f"on this machine{_if_faster(args.faster)}:\n"
     )
     for line in measured(found):
         print(line)
@@ -30,9 +30,13 @@ def run(args: argparse.Namespace) -> int:
     for line in projected(found):
         print(line)
     if args.figure:
-        scaling_efficiency(found, args.batch).save(str(args.figure))
+        scaling_efficiency(found, args.batch, args.faster).save(str(args.figure))
         print(f"\n{args.figure}: drawn")
     return 0
+
+
+def _if_faster(faster: float) -> str:
+    return "" if faster == 1 else f", computing as if {faster:g} times as fast"
 
 
 def measured(found: list[Demand]) -> list[str]:

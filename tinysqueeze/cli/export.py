@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from tinysqueeze.cli.c_code import write_c
 from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
 from tinysqueeze.errors import UserError
 from tinysqueeze.pretrained import write_onnx, write_safetensors, write_torchvision
@@ -18,18 +19,36 @@ WRITERS = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("weights", metavar="WEIGHTS", help=NAMES)
-    parser.add_argument("out", type=Path, metavar="OUT", help="the file to write")
+    parser.add_argument("out", type=Path, nargs="?", metavar="OUT", help="the file to write")
     parser.add_argument(
         "--to",
         choices=WRITERS,
         help="what to write (otherwise by OUT's suffix, .safetensors or .onnx); torchvision is "
         "safetensors with torchvision's names and layout, for load_state_dict",
     )
+    parser.add_argument(
+        "--c",
+        type=Path,
+        metavar="DIR",
+        help="write plain C99 for inference into this folder instead",
+    )
+    parser.add_argument(
+        "--int8",
+        nargs="+",
+        metavar="IMAGES",
+        help="with --c: in integers, calibrated on these pictures, folders, or a dataset's name",
+    )
     add_classes(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the file."""
+    if args.c:
+        return write_c(args.weights, args.c, args.int8, args.classes)
+    if args.out is None or args.int8:
+        raise UserError(
+            "say which file to write, or with --c DIR which folder; --int8 goes with --c"
+        )
     kind = args.to or args.out.suffix.removeprefix(".")
     if kind not in WRITERS:
         raise UserError(f"{args.out}: say with --to which of {', '.join(WRITERS)} to write")

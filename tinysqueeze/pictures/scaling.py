@@ -9,10 +9,11 @@ from tinysqueeze.scaling import LINKS, WORKERS, Demand, efficiency
 
 
 @styled
-def scaling_efficiency(found: Sequence[Demand], batch: int) -> Picture:
+def scaling_efficiency(found: Sequence[Demand], batch: int, faster: float = 1.0) -> Picture:
     """Share of the time spent computing against workers, a panel a network speed.
 
     Lines are without overlap of computing and sending; the band reaches up to perfect overlap.
+    `faster` is what `scaling.demands` was told.
     """
     picture = Picture(10, 3.6, _alt(found))
     panels = picture.subplots(1, len(LINKS), sharey=True)
@@ -36,7 +37,8 @@ def scaling_efficiency(found: Sequence[Demand], batch: int) -> Picture:
     panels[0].set_ylabel("scaling efficiency")
     panels[0].legend(loc="lower left")
     picture.suptitle(
-        f"Projected by the ring's cost model from this machine's step of {batch} images a worker",
+        f"Projected by the ring's cost model from this machine's step of {batch} images a worker"
+        + ("" if faster == 1 else f", as if {faster:g} times as fast"),
         x=0.01,
         ha="left",
     )
