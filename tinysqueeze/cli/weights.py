@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from tinysqueeze import checkpoint
+from tinysqueeze.compression import fileformat, pipeline
 from tinysqueeze.pretrained import SOURCES, Preprocess, WeightSet, load_weights, named
 from tinysqueeze.pretrained.weights import describe
 
@@ -43,6 +44,8 @@ def find_weights(source: str, classes: str | None = None, say: bool = True) -> W
     """The weights with the names of their classes; says on stderr what was recognised."""
     if is_checkpoint(source):
         weights = named(from_checkpoint(source), classes)
+    elif Path(source).suffix == fileformat.SUFFIX:
+        weights = named(pipeline.unpack(fileformat.read(source), source), classes, beside=source)
     else:
         weights = named(load_weights(source), classes, beside=source)
     if say:

@@ -1,4 +1,4 @@
-"""Write the SqueezeNet authors' own file, bit for bit: codebooks, codes and 4-bit gaps, no Huffman.
+"""The SqueezeNet authors' own file, written bit for bit: codebooks, codes and 4-bit gaps, no Huffman.
 
 The format is described where it is read, in `pretrained/deep_compression.py`; no encoder for it was
 ever published. Given the authors' codebooks and codes, the bytes are those of their file.
@@ -8,9 +8,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tinysqueeze.compression.relative_index import to_gaps
-from tinysqueeze.compression.tensors import Shared, Tensor
+from tinysqueeze.compression.relative_index import from_gaps, to_gaps
+from tinysqueeze.compression.tensors import Dense, Shared, Tensor
 from tinysqueeze.errors import UserError
+from tinysqueeze.models import Model
+from tinysqueeze.params import shapes
+from tinysqueeze.pretrained.deep_compression import read_deep_compression
 
 CODEBOOK = 256
 
@@ -43,3 +46,18 @@ def deep_compression_bytes(tensors: Mapping[str, Tensor]) -> bytes:
             (nibbles[0::2] | nibbles[1::2] << 4).tobytes(),
         ]
     return np.array(counts, "<u4").tobytes() + b"".join(layers)
+
+
+def deep_compression_tensors(data: bytes, model: Model) -> dict[str, Tensor]:
+    """The reverse: the authors' own codebooks, in their order, and codes. Raises FormatError."""
+    places = {}
+    for path, shape in shapes(model).items():
+        if path.endswith("/weight"):
+            places[path.removesuffix("/weight")] = (shape[3], shape[2], shape[0], shape[1])
+    tensors: dict[str, Tensor] = {}
+    for layer in read_deep_compression(data, places):
+        flat = from_gaps(layer.gaps, layer.codes.astype(np.int32), int(np.prod(layer.shape)))
+        codes = np.ascontiguousarray(flat.reshape(layer.shape).transpose(2, 3, 1, 0))
+        tensors[f"{layer.name}/weight"] = Shared(codes, layer.codebook[1:].copy())
+        tensors[f"{layer.name}/bias"] = Dense(layer.bias)
+    return tensors

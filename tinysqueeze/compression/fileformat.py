@@ -1,7 +1,7 @@
 """The file format .tsq, version 1, to the byte. All numbers little-endian.
 
     offset  bytes
-    0       8    magic: 89 54 53 51 0D 0A 1A 0A ("\\x89TSQ\\r\\n\\x1a\\n"; as PNG's, it shows text-mode damage)
+    0       8    magic: 89 54 53 51 0D 0A 1A 0A ("\\x89TSQ\\r\\n\\x1a\\n"; PNG's idea)
     8       2    version, 1
     10      2    number of sections
     12      4    length of the whole file in bytes
@@ -205,7 +205,9 @@ def _content(tensor: Tensor, coding: int) -> tuple[bytes, bytes]:
             return kind, tensor.array.astype(dtype).tobytes()
         case Shared():
             kind, dtype = (b"c", "<f2") if tensor.half else (b"C", "<f4")
-            table = struct.pack("<H", len(tensor.codebook)) + tensor.codebook.astype(dtype).tobytes()
+            table = (
+                struct.pack("<H", len(tensor.codebook)) + tensor.codebook.astype(dtype).tobytes()
+            )
             return kind, table + _coded(tensor.levels(), coding)
         case Stepped():
             return b"S", struct.pack("<f", tensor.step) + _coded(tensor.levels(), coding)

@@ -130,11 +130,12 @@ def _encode(levels, out):
             _put(state, out, p, seen, 1 + i, i < n)
         for j in range(n - 1):
             _put(state, out, p, seen, _upper_model(n, j), (magnitude >> (n - 2 - j)) & 1)
+    least = state[4] + 1
     for _ in range(5):
         _shift_out(state, out)
-    # The first byte is always 0; trailing zeros are what the decoder reads past the end anyway.
+    # The first byte is always 0; zeros at the end are what the decoder reads past it anyway.
     end = state[4]
-    while end > 1 and out[end - 1] == 0:
+    while end > least and out[end - 1] == 0:
         end -= 1
     out[: end - 1] = out[1:end].copy()
     return end - 1
@@ -190,4 +191,4 @@ def _decode(data, levels):
         levels[i] = -magnitude if negative else magnitude
         if at > len(data) + 8:
             return False
-    return len(data) <= at
+    return len(data) <= at <= len(data) + 5

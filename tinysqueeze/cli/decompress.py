@@ -1,0 +1,36 @@
+"""`tinysqueeze decompress`: the weights out of a .tsq file."""
+
+import argparse
+from pathlib import Path
+
+from tinysqueeze.compression import fileformat, pipeline
+from tinysqueeze.compression.deep_compression import deep_compression_bytes
+from tinysqueeze.errors import UserError
+from tinysqueeze.files import write_atomically
+from tinysqueeze.pretrained import write_safetensors
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="a .tsq file")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="to write: .safetensors, or .net, the SqueezeNet authors' own format",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the weights."""
+    compressed = fileformat.read(args.file)
+    if args.out.suffix == ".safetensors":
+        write_safetensors(pipeline.unpack(compressed, str(args.file)), args.out)
+    elif args.out.suffix == ".net":
+        write_atomically(args.out, deep_compression_bytes(compressed.tensors))
+    else:
+        raise UserError(f"{args.out}: weights are written as .safetensors or .net")
+    print(f"{args.out}: {args.out.stat().st_size:,} bytes")
+    return 0
