@@ -176,10 +176,16 @@ class Movie:
         return {"image/gif": gif, "text/plain": repr(self)}, {"image/gif": {"alt": self.alt}}
 
 
-def _small_png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.quantize(256, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+def _small_png(image: Image.Image, enough: int = 80_000) -> bytes:
+    """A PNG of 256 colours; of fewer where it would be large, as photographs are."""
+    data = b""
+    for colours in (256, 64, 32):
+        buffer = io.BytesIO()
+        image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        data = buffer.getvalue()
+        if len(data) < enough:
+            break
+    return data
 
 
 def img(png: bytes, alt: str, style: str = "max-width:100%") -> str:
