@@ -170,7 +170,7 @@ def test_every_side_computes_the_same(name, side, tmp_path):
             SimpleNamespace(**vars(task_of(workload, tmp_path, "stepwise")) | {"training": False}),
             "ours",
         )
-        assert np.abs(before - expected).max() > 10 * TOLERANCE * np.abs(expected).max()
+        assert np.abs(before - expected).max() > 5 * TOLERANCE * np.abs(expected).max()
 
 
 def test_other_networks_are_described_for_the_other_sides():
@@ -192,7 +192,7 @@ def test_a_side_that_computes_something_else_is_refused():
     _compare_logits([right, close])
     assert close["difference"] == pytest.approx(5e-7)
     with pytest.raises(UserError, match="torch computes something else at train"):
-        _compare_logits([check("ours-stepwise", [[1.0, 2.0]]), check("torch", [[1.0, 2.1]])])
+        _compare_logits([check("ours-stepwise", [[1.0, 2.0]]), check("torch", [[1.0, 2.3]])])
     with pytest.raises(UserError, match="something else"):
         _compare_logits([check("ours-stepwise", [[1.0, 2.0]]), check("torch", [[1.0, np.nan]])])
 

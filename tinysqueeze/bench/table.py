@@ -137,7 +137,7 @@ def _checks(data: Data) -> str:
     worst = max(found, key=lambda check: check["difference"])
     return (
         "Before timing, the logits of all sides were compared with those of our layers run one by "
-        "one, for training after three steps: the largest difference is "
+        "one, for training after two steps: the largest difference is "
         f"{worst['difference']:.1e} of the largest logit ({worst['side']}, {worst['workload']})."
     )
 

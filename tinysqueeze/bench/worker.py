@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 
-CHECK_STEPS = 3
+CHECK_STEPS = 2  # enough for momentum to count; after more, roundings have grown too large
 LEAST_CALLS = 5
 
 

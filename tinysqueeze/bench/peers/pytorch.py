@@ -83,7 +83,7 @@ def prepare(task):
 
     if not task.training:
         return infer, infer
-    optimiser = torch.optim.SGD(network.parameters(), task.learning_rate, task.momentum, fused=True)
+    optimiser = torch.optim.SGD(network.parameters(), task.learning_rate, task.momentum)
 
     def train():
         optimiser.zero_grad()
@@ -91,8 +91,9 @@ def prepare(task):
         optimiser.step()
 
     def logits():
-        network.eval()
         with torch.no_grad():
-            return network(x).numpy()
+            found = network.eval()(x).numpy()
+        network.train()
+        return found
 
     return train, logits
