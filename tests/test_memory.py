@@ -6,7 +6,8 @@ from math import prod
 import numpy as np
 import pytest
 
-from tinysqueeze import lowering, memory, models
+from tinysqueeze import lowering, memory, models, resident
+from tinysqueeze.cli import main
 from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.errors import UserError
 from tinysqueeze.layers import Conv2D, GlobalAvgPool2D, MaxPool2D
@@ -172,3 +173,21 @@ def test_steps_compute_what_the_model_does(rng):
         assert prod(steps.shapes[steps.output]) == model.classes
     same = replace(steps, name="other")
     assert same.readers(0) == steps.readers(0)
+
+
+def test_command_line(capsys):
+    assert main(["memory", "--model", "squeezenet_cifar", "--int8"]) == 0
+    said = capsys.readouterr().out
+    assert f"{memory.plan(NETS['cifar'], 1).peak_bytes:,} in all" in said
+    assert "Raspberry Pi Pico " in said
+
+
+@pytest.mark.slow
+def test_resident_growth_is_measured():
+    """In a fresh process the compiled plan grows by at least its own buffers' size."""
+    model = NETS["cifar"]
+    if not resident.STATUS.exists():
+        pytest.skip("resident memory is read from /proc")
+    found = resident.measure(model, ("ours",))["ours"]
+    assert found.prepared <= found.peak
+    assert memory.plan(model).peak_bytes < found.peak < 200e6
