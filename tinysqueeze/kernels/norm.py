@@ -22,29 +22,42 @@ int_t = types.int64
 LANES = TARGET.lanes
 
 
-@procedure(floats_t, int_t, int_t, floats_t, floats_t, types.float32)
-def _moments(e: Emitter, x, pixels, channels, mean, spread, share) -> None:
-    """mean, and the sum of squared distances from it, of each channel; share = 1 / pixels."""
-    b = e.builder
+def _for_each(e: Emitter, pixels, channels, body) -> None:
+    """`body(k, c)` for each pixel k and, inside, each vector of channels c.
 
-    def some_channels(c: Value, _: list[Value]) -> list[Value]:
-        column = e.at(x, c)
+    In this order memory is read from beginning to end, which the processor foresees; sums over
+    pixels are kept in the innermost cache.
+    """
 
-        def add(k: Value, sums: list[Value]) -> list[Value]:
-            return [b.fadd(sums[0], e.load(column, b.mul(k, channels)))]
+    def pixel(k: Value, _: list[Value]) -> list[Value]:
+        def some_channels(c: Value, _: list[Value]) -> list[Value]:
+            body(k, c)
+            return []
 
-        total = e.loop(e.int(0), pixels, add, [e.every(0)])[0]
-        middle = b.fmul(total, e.splat(share))
-
-        def add_square(k: Value, sums: list[Value]) -> list[Value]:
-            away = b.fsub(e.load(column, b.mul(k, channels)), middle)
-            return [e.fma(away, away, sums[0])]
-
-        e.store(middle, mean, c)
-        e.store(e.loop(e.int(0), pixels, add_square, [e.every(0)])[0], spread, c)
+        e.loop(e.int(0), channels, some_channels, step=LANES)
         return []
 
-    e.loop(e.int(0), channels, some_channels, step=LANES)
+    e.loop(e.int(0), pixels, pixel)
+
+
+@procedure(floats_t, int_t, int_t, floats_t, floats_t, types.float32)
+def _moments(e: Emitter, x, pixels, channels, mean, spread, share) -> None:
+    """mean, and the sum of squared distances from it, of each channel; share = 1 / pixels.
+
+    Both begin as zeros.
+    """
+    b = e.builder
+
+    def add(k: Value, c: Value) -> None:
+        value = e.load(e.at(x, b.mul(k, channels)), c)
+        e.store(e.fma(value, e.splat(share), e.load(mean, c)), mean, c)
+
+    def add_square(k: Value, c: Value) -> None:
+        away = b.fsub(e.load(e.at(x, b.mul(k, channels)), c), e.load(mean, c))
+        e.store(e.fma(away, away, e.load(spread, c)), spread, c)
+
+    _for_each(e, pixels, channels, add)
+    _for_each(e, pixels, channels, add_square)
 
 
 @kernel("x x_next pixels channels moments")
@@ -52,6 +65,8 @@ def norm_moments(job, first, count, thread):
     """moments[n] = (mean, sum of squared distances) of image n, for each channel."""
     for n in range(first, first + count):
         mean = job.moments + 4 * 2 * n * job.channels
+        for c in range(2 * job.channels):
+            floats(mean)[c] = float32(0)
         _moments(
             floats(job.x + 4 * n * job.x_next), job.pixels, job.channels,
             floats(mean), floats(mean + 4 * job.channels), float32(1.0 / job.pixels),
@@ -97,19 +112,12 @@ def _apply(e: Emitter, x, y, pixels, channels, scale, shift, floor) -> None:
     """y = max(floor, x * scale + shift) for a row of pixels."""
     lowest = e.splat(floor)
 
-    def some_channels(c: Value, _: list[Value]) -> list[Value]:
-        source, target = e.at(x, c), e.at(y, c)
-        factor, start = e.load(scale, c), e.load(shift, c)
+    def one(k: Value, c: Value) -> None:
+        place = e.builder.add(e.builder.mul(k, channels), c)
+        value = e.fma(e.load(x, place), e.load(scale, c), e.load(shift, c))
+        e.store(e.at_least(value, lowest), y, place)
 
-        def pixel(k: Value, _: list[Value]) -> list[Value]:
-            offset = e.builder.mul(k, channels)
-            e.store(e.at_least(e.fma(e.load(source, offset), factor, start), lowest), target, offset)
-            return []
-
-        e.loop(e.int(0), pixels, pixel)
-        return []
-
-    e.loop(e.int(0), channels, some_channels, step=LANES)
+    _for_each(e, pixels, channels, one)
 
 
 @kernel("""
@@ -138,22 +146,15 @@ def _gradient_sums(
     lowest = e.splat(floor)
     second = e.at(sums, channels)
 
-    def some_channels(c: Value, _: list[Value]) -> list[Value]:
-        ds, xs = e.at(d, c), e.at(x, c)
-        factor, start, middle = e.load(scale, c), e.load(shift, c), e.load(mean, c)
+    def one(k: Value, c: Value) -> None:
+        value = e.load(x, b.add(b.mul(k, channels), c))
+        off = b.fcmp_ordered("<=", e.fma(value, e.load(scale, c), e.load(shift, c)), lowest)
+        dy = b.select(off, e.every(0), e.load(d, b.add(b.mul(k, d_pixel), c)))
+        normal = b.fmul(b.fsub(value, e.load(mean, c)), e.load(inverse, c))
+        e.store(b.fadd(e.load(sums, c), dy), sums, c)
+        e.store(e.fma(dy, normal, e.load(second, c)), second, c)
 
-        def pixel(k: Value, totals: list[Value]) -> list[Value]:
-            value = e.load(xs, b.mul(k, channels))
-            off = b.fcmp_ordered("<=", e.fma(value, factor, start), lowest)
-            dy = b.select(off, e.every(0), e.load(ds, b.mul(k, d_pixel)))
-            return [b.fadd(totals[0], dy), e.fma(dy, b.fsub(value, middle), totals[1])]
-
-        one, two = e.loop(e.int(0), pixels, pixel, [e.every(0), e.every(0)])
-        e.store(b.fadd(e.load(sums, c), one), sums, c)
-        e.store(e.fma(two, e.load(inverse, c), e.load(second, c)), second, c)
-        return []
-
-    e.loop(e.int(0), channels, some_channels, step=LANES)
+    _for_each(e, pixels, channels, one)
 
 
 @kernel("""
@@ -208,23 +209,16 @@ def _backward(
     b = e.builder
     lowest = e.splat(floor)
 
-    def some_channels(c: Value, _: list[Value]) -> list[Value]:
-        ds, xs, zs = e.at(d, c), e.at(x, c), e.at(z, c)
-        factor, start = e.load(scale, c), e.load(shift, c)
-        first, second, third = e.load(a, c), e.load(b_, c), e.load(c_, c)
+    def one(k: Value, c: Value) -> None:
+        place = b.add(b.mul(k, channels), c)
+        value = e.load(x, place)
+        off = b.fcmp_ordered("<=", e.fma(value, e.load(scale, c), e.load(shift, c)), lowest)
+        dy = b.select(off, e.every(0), e.load(d, b.add(b.mul(k, d_pixel), c)))
+        dx = e.fma(e.load(a, c), dy, e.fma(e.load(b_, c), value, e.load(c_, c)))
+        e.store(dx, z, place)
+        e.store(b.fadd(e.load(total, c), dx), total, c)
 
-        def pixel(k: Value, sums: list[Value]) -> list[Value]:
-            value = e.load(xs, b.mul(k, channels))
-            off = b.fcmp_ordered("<=", e.fma(value, factor, start), lowest)
-            dy = b.select(off, e.every(0), e.load(ds, b.mul(k, d_pixel)))
-            dx = e.fma(first, dy, e.fma(second, value, third))
-            e.store(dx, zs, b.mul(k, channels))
-            return [b.fadd(sums[0], dx)]
-
-        e.store(e.loop(e.int(0), pixels, pixel, [e.load(total, c)])[0], total, c)
-        return []
-
-    e.loop(e.int(0), channels, some_channels, step=LANES)
+    _for_each(e, pixels, channels, one)
 
 
 @kernel("""
