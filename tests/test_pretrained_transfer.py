@@ -10,7 +10,7 @@ from tinysqueeze.data import Dataset, Normalise
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.models import alexnet, squeezenet1_0, squeezenet_cifar
 from tinysqueeze.params import flatten, initialise, trained_shapes, unflatten
-from tinysqueeze.pretrained import frozen_paths, transferred, with_classes
+from tinysqueeze.pretrained import frozen_paths, training_start, transferred, with_classes
 from tinysqueeze.train import Recipe, begin
 from tinysqueeze.train import run as train
 
@@ -86,3 +86,17 @@ def test_fine_tuning_moves_the_head_alone():
     for path, array in moved.flat.items():
         assert np.array_equal(after[path], array) == (not path.startswith("conv10"))
     assert isinstance(training.normalise, Normalise)
+
+
+@pytest.mark.parametrize("caffe", [True, False])
+def test_the_trainer_sees_what_the_weights_expect(caffe):
+    """BGR weights turned to RGB and the trainer's own normalisation: the same logits."""
+    weights = files.weight_set(squeezenet_cifar(), caffe=caffe)
+    params, normalise = training_start(weights)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    seen = (pixels / np.float32(255) - np.float32(normalise.mean)) / np.float32(normalise.std)
+    expected, _ = weights.model.forward(weights.params, weights.preprocess.scaled(pixels))
+    found, _ = weights.model.forward(params, seen.astype(np.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    turned = flatten(params)["conv1/weight"]
+    assert np.array_equal(turned[:, :, ::-1 if caffe else 1], weights.flat["conv1/weight"])
