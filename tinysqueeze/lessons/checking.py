@@ -9,25 +9,8 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.errors import UserError
-
-Case = tuple[Any, ...]  # the arguments of one call
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """One exercise. `answer` is the right number or array, or the function to be written.
-
-    For a function, `cases(rng)` makes the arguments of several calls. `accepts(got, want)` may let
-    in what is right in another form, and `mistakes` are wrong answers people give, each with a
-    hint: (a function like `answer`, the hint).
-    """
-
-    ask: str
-    answer: Any
-    cases: Callable[[np.random.Generator], Sequence[Case]] | None = None
-    accepts: Callable[[np.ndarray, np.ndarray], bool] | None = None
-    mistakes: tuple[tuple[Any, str], ...] = ()
-    tolerance: float = 1e-5
+from tinysqueeze.lessons.exercise import Case, Exercise
+from tinysqueeze.lessons.exercises import EXERCISES
 
 
 @dataclass(frozen=True)
@@ -51,8 +34,6 @@ def check(name: str, answer: Any = None) -> Verdict:
     Loops, einsum or a matrix product, lists or arrays, int or float: whatever gives the right
     values is right. Raises UserError if there is no such exercise.
     """
-    from tinysqueeze.lessons.exercises import EXERCISES
-
     if name not in EXERCISES:
         raise UserError(f"no exercise named {name!r}; there are {', '.join(EXERCISES)}")
     exercise = EXERCISES[name]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.count import count
-from tinysqueeze.lessons.checking import Case, Exercise
+from tinysqueeze.lessons.exercise import Case, Exercise
 from tinysqueeze.models import squeezenet1_0, squeezenet_cifar
 from tinysqueeze.ops import reference
 from tinysqueeze.window import Window

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tinysqueeze.lessons.checking import Exercise
+from tinysqueeze.lessons.exercise import Exercise
 from tinysqueeze.optim import learning_rate
 
 

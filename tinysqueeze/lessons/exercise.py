@@ -1,0 +1,26 @@
+"""What an exercise is: a question, its answer, and what people get wrong."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Case = tuple[Any, ...]  # the arguments of one call
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise. `answer` is the right number or array, or the function to be written.
+
+    For a function, `cases(rng)` makes the arguments of several calls. `accepts(got, want)` may let
+    in what is right in another form, and `mistakes` are wrong answers people give, each with a
+    hint: (a function like `answer`, the hint).
+    """
+
+    ask: str
+    answer: Any
+    cases: Callable[[np.random.Generator], Sequence[Case]] | None = None
+    accepts: Callable[[np.ndarray, np.ndarray], bool] | None = None
+    mistakes: tuple[tuple[Any, str], ...] = ()
+    tolerance: float = 1e-5
