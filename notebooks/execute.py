@@ -43,8 +43,13 @@ def tidy(notebook: NotebookNode, name: str) -> None:
         if cell.cell_type == "code":
             kept = {key: value for key, value in cell.metadata.items() if key == "tags"}
             cell.metadata = kept | _alt(cell)
-            for output in cell.outputs:
-                output.get("data", {}).pop(WIDGET, None)
+            cell.outputs = [output for output in map(_still, cell.outputs) if output]
+
+
+def _still(output: NotebookNode) -> NotebookNode | None:
+    """An output without its live widget; None where nothing but the widget's name is left."""
+    live = output.get("data", {}).pop(WIDGET, None)
+    return None if live and set(output.data) == {"text/plain"} else output
 
 
 def _alt(cell: NotebookNode) -> dict:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,77 @@ def test_without_the_extra_widgets_are_pictures_that_name_it(tmp_path, monkeypat
     (cell,) = [c for c in code_cells(notebook) if c.source == "one_by_one()"]
     assert "image/png" in cell.outputs[0].data
     assert "pip install 'tinysqueeze[notebook]'" in text_of(cell)
+
+
+# ------------------------------------------------------------------------------- the site
+
+MAP = ROOT / "notebooks" / "lesson_map.md"
+ROWS = [
+    line.strip("|\n").split(" | ") for line in MAP.read_text().splitlines() if line[:2] == "| "
+][1:]
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub and MyST make it."""
+    return re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def sections(path: Path) -> dict[str, int]:
+    """Each heading's anchor, and how many code cells with an output stand under it."""
+    found: dict[str, int] = {}
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown":
+            for line in cell.source.splitlines():
+                if line.startswith("#"):
+                    found[anchor := slug(line.lstrip("#"))] = 0
+        elif cell.outputs or "assert" in cell.source:
+            found[anchor] += 1
+    return found
+
+
+@pytest.mark.parametrize(("statement", "where"), ROWS, ids=[row[0].strip()[:50] for row in ROWS])
+def test_each_statement_of_the_lesson_is_demonstrated_where_the_map_says(statement, where):
+    targets = re.findall(r"\]\(([^)#]+\.ipynb)#([^)]+)\)", where)
+    assert targets, statement
+    for name, anchor in targets:
+        assert sections(MAP.parent / name).get(anchor), f"{name}#{anchor} shows nothing"
+
+
+def test_no_statement_of_the_lesson_is_missing(shared_data):
+    lesson = shared_data.parent / "design" / "squeezenet-lesson.md"
+    if not lesson.exists():
+        pytest.skip(f"no {lesson}")
+
+    def plain(text: str) -> str:
+        return re.sub(r"[^a-z0-9=]", "", text.lower().replace("&gt;", ">").replace("_", ""))
+
+    mapped = plain("\n".join(row[0] for row in ROWS))
+    said = re.findall(r"^(?:\* |> )(.+)$", lesson.read_text(), re.MULTILINE)
+    statements = [text for text in said if not text.startswith("[")]  # links to papers
+    assert len(statements) > 40
+    assert not [text for text in statements if plain(text) not in mapped]
+    pictures = re.findall(r"gitbook/assets/(\w+)", lesson.read_text())
+    assert len(pictures) == sum(row[0].strip().startswith("picture:") for row in ROWS)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_every_figure_has_alt_text(tmp_path):
+    pytest.importorskip("sphinx")
+    pytest.importorskip("myst_nb")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "-q",
+        "-b",
+        "html",
+        ROOT / "notebooks",
+        tmp_path,
+    ]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    for page in tmp_path.glob("*.html"):
+        for image in re.findall(r"<img[^>]*>", page.read_text()):
+            assert re.search(r'alt="[^"]{10,}"', image), f"{page.name}: {image[:200]}"
+    assert "class_activation_map" in (tmp_path / "api.html").read_text()

@@ -183,8 +183,10 @@ def networks_beside(models: Sequence[Model]) -> Picture:
 
 def _in_words(model: Model) -> str:
     steps = ", ".join(f"{name} {by(*shape)}" for name, _, shape in _drawn(model))
+    around = [name for name, layer in model.steps if isinstance(layer, Residual)]
+    bypass = f" A bypass goes around {', '.join(around)}." if around else ""
     parameters = count(model).parameters
-    return f"{model.name} from image to class scores: {steps}. {parameters:,} parameters."
+    return f"{model.name} from image to class scores: {steps}.{bypass} {parameters:,} parameters."
 
 
 def _headline(model: Model) -> str:
