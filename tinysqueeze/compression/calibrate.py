@@ -179,14 +179,16 @@ def sensitivities(
         full = full_matrix(flat, path)
         covariance = seen.centred()
         signal = np.einsum("df,de,ef->", full[:-1], covariance, full[:-1])
-        # A grid whose plain rounding error is about PROBE of the signal; at no price for bits.
-        step = np.sqrt(12 * PROBE * signal / max(np.trace(covariance) * full.shape[1], 1e-30))
+        # A grid whose plain rounding error is about PROBE of the signal.
+        noise = max(np.trace(covariance) * full.shape[1] / 12, 1e-30)
+        step = max(np.sqrt(PROBE * max(signal, 0.0) / noise), np.abs(full).max() / 2**20, 1e-30)
         levels = np.rint(full[:-1] / step)
         change = levels * step - full[:-1]
         error = np.einsum("df,de,ef->", change, covariance, change) / 2
         changed = full + np.concatenate([change, -(seen.own[-1:, :-1] @ change)])
         plan.load(unflatten(flat | as_params(changed, flat, path)))
-        found[path] = divergence(before, plan.predict(images)) / max(float(error), 1e-30)
+        nats = divergence(before, plan.predict(images))
+        found[path] = max(nats / max(float(error), 1e-30), 1e-30)  # 0 where a layer is dead
     return found
 
 
@@ -219,7 +221,7 @@ def calibrated(
         full = full_matrix(flat, path)
         target = seen.fitted(full) if layer.bias else full
         covariance = seen.centred() if layer.bias else seen.own[:-1, :-1]
-        found = round_to_price(target[:-1], covariance, price / max(sensitivity[path], 1e-30))
+        found = round_to_price(target[:-1], covariance, price / sensitivity[path])
         rounded[path] = found
         weight = found.levels * found.step
         new = {"weight": weight.reshape(flat[f"{path}/weight"].shape).astype(np.float32)}

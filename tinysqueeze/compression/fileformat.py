@@ -183,9 +183,10 @@ def _metadata(section: tuple[bytes, bytes]) -> tuple[Model, dict[str, Any]]:
         raise FormatError("the first section is not the metadata")
     try:
         inflate = zlib.decompressobj()
-        meta = json.loads(inflate.decompress(content, MOST_METADATA))
+        text = inflate.decompress(content, MOST_METADATA)
         if not inflate.eof or inflate.unused_data:
             raise FormatError("its deflated metadata do not end where they should")
+        meta = json.loads(text)
         model = build(meta.pop("spec"))
         total = sum(prod(shape) for shape in shapes(model).values())
     except FormatError:

@@ -35,6 +35,7 @@ from tinysqueeze.pretrained.weights import WeightSet, describe, fitting
 Progress = Callable[[str], None]
 TRIES = 6  # of a price, each a whole compression
 NEAR_ENOUGH = 0.985  # of the target size
+HIGHEST = log(1e3)  # the logarithm of a price at which nothing is left
 MOST_BITS = 12  # of k-means: 4,096 values
 
 
@@ -119,7 +120,7 @@ def to_size(
         if NEAR_ENOUGH * target < size <= target:
             break
         slope = 2 * log(at_price.estimate(price + 0.5) / at_price.estimate(price))
-        price += log((1 + NEAR_ENOUGH) / 2 * target / size) / min(slope, -0.01)
+        price = min(price + log((1 + NEAR_ENOUGH) / 2 * target / size) / min(slope, -0.05), HIGHEST)
     if best is None:
         raise UserError(
             f"{weights.model.name} does not fit into {target:,} bytes: the last try took {size:,}"
@@ -151,8 +152,9 @@ class _Plain:
 
     def estimate(self, price: float) -> int:
         """Roughly the file's bytes at a price, given by its logarithm: what plain rounding takes."""
-        flat = self.weights.flat
-        bits = sum(16.0 * array.size for path, array in flat.items() if not is_rounded(path, array))
+        coded = {f"{path}/weight" for path in self.matrices}
+        rest = (array.size for path, array in self.weights.flat.items() if path not in coded)
+        bits = 16.0 * sum(rest)
         for path, matrix in self.matrices.items():
             step = suggested_step(exp(price) / self.units[path], self.stiffness[path])
             levels = np.clip(np.rint(matrix / step), -LARGEST, LARGEST).astype(np.int32)
@@ -161,7 +163,7 @@ class _Plain:
 
     def guess(self, target: int) -> float:
         """The logarithm of a price where the estimate is near the target."""
-        low, high = log(1e-15), log(1e3)
+        low, high = log(1e-15), HIGHEST
         while high - low > 0.05:
             middle = (low + high) / 2
             low, high = (middle, high) if self.estimate(middle) > target else (low, middle)

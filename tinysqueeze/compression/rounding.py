@@ -12,7 +12,10 @@ Three ideas, each a few lines:
   bits everywhere, so that layers, once their errors are measured in one unit, need no other tuning.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numba as nb
 import numpy as np
@@ -73,9 +76,10 @@ def round_to_price(
     factor = feedback_factor(moment[np.ix_(order, order)])
     rows = np.ascontiguousarray(weight[order].T, np.float64)  # (F, D)
     suggested = suggested_step(price, stiffness(factor))
-    smallest = max(np.abs(weight).max() / LARGEST, 1e-30)
+    largest = max(float(np.abs(weight).max()), 1e-30)  # beyond four times that, all would be zero
+    tries = [min(max(scale * suggested, largest / LARGEST), 4 * largest) for scale in steps]
     best = min(
-        (_rounded(rows, factor, max(scale * suggested, smallest), price) for scale in steps),
+        (_rounded(rows, factor, step, price) for step in sorted(set(tries))),
         key=lambda found: found.error + price * found.bits,
     )
     levels = np.empty_like(best.levels.T)
@@ -100,17 +104,22 @@ def _rounded(rows: Matrix, factor: Matrix, step: float, price: float) -> Rounded
     """With one step: (F, D) levels. The first costs are those of plain rounding."""
     levels = np.clip(np.rint(rows / step), -LARGEST, LARGEST).astype(np.int32)
     error = np.zeros(len(rows))
-    for _ in range(ROUNDS):
-        costs = bit_costs(levels)
-        _round_rows(rows.copy(), factor, step, price, costs, levels, error)
+    threads = os.cpu_count() or 1
+    edges = np.linspace(0, len(rows), threads + 1).astype(int).tolist()
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(ROUNDS):
+            fixed = rows.copy(), factor, step, price, bit_costs(levels), levels, error
+            running = [pool.submit(_round_rows, *fixed, *part) for part in pairwise(edges)]
+            for part in running:
+                part.result()
     bits = float(bit_costs(levels)[levels + LARGEST].sum())
     return Rounded(levels, step, float(error.sum()), bits)
 
 
-@nb.njit(cache=True, parallel=True, fastmath=True)
-def _round_rows(rows, factor, step, price, costs, levels, error):
+@nb.njit(cache=True, nogil=True)
+def _round_rows(rows, factor, step, price, costs, levels, error, start, stop):
     """Each filter on its own: input by input, nearest levels or zero, errors handed on."""
-    for f in nb.prange(len(rows)):
+    for f in range(start, stop):
         w = rows[f]
         error[f] = 0.0
         for i in range(len(w)):
