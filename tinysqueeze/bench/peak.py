@@ -11,7 +11,7 @@ from tinysqueeze.kernels.target import TARGET
 from tinysqueeze.kernels.vectors import Emitter, Value, floats, floats_t, procedure
 
 CHAINS = 12  # enough to fill the pipeline of two units four ticks deep; fits AVX2's 16 registers
-ROUNDS = 2_000_000
+ROUNDS = 10_000_000  # long enough for the system to give each thread a processor of its own
 
 
 @procedure(floats_t, types.int64)
@@ -32,7 +32,7 @@ def _burn(address: int, rounds: int) -> None:
     _chains(floats(address), rounds)
 
 
-def fma_peak(threads: int, repeats: int = 3) -> float | None:
+def fma_peak(threads: int, repeats: int = 4) -> float | None:
     """Float32 GFLOP/s of so many threads, the best of a few tries; None without a compiler."""
     if config.DISABLE_JIT:
         return None

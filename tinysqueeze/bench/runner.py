@@ -99,7 +99,7 @@ def measure(settings: Settings, report: Report | None = None) -> dict[str, Any]:
         "threads": list(settings.threads),
         "peak_gflops": {str(t): float(np.median(found)) for t, found in peaks.items() if found},
         "workloads": {job.workload.name: _about(job.workload) for job in jobs},
-        "sides": {job.side.name: job.side.title for job in jobs},
+        "sides": {side.name: side.title for side in (SIDES["ours"], *settings.sides)},
         "runs": runs,
         "checks": checked,
     }

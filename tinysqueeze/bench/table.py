@@ -39,7 +39,7 @@ def _heading(data: Data) -> str:
         f"{where['processor']}, {where['processors']} processors, vectors of {where['lanes']} floats; "
         f"measured peak: {peak or 'unknown'}.\n{versions}.\n"
         f"{data['rounds']} rounds, each side in a process of its own, taking turns; medians, in "
-        "brackets the slowest and fastest single rounds; × is their time divided by ours."
+        "brackets the range of single rounds; × is their time divided by ours."
     )
 
 

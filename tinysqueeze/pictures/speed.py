@@ -10,7 +10,9 @@ from tinysqueeze.pictures.style import BLUE, POOL, QUIET, Picture, styled
 
 @styled
 def speed_bars(data: Mapping[str, Any]) -> Picture:
-    """Milliseconds at the largest number of threads; whiskers from the fastest round to the slowest.
+    """Milliseconds at the largest number of threads, ours first, the others from fast to slow.
+
+    Whiskers reach from the fastest round to the slowest.
 
     `data` is what `tinysqueeze bench --json` prints. Axes are cut where a bar would be more than
     eight times ours; such a bar has an open end and its number.
@@ -22,7 +24,9 @@ def speed_bars(data: Mapping[str, Any]) -> Picture:
     picture = Picture(9, len(names) * (0.24 * most + 0.55) + 0.4, _alt(data, rows, threads))
     panels = picture.subplots(len(names), 1, squeeze=False)[:, 0]
     for axes, name in zip(panels, names, strict=True):
-        _panel(axes, data, [row for row in rows if row["workload"] == name])
+        mine = [row for row in rows if row["workload"] == name]
+        mine.sort(key=lambda row: (not row["side"].startswith("ours"), row["ms"]["median"]))
+        _panel(axes, data, mine)
     panels[-1].set_xlabel(f"milliseconds, {threads} thread{'s' * (threads > 1)}; less is better")
     return picture
 
@@ -52,9 +56,8 @@ def _panel(axes: Axes, data: Mapping[str, Any], rows: list[dict[str, Any]]) -> N
     axes.set_xlim(0, end)
     axes.tick_params(left=False)
     axes.spines["left"].set_visible(False)
-    axes.set_title(
-        f"{about['title'].capitalize()}, {about['batch']} × {height}×{width}", fontsize=9
-    )
+    title = about["title"][0].upper() + about["title"][1:]
+    axes.set_title(f"{title}, {about['batch']} × {height}×{width}", fontsize=9)
 
 
 def _alt(data: Mapping[str, Any], rows: list[dict[str, Any]], threads: int) -> str:
