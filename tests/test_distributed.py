@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinysqueeze import distributed, scaling
+from tinysqueeze import checkpoint, distributed, scaling
+from tinysqueeze.cli import main
 from tinysqueeze.communicator import ALONE
 from tinysqueeze.errors import MissingExtra, UserError
 from tinysqueeze.pictures.scaling import scaling_efficiency
@@ -158,6 +159,51 @@ def test_command_line_on_two_ranks_then_resumed_on_one(tmp_path):
     assert "a batch of 250 can't be shared equally by 3 ranks" in odd.stderr
     again = mpi(1, program, "train", "--resume", tmp_path)
     assert again.returncode == 0, again.stderr
+
+
+KILLED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from tinysqueeze.cli import main
+
+def kill_when_saved(file):
+    while not file.exists():
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0"))) == 1:
+    file = Path(sys.argv[3], "checkpoint.safetensors")
+    threading.Thread(target=kill_when_saved, args=(file,), daemon=True).start()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_killed_rank_leaves_a_whole_checkpoint_for_any_number_of_ranks(tmp_path):
+    small = ["--set", "base_e=8", "--set", "incr_e=4", "--set", "stem_filters=8"]
+    options = ["train", "--out", tmp_path, "--epochs", 3, "--batch-size", 500, *small]
+    done = mpi(2, KILLED, *options)
+    assert done.returncode != 0
+    assert "a rank failed or was killed" in done.stderr
+    saved = checkpoint.read(tmp_path)
+    assert 1 <= saved.meta["counters"]["epoch"] < 3
+    program = "import sys; from tinysqueeze.cli import main; sys.exit(main(sys.argv[1:]))"
+    again = mpi(4, program, "train", "--resume", tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "4 ranks of 125 images" in again.stdout
+    assert len(checkpoint.read(tmp_path).meta["history"]) == 3
+
+
+@pytest.mark.slow
+def test_communication_command(tmp_path, capsys):
+    pytest.importorskip("mpi4py", reason="no mpi4py (the extra `mpi`)")
+    figure = tmp_path / "scaling.png"
+    options = ["--networks", "squeezenet_cifar", "--batch", "4", "--faster", "10"]
+    assert main(["communication", *options, "--figure", str(figure)]) == 0
+    said = capsys.readouterr().out
+    assert "as if 10 times as fast" in said
+    assert said.count("squeezenet_cifar") == 1 + len(scaling.LINKS)
+    assert figure.stat().st_size > 10_000
 
 
 def test_ring():

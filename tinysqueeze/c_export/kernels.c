@@ -19,7 +19,14 @@ typedef struct {
 
 static sum_t sums[SCRATCH];
 
-/* The sums of one output pixel for all filters. */
+/* sum += value * w, for many filters at once. */
+static inline void add_scaled(sum_t *restrict sum, const weight_t *restrict w, sum_t value, int count)
+{
+    for (int f = 0; f < count; f++)
+        sum[f] += value * w[f];
+}
+
+/* The sums of one output pixel for all filters. Zeros, of which ReLU leaves many, are skipped. */
 static inline void conv_pixel(const conv_t *conv, const value_t *x, int row, int column)
 {
     const geometry_t *at = &conv->at;
@@ -41,9 +48,8 @@ static inline void conv_pixel(const conv_t *conv, const value_t *x, int row, int
                 const int group = c / channels;
                 const weight_t *w = weight + c % channels * conv->filters + group * filters;
                 const sum_t value = centred(&conv->how, c, pixel[c]);
-                sum_t *sum = sums + group * filters;
-                for (int f = 0; f < filters; f++)
-                    sum[f] += value * w[f];
+                if (value != 0)
+                    add_scaled(sums + group * filters, w, value, filters);
             }
         }
     }

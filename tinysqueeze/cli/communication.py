@@ -15,6 +15,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--figure", type=Path, metavar="FILE", help="draw scaling efficiency (.png)"
     )
+    parser.add_argument(
+        "--faster",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="as if workers computed X times as fast",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
