@@ -170,7 +170,7 @@ def test_forged_sizes_allocate_nothing(small: Compressed) -> None:
     with pytest.raises(FormatError, match="more than this format holds"):
         from_bytes(resealed(to_bytes(small), 0, zlib.compress(spec)))
     with pytest.raises(FormatError, match="end where they should"):
-        from_bytes(resealed(to_bytes(small), 0, zlib.compress(bytes(10**8))))  # a deflate bomb
+        from_bytes(resealed(to_bytes(small), 0, zlib.compress(bytes(1 << 25))))  # a deflate bomb
     for spec in (b"[]", b"{}", b'{"spec": 3}', b'{"spec": {"name": "x"}}', b"\xff", b"nonsense"):
         with pytest.raises(FormatError):
             from_bytes(resealed(to_bytes(small), 0, zlib.compress(spec)))
@@ -268,14 +268,16 @@ def test_sizes_are_kept(weights: WeightSet) -> None:
 @pytest.mark.parametrize("bypass", [None, "simple", "complex"])
 def test_calibration_beats_rounding_blindly(bypass: str | None, rng: np.random.Generator) -> None:
     """At the same size the answers on images never seen change less; batch norm and bypasses too."""
-    model = squeezenet_cifar(norm=bypass == "simple", bypass=bypass, **TINY)
+    wider = TINY | {"base_e": 32, "incr_e": 32, "stem_filters": 24}
+    model = squeezenet_cifar(norm=bypass == "simple", bypass=bypass, **wider)
     size = model.input_shape[:2]
     blind = WeightSet(model, initialise(model, 2), Preprocess(resize=size[0], crop=size), "tiny")
     images = rng.random((24, 1, 1, 3)) + 0.5 * rng.random((24, *size, 3))
     images = images.astype(np.float32)
     known, new = images[:12], images[12:]
     before = model.forward(blind.params, new)[0]
-    target = 0.35 * len(to_bytes(pipeline.lossless(blind)))
+    matrices = sum(array.size for array in blind.flat.values() if array.ndim > 1)
+    target = len(to_bytes(pipeline.lossless(blind))) - 0.85 * 4 * matrices
     errors = []
     for photos in (None, known):
         found = pipeline.to_size(blind, int(target), photos)
@@ -300,7 +302,7 @@ def test_command_line(
     assert "times smaller" in capsys.readouterr().out
     assert main(["decompress", small, "-o", back]) == 0
     assert main(["inspect", small, "--out", str(tmp_path / "map.svg")]) == 0
-    assert "conv10/weight" in capsys.readouterr().out
+    assert "fire2/squeeze/weight" in capsys.readouterr().out
     want = pipeline.shared(weights, 4, 0.5).params()
     found = load_weights(back).flat
     assert all(np.array_equal(found[path], want[path]) for path in want)

@@ -111,6 +111,7 @@ def to_size(
     at_price = _Plain(weights) if images is None else _Calibrated(weights, images, say)
     price = at_price.guess(target)
     best: tuple[int, Compressed] | None = None
+    last: tuple[float, int] | None = None
     for _ in range(TRIES):
         say(f"rounding at {exp(price):.2g} nats a bit")
         found = at_price(exp(price))
@@ -119,8 +120,12 @@ def to_size(
             best = size, found
         if NEAR_ENOUGH * target < size <= target:
             break
-        slope = 2 * log(at_price.estimate(price + 0.5) / at_price.estimate(price))
-        price = min(price + log((1 + NEAR_ENOUGH) / 2 * target / size) / min(slope, -0.05), HIGHEST)
+        if last is None or last[1] == size or last[0] == price:
+            slope = 2 * log(at_price.estimate(price + 0.5) / at_price.estimate(price))
+        else:
+            slope = log(size / last[1]) / (price - last[0])
+        last = price, size
+        price = min(price + log((1 + NEAR_ENOUGH) / 2 * target / size) / min(slope, -0.03), HIGHEST)
     if best is None:
         raise UserError(
             f"{weights.model.name} does not fit into {target:,} bytes: the last try took {size:,}"
