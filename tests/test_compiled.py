@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from numba.core import config
 
 from tinysqueeze.compiled import compile
-from tinysqueeze.compose import Chain
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.layers import AvgPool2D, Conv2D, Flatten, GlobalAvgPool2D, Linear, ReLU
+from tinysqueeze.layers import AvgPool2D, Conv2D, Flatten, Linear, ReLU
 from tinysqueeze.models import Model, alexnet, squeezenet1_0, squeezenet1_1, squeezenet_cifar
 from tinysqueeze.ops import reference
 from tinysqueeze.optim import SGD
@@ -22,7 +21,14 @@ needs_jit = pytest.mark.skipif(
     bool(config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT: the plan runs step by step"
 )
 
-SMALL = {"input_size": 12, "base_e": 16, "incr_e": 16, "stem_filters": 16, "fires": 4, "pools": (1, 4)}
+SMALL = {
+    "input_size": 12,
+    "base_e": 16,
+    "incr_e": 16,
+    "stem_filters": 16,
+    "fires": 4,
+    "pools": (1, 4),
+}
 """A CIFAR SqueezeNet that takes a hundredth of a second."""
 
 
@@ -159,9 +165,7 @@ def test_large_images_are_shared_by_all_threads(changes):
     assert all(plan.is_single for plan in plans)
     expected = StepByStep(model, params).predict(images)
     for plan in plans:
-        np.testing.assert_allclose(
-            plan.predict(images), expected, atol=2e-5 * abs(expected).max()
-        )
+        np.testing.assert_allclose(plan.predict(images), expected, atol=2e-5 * abs(expected).max())
 
 
 @pytest.mark.parametrize("changes", [{}, {"norm": True, "bypass": "simple"}])

@@ -249,5 +249,3 @@ def test_stages_run_in_order_and_share_their_units(rng):
         assert not x.any()
         assert not y[: team.threads].any()
         assert y[team.threads :].all()
-
-

@@ -84,7 +84,9 @@ class Convolution:
 
     # --- forward ------------------------------------------------------------------------------
 
-    def forward(self, x: View, y: View, bias: np.ndarray, floor: float, add: bool = False) -> list[Job]:
+    def forward(
+        self, x: View, y: View, bias: np.ndarray, floor: float, add: bool = False
+    ) -> list[Job]:
         """y = max(floor, x * weight + bias), y being all channels of this arm. `add`: to what is in y."""
         if self.m:
             return self._winograd(x, y, bias, floor)
@@ -96,12 +98,26 @@ class Convolution:
         )  # fmt: skip
         return [
             job(
-                product, {"x": start, "y": y}, x_batch=0, y_batch=0, w_batch=0, batch=1,
-                x_rows=rows, x_steps=patch_table(window.kernel, x.row, x.pixel, self.positions),
-                w=self.weights.forward, depth=self.weights.rows, vectors=self.arm.vectors,
-                bias=bias, floor=floor, y_rows=pixels_of(y, self.count), add=add,
-                rows_per_unit=self.result.pixels, rows_beyond=0, rows_in_all=EVERY_ROW, by_panel=0,
-            )  # fmt: skip
+                product,
+                {"x": start, "y": y},
+                x_batch=0,
+                y_batch=0,
+                w_batch=0,
+                batch=1,
+                x_rows=rows,
+                x_steps=patch_table(window.kernel, x.row, x.pixel, self.positions),
+                w=self.weights.forward,
+                depth=self.weights.rows,
+                vectors=self.arm.vectors,
+                bias=bias,
+                floor=floor,
+                y_rows=pixels_of(y, self.count),
+                add=add,
+                rows_per_unit=self.result.pixels,
+                rows_beyond=0,
+                rows_in_all=EVERY_ROW,
+                by_panel=0,
+            )
         ]
 
     def _input_tiles(self, x: View) -> Job:
@@ -167,17 +183,31 @@ class Convolution:
         start = x.moved(-window.pad[0], -window.pad[1])
         jobs = [
             job(
-                weight_gradient, {"x": start, "d": d}, x_batch=0, d_batch=0, y_batch=0, batch=1,
+                weight_gradient,
+                {"x": start, "d": d},
+                x_batch=0,
+                d_batch=0,
+                y_batch=0,
+                batch=1,
                 x_rows=patch_table(window.kernel, x.row, x.pixel, np.arange(x.pixel)),
                 x_steps=pixel_table(
-                    self.count, x.next, self.result.height, self.result.width,
-                    x.row * window.stride[0], x.pixel * window.stride[1],
+                    self.count,
+                    x.next,
+                    self.result.height,
+                    self.result.width,
+                    x.row * window.stride[0],
+                    x.pixel * window.stride[1],
                 ),
-                rows=window.area * x.pixel, neighbours=x.pixel % TARGET.strip_rows == 0,
-                d_step=d.pixel, vectors=self.arm.vectors, zeros=self._zeros(),
-                y=sums[0], y_thread=sums[1], pixels=self.result.pixels,
+                rows=window.area * x.pixel,
+                neighbours=x.pixel % TARGET.strip_rows == 0,
+                d_step=d.pixel,
+                vectors=self.arm.vectors,
+                zeros=self._zeros(),
+                y=sums[0],
+                y_thread=sums[1],
+                pixels=self.result.pixels,
                 y_rows=ramp(window.area * x.pixel, self.weights.filters),
-            )  # fmt: skip
+            )
         ]
         if dx is not None:
             jobs += self._direct_dx(d, dx, add)
@@ -191,8 +221,13 @@ class Convolution:
             size = Map(self.result.height, self.result.width, (self.weights.filters,))
             padded = self.workspace.chunk(f"padded gradient {size} {halo}", self.count, size, halo)
             jobs.append(
-                job(copy_map, {"x": d, "y": padded}, height=d.height, width=d.width,
-                    channels=self.weights.filters)  # fmt: skip
+                job(
+                    copy_map,
+                    {"x": d, "y": padded},
+                    height=d.height,
+                    width=d.width,
+                    channels=self.weights.filters,
+                )
             )
             d = padded
         start = d.moved(top - high + 1, left - wide + 1)
@@ -200,14 +235,26 @@ class Convolution:
         filters = np.arange(self.arm.filters)
         jobs.append(
             job(
-                product, {"x": start, "y": dx}, x_batch=0, y_batch=0, w_batch=0, batch=1,
+                product,
+                {"x": start, "y": dx},
+                x_batch=0,
+                y_batch=0,
+                w_batch=0,
+                batch=1,
                 x_rows=pixel_table(self.count, d.next, source.height, source.width, d.row, d.pixel),
                 x_steps=patch_table((high, wide), d.row, d.pixel, filters),
-                w=self.weights.backward, depth=high * wide * len(filters),
-                vectors=source.padded // TARGET.lanes, bias=self._zeros(), floor=-np.inf,
-                y_rows=pixels_of(dx, self.count), add=add,
-                rows_per_unit=source.pixels, rows_beyond=0, rows_in_all=EVERY_ROW, by_panel=0,
-            )  # fmt: skip
+                w=self.weights.backward,
+                depth=high * wide * len(filters),
+                vectors=source.padded // TARGET.lanes,
+                bias=self._zeros(),
+                floor=-np.inf,
+                y_rows=pixels_of(dx, self.count),
+                add=add,
+                rows_per_unit=source.pixels,
+                rows_beyond=0,
+                rows_in_all=EVERY_ROW,
+                by_panel=0,
+            )
         )
         return jobs
 
@@ -242,15 +289,30 @@ class Convolution:
         if dx is not None:
             jobs.append(
                 product.job(
-                    x=u, x_unit=0, x_thread=u_thread, x_batch=u_position,
-                    x_rows=ramp(tiles, filters), x_steps=ramp(self.arm.filters, 1),
-                    w=self.weights.backward, w_batch=self.arm.filters * source.padded,
-                    depth=self.arm.filters, vectors=source.padded // TARGET.lanes,
-                    bias=self._zeros(), floor=-np.inf,
-                    y=v, y_unit=0, y_thread=v_thread, y_batch=v_position,
-                    y_rows=ramp(tiles, channels), add=0, batch=positions,
-                    rows_per_unit=high * wide, rows_beyond=0, rows_in_all=EVERY_ROW, by_panel=0,
-                )  # fmt: skip
+                    x=u,
+                    x_unit=0,
+                    x_thread=u_thread,
+                    x_batch=u_position,
+                    x_rows=ramp(tiles, filters),
+                    x_steps=ramp(self.arm.filters, 1),
+                    w=self.weights.backward,
+                    w_batch=self.arm.filters * source.padded,
+                    depth=self.arm.filters,
+                    vectors=source.padded // TARGET.lanes,
+                    bias=self._zeros(),
+                    floor=-np.inf,
+                    y=v,
+                    y_unit=0,
+                    y_thread=v_thread,
+                    y_batch=v_position,
+                    y_rows=ramp(tiles, channels),
+                    add=0,
+                    batch=positions,
+                    rows_per_unit=high * wide,
+                    rows_beyond=0,
+                    rows_in_all=EVERY_ROW,
+                    by_panel=0,
+                )
             )
             jobs.append(self._tile_job(winograd_input_adjoint, dx))
         return Backward(before, jobs, after, sums)
@@ -264,4 +326,3 @@ class Backward:
     jobs: list[Job]
     after: list[Job]
     sums: tuple[np.ndarray, int]
-

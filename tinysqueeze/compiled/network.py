@@ -268,7 +268,7 @@ class _Builder:
         last = self.steps[-1] if self.steps else None
         if not isinstance(last, ConvStep) or last.target != source or source in self.held:
             return None
-        if last.pool or last.bypass is not None and not isinstance(layer, MaxPool2D):
+        if last.pool or (last.bypass is not None and not isinstance(layer, MaxPool2D)):
             return None
         match layer:
             case BatchNorm() if not (last.norm or last.relu):
@@ -331,8 +331,7 @@ def _layer_shape(source: Map, steps: list[Step], number: int) -> Shape:
     """The shape that a layer expects of a map: (C,) behind a mean or a layer that gave (C,)."""
     for step in steps:
         if step.target == number and (
-            isinstance(step, MeanStep)
-            or (isinstance(step, LayerStep) and len(step.out_shape) == 1)
+            isinstance(step, MeanStep) or (isinstance(step, LayerStep) and len(step.out_shape) == 1)
         ):
             return (source.channels,)
     return source.shape

@@ -21,7 +21,6 @@ from tinysqueeze.loss import softmax_cross_entropy
 from tinysqueeze.models import Model
 from tinysqueeze.params import check_fit, flatten, initialise, shapes, unflatten
 
-
 SINGLE_PIXELS = 96 * 96
 """Images larger than this are predicted one by one: a single one fills the caches."""
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 
 from tinysqueeze.compiled.convolution import EVERY_ROW
-from tinysqueeze.compiled.inference import Inference, padded_images
+from tinysqueeze.compiled.inference import Inference
+from tinysqueeze.compiled.layout import window_fields
 from tinysqueeze.compiled.network import ConvStep, Map, MeanStep, Step
-from tinysqueeze.compiled.training import window_fields
 from tinysqueeze.compiled.weights import Weights
 from tinysqueeze.compiled.workspace import NONE, View, job, patch_table, pixel_table, ramp
 from tinysqueeze.kernels import TARGET
@@ -80,7 +80,7 @@ class SingleInference(Inference):
 
     def _conv(self, i: int, step: ConvStep) -> None:
         x, y = self._source(step), self.views[step.target]
-        bias = self.workspace.array(f"{step.name} bias", step.result.padded)
+        bias = self._bias(step.name, step.result)
         convs = [conv for conv in self.convs[i] if conv.arm is not step.shortcut]
         for conv in convs:
             conv.weights.pack(self.pack_stage, self.transform_stage, bias[conv.arm.offset :])
@@ -112,13 +112,15 @@ class SingleInference(Inference):
 
     def _source(self, step: ConvStep) -> View:
         """What a step reads; the image copied into padding if it needs it."""
-        view, halo = self.views[step.source], self._halo(step.source)
-        if step.source or halo == NONE:
+        view = self.views[step.source]
+        if step.source or self._halo(0) == NONE:
             return view
         size = self.network.maps[0]
-        image = replace(padded_images(self.workspace, 1, size, halo), thread=0)
+        image = replace(self._padded_images(1), thread=0)
         x, y = rows_of(view.as_rows()), rows_of(image.as_rows())
-        copy = job(copy_map, {"x": x, "y": y}, height=1, width=1, channels=size.width * size.channels)
+        copy = job(
+            copy_map, {"x": x, "y": y}, height=1, width=1, channels=size.width * size.channels
+        )
         self.image_jobs.append(copy)
         self._stage(size.height, self._share(size.height), copy)
         return image
@@ -200,12 +202,14 @@ class SingleInference(Inference):
         assert step.bypass is not None
         around = self.views[step.bypass]
         if step.shortcut:
-            bias = self.workspace.array(f"{step.shortcut.path} bias", step.result.padded)
+            bias = self._bias(step.shortcut.path, step.result)
             conv.weights.pack(self.pack_stage, self.transform_stage, bias)
             self._product(conv, around, result, bias, -np.inf, True, add=True)
             return
         x, y = rows_of(around), rows_of(result)
-        made = job(add_map, {"x": x, "y": y}, height=1, width=result.width, channels=result.channels)
+        made = job(
+            add_map, {"x": x, "y": y}, height=1, width=result.width, channels=result.channels
+        )
         self._stage(result.height, self._share(result.height), made)
 
     # --- Winograd -------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ kernel is fresh is a digest of the whole package.
 
 import hashlib
 from collections.abc import Callable, Iterable
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ import numpy as np
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 
 from tinysqueeze.kernels.target import TARGET
 
@@ -37,25 +37,41 @@ KERNELS: dict[str, "Kernel"] = {}
 """Every kernel of the package by name, in the order of definition."""
 
 
-@cache
 def source_digest() -> str:
-    """A digest of every source file of this package."""
+    """A digest of every source file of this package, and of the processor it is compiled for."""
     digest = hashlib.sha256(repr(TARGET).encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
+SOURCE_DIGEST = source_digest()
+"""Taken when the package is imported: files that change later are not the ones that run."""
+
+
 class PackageCache(FunctionCache):
-    """Numba's disk cache of a function, stale as soon as any file of this package changes."""
+    """Numba's disk cache of a function, stale as soon as any file of this package changes.
+
+    The digest is part of the files' names, so that processes of different versions never meet.
+    """
 
     def __init__(self, function: Callable) -> None:
         super().__init__(function)
         self._cache_file = IndexDataCacheFile(
             cache_path=self.cache_path,
-            filename_base=self._impl.filename_base,
-            source_stamp=source_digest(),
+            filename_base=f"{self._impl.filename_base}-{SOURCE_DIGEST[:8]}",
+            source_stamp=SOURCE_DIGEST,
         )
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """As Numba's, but machine code that is there already needs none of Numba's type library.
+
+        Setting that up would take three times as long as all else before the first training step,
+        and import SciPy. Only the functions that machine code may call must be known.
+        """
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
 
     def holds(self, signature: Any) -> bool:
         """Is there a fresh compiled version for this signature and processor?"""

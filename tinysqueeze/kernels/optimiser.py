@@ -32,7 +32,9 @@ def sgd(job, first, count, thread):
         params[i] -= lr * (now * g + ahead * v)
 
 
-@kernel("params grads mean square decay lr:f beta1:f beta2:f new1:f new2:f step_size:f correction:f eps:f")
+@kernel(
+    "params grads mean square decay lr:f beta1:f beta2:f new1:f new2:f step_size:f correction:f eps:f"
+)
 def adam(job, first, count, thread):
     """Adam with decoupled weight decay; `step_size` and `correction` undo the start from zero."""
     params, grads = floats(job.params + 4 * first), floats(job.grads + 4 * first)

@@ -62,7 +62,9 @@ def copy_map(job, first, count, thread):
 
 
 @procedure(floats_t, int_t, floats_t, int_t, floats_t, int_t, int_t, int_t, floats_t, types.float32)
-def _mask_row(e: Emitter, d, d_pixel, y, y_pixel, z, z_pixel, pixels, channels, total, floor) -> None:
+def _mask_row(
+    e: Emitter, d, d_pixel, y, y_pixel, z, z_pixel, pixels, channels, total, floor
+) -> None:
     """For a row of pixels: z = d unless y <= floor, and total += z."""
     b = e.builder
     lowest = e.splat(floor)

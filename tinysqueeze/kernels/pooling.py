@@ -98,7 +98,9 @@ def max_pool(job, first, count, thread):
                 )  # fmt: skip
 
 
-@procedure(floats_t, bytes_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, floats_t)
+@procedure(
+    floats_t, bytes_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, floats_t
+)
 def _gather(
     e: Emitter, d, won, d_row, won_row, pixel, high, wide, number, down, right, channels, dx
 ) -> None:

@@ -26,7 +26,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import config
 from numba.extending import intrinsic
 
@@ -72,7 +72,10 @@ class Program:
     def __init__(self, stages: Sequence[Stage]) -> None:
         self.stages = [stage for stage in stages if stage.jobs]
         jobs = [(job, units) for stage in self.stages for job, units in stage.jobs]
-        rows = [(0 if config.DISABLE_JIT else job.kernel.address, job.record.ctypes.data, units) for job, units in jobs]
+        rows = [
+            (0 if config.DISABLE_JIT else job.kernel.address, job.record.ctypes.data, units)
+            for job, units in jobs
+        ]
         self.job_table = np.array(rows, np.int64).reshape(-1, 3)
         lines, first = [], 0
         for stage in self.stages:
@@ -147,11 +150,11 @@ def _external(module: ir.Module, kind: ir.FunctionType, name: str) -> ir.Functio
 @kernel("stages stage_count jobs counter threads")
 def walk(job, images, unused, thread):
     """Runs a program for so many images, as one of `job.threads` threads that all call this."""
-    stages = carray(_table(job.stages), (job.stage_count, 6))
-    jobs = carray(_table(job.jobs), (stages[job.stage_count - 1, 1], 3))
+    stages, jobs = _table(job.stages), _table(job.jobs)
     threads = job.threads
     for s in range(job.stage_count):
-        begin, end, split, units, chunk, wait = stages[s]
+        begin, end, split = stages[6 * s], stages[6 * s + 1], stages[6 * s + 2]
+        units, chunk, wait = stages[6 * s + 3], stages[6 * s + 4], stages[6 * s + 5]
         if split == 0:
             if units < 0:
                 units = images
@@ -159,14 +162,16 @@ def walk(job, images, unused, thread):
             stop = min(units, (thread + 1) * share)
             for first in range(thread * share, stop, chunk):
                 for j in range(begin, end):
-                    call(jobs[j, 0], jobs[j, 1], first, min(chunk, stop - first), thread)
+                    call(jobs[3 * j], jobs[3 * j + 1], first, min(chunk, stop - first), thread)
         else:
             for j in range(begin, end):
-                share = jobs[j, 2] if split == 1 else (jobs[j, 2] + threads - 1) // threads
+                share = (
+                    jobs[3 * j + 2] if split == 1 else (jobs[3 * j + 2] + threads - 1) // threads
+                )
                 first = 0 if split == 1 else thread * share
-                count = min(share, jobs[j, 2] - first)
+                count = min(share, jobs[3 * j + 2] - first)
                 if count > 0:
-                    call(jobs[j, 0], jobs[j, 1], first, count, thread)
+                    call(jobs[3 * j], jobs[3 * j + 1], first, count, thread)
         if wait or s == job.stage_count - 1:
             arrived = arrive(job.counter)
             everyone = (arrived + threads - 1) // threads * threads

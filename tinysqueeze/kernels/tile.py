@@ -33,7 +33,6 @@ from numba import types
 
 from tinysqueeze.kernels.target import TARGET
 from tinysqueeze.kernels.vectors import (
-
     INT,
     Emitter,
     Value,

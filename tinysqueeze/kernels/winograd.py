@@ -69,7 +69,9 @@ BT2: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 G2: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 AT2: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))
 
-MATRICES = {m: tuple(np.array(k) for k in ks) for m, ks in {2: (BT2, G2, AT2), 4: (BT4, G4, AT4)}.items()}
+MATRICES = {
+    m: tuple(np.array(k) for k in ks) for m, ks in {2: (BT2, G2, AT2), 4: (BT4, G4, AT4)}.items()
+}
 """For each output tile size m: (Bᵀ, G, Aᵀ) as arrays, for tests and lessons."""
 
 
@@ -270,9 +272,13 @@ def winograd_weights(job, first, count, thread):
     w = floats(job.w + 4 * first * LANES)
     u = floats(job.u + 4 * first * LANES)
     if job.m == 4:
-        _weight4(w, 3 * job.size, job.size, u, side * job.size, job.size, count * LANES, w, float32(0))
+        _weight4(
+            w, 3 * job.size, job.size, u, side * job.size, job.size, count * LANES, w, float32(0)
+        )
     else:
-        _weight2(w, 3 * job.size, job.size, u, side * job.size, job.size, count * LANES, w, float32(0))
+        _weight2(
+            w, 3 * job.size, job.size, u, side * job.size, job.size, count * LANES, w, float32(0)
+        )
 
 
 @kernel("m u u_thread w w_thread size")
@@ -282,6 +288,10 @@ def winograd_weights_adjoint(job, first, count, thread):
     u = floats(job.u + 4 * thread * job.u_thread)
     w = floats(job.w + 4 * thread * job.w_thread)
     if job.m == 4:
-        _weight_adjoint4(u, side * job.size, job.size, w, 3 * job.size, job.size, job.size, u, float32(0))
+        _weight_adjoint4(
+            u, side * job.size, job.size, w, 3 * job.size, job.size, job.size, u, float32(0)
+        )
     else:
-        _weight_adjoint2(u, side * job.size, job.size, w, 3 * job.size, job.size, job.size, u, float32(0))
+        _weight_adjoint2(
+            u, side * job.size, job.size, w, 3 * job.size, job.size, job.size, u, float32(0)
+        )
