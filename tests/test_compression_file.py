@@ -12,6 +12,7 @@ import pytest
 
 from tinysqueeze import files
 from tinysqueeze.cli import main
+from tinysqueeze.compiled import compile
 from tinysqueeze.compression import fileformat, pipeline
 from tinysqueeze.compression.deep_compression import (
     deep_compression_bytes,
@@ -24,7 +25,7 @@ from tinysqueeze.errors import FormatError, UserError
 from tinysqueeze.models import squeezenet1_0, squeezenet_cifar
 from tinysqueeze.params import flatten, initialise
 from tinysqueeze.pictures.compression import byte_map
-from tinysqueeze.pretrained import Preprocess, WeightSet, load_weights
+from tinysqueeze.pretrained import Preprocess, WeightSet, load_weights, open_image
 
 TINY = {"base_e": 8, "incr_e": 8, "stem_filters": 8, "fires": 3, "pools": (1,)}
 
@@ -151,7 +152,7 @@ def test_nonsense_under_right_checksums_never_crashes(small: Compressed, coding:
     rng = np.random.default_rng(8)
     count = len(fileformat.sections(data))
     refused = 0
-    for _ in range(500):
+    for _ in range(250):
         number = int(rng.integers(count))
         content = fileformat.sections(data)[number][1]
         kind = rng.choice([b"D", b"H", b"C", b"c", b"S", b"?"]) if rng.random() < 0.1 else None
@@ -161,7 +162,7 @@ def test_nonsense_under_right_checksums_never_crashes(small: Compressed, coding:
                 assert array.shape == small.tensors[path].shape
         except FormatError:
             refused += 1
-    assert refused > 100
+    assert refused > 50
 
 
 def test_forged_sizes_allocate_nothing(small: Compressed) -> None:
@@ -354,3 +355,32 @@ def test_what_the_authors_format_cannot_hold(weights: WeightSet) -> None:
     tensors = {path: Dense(array) for path, array in flatten(initialise(plain)).items()}
     with pytest.raises(UserError, match="255 values"):
         deep_compression_bytes(tensors)
+
+
+@pytest.mark.slow
+def test_the_authors_network_in_350_kb_loses_nothing(shared_data: Path) -> None:
+    """Calibrated on every second photograph, without labels; judged on all, and on the others alone.
+
+    A photograph is half a point. The authors' 675,763 bytes get 135 of 200 right, 71 of the others.
+    """
+    weights = load_weights(shared_data / "compressed_SqueezeNet.net")
+    paths = sorted((shared_data / "imagenet200").glob("*.JPEG"))
+    wnids = [line.split()[0] for line in (shared_data / "imagenet_classes.txt").open()]
+    labels = np.array([wnids.index(path.name.partition("_")[0]) for path in paths])
+    images = np.stack([weights.preprocess(open_image(path)) for path in paths])
+    plan = compile(weights.model, 10, training=False, precision="f2", params=weights.params)
+    before = plan.predict(images).argmax(1)
+    found = pipeline.to_size(weights, 350_000, images[::2])
+    data = to_bytes(found)
+    assert len(data) <= 350_000
+    plan.load(pipeline.unpack(from_bytes(data)).params)
+    after = plan.predict(images).argmax(1)
+    print(
+        f"{len(data):,} bytes: {(after == labels).sum()} of 200, before {(before == labels).sum()}"
+    )
+    print(
+        f"of the others {(after == labels)[1::2].sum()}, {(after == before)[1::2].sum()} as before"
+    )
+    assert (before == labels).sum() == 135
+    assert (after == labels).sum() >= 134
+    assert (after == before)[1::2].sum() >= 90

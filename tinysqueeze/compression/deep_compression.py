@@ -56,7 +56,7 @@ def deep_compression_tensors(data: bytes, model: Model) -> dict[str, Tensor]:
             places[path.removesuffix("/weight")] = (shape[3], shape[2], shape[0], shape[1])
     tensors: dict[str, Tensor] = {}
     for layer in read_deep_compression(data, places):
-        flat = from_gaps(layer.gaps, layer.codes.astype(np.int32), int(np.prod(layer.shape)))
+        flat = from_gaps(layer.gaps, layer.codes, int(np.prod(layer.shape)))
         codes = np.ascontiguousarray(flat.reshape(layer.shape).transpose(2, 3, 1, 0))
         tensors[f"{layer.name}/weight"] = Shared(codes, layer.codebook[1:].copy())
         tensors[f"{layer.name}/bias"] = Dense(layer.bias)

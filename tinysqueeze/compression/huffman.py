@@ -69,7 +69,7 @@ def encode(symbols: NDArray[np.integer], lengths: NDArray[np.uint8]) -> bytes:
 
 def decode(
     data: bytes | NDArray[np.uint8], lengths: NDArray[np.uint8], count: int
-) -> NDArray[np.uint8 | np.uint16]:
+) -> NDArray[np.integer]:
     """The reverse of `encode`: `count` symbols. Raises FormatError unless they fill `data` exactly.
 
     A table of 2^15 entries tells symbol and length at once from the next 15 bits.
@@ -80,7 +80,7 @@ def decode(
         spare = LONGEST - int(lengths[symbol])
         first = int(codes[symbol]) << spare
         table[first : first + (1 << spare)] = symbol, lengths[symbol]
-    symbols = np.zeros(count, np.uint8 if len(lengths) <= 256 else np.uint16)
+    symbols: NDArray[np.integer] = np.zeros(count, np.uint8 if len(lengths) <= 256 else np.uint16)
     if not _read(np.frombuffer(data, np.uint8), table, symbols):
         raise FormatError("a Huffman stream does not end where it should: the file is damaged")
     return symbols

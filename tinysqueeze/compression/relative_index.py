@@ -25,9 +25,9 @@ def to_gaps(
 
 
 def from_gaps(
-    gaps: NDArray[np.uint8], codes: NDArray[np.integer], size: int
-) -> NDArray[np.integer]:
+    gaps: NDArray[np.integer], codes: NDArray[np.integer], size: int
+) -> NDArray[np.int32]:
     """The reverse: (size,) with the codes in their places. Raises IndexError beyond the end."""
-    flat = np.zeros(size, codes.dtype)
+    flat = np.zeros(size, np.int32)
     flat[np.cumsum(gaps.astype(np.int64) + 1) - 1] = codes
     return flat

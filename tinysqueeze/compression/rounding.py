@@ -108,8 +108,11 @@ def _rounded(rows: Matrix, factor: Matrix, step: float, price: float) -> Rounded
     edges = np.linspace(0, len(rows), threads + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(ROUNDS):
-            fixed = rows.copy(), factor, step, price, bit_costs(levels), levels, error
-            running = [pool.submit(_round_rows, *fixed, *part) for part in pairwise(edges)]
+            left, costs = rows.copy(), bit_costs(levels)
+            running = [
+                pool.submit(_round_rows, left, factor, step, price, costs, levels, error, *part)
+                for part in pairwise(edges)
+            ]
             for part in running:
                 part.result()
     bits = float(bit_costs(levels)[levels + LARGEST].sum())
