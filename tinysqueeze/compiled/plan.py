@@ -9,7 +9,7 @@ import numpy as np
 from numba.core import config
 
 from tinysqueeze.compiled.inference import Inference
-from tinysqueeze.compiled.network import ConvStep, LayerStep, Network, lower
+from tinysqueeze.compiled.network import ConvStep, DropStep, LayerStep, Network, lower
 from tinysqueeze.compiled.single import SingleInference
 from tinysqueeze.compiled.training import TrainingStep
 from tinysqueeze.compiled.weights import PRECISIONS
@@ -220,7 +220,7 @@ def _copy_into(views: Mapping[str, Any], values: Mapping[str, Any]) -> None:
 
 def _describe(step: Any, network: Network) -> PlanStep:
     shape = network.maps[step.target].shape
-    kind = type(step).__name__
+    kind = "dropout" if isinstance(step, DropStep) else "global average pool"
     if isinstance(step, LayerStep):
         return PlanStep(step.name, type(step.layer).__name__, step.out_shape, False)
     if isinstance(step, ConvStep):

@@ -35,6 +35,10 @@ from tinysqueeze.kernels.vectors import INT, Emitter, procedure
 
 int_t = types.int64
 
+YIELD, DOZE = 4000, 8000
+"""How often a waiting thread looks before it lets others run, and before it sleeps. While all goes
+well nobody waits so long; on a busy machine the thread that is waited for needs the processor."""
+
 
 class Split(IntEnum):
     """How the threads of a team share a stage."""
@@ -143,6 +147,15 @@ def give_way(e: Emitter) -> None:
     e.builder.call(_external(e.builder.module, kind, name), [])
 
 
+@procedure()
+def doze(e: Emitter) -> None:
+    """Sleeps for a moment: 50 microseconds, or on Windows one millisecond."""
+    name, time = ("Sleep", 1) if sys.platform == "win32" else ("usleep", 50)
+    kind = ir.FunctionType(ir.IntType(32), [ir.IntType(32)])
+    function = _external(e.builder.module, kind, name)
+    e.builder.call(function, [ir.Constant(ir.IntType(32), time)])
+
+
 def _external(module: ir.Module, kind: ir.FunctionType, name: str) -> ir.Function:
     return module.globals[name] if name in module.globals else ir.Function(module, kind, name)
 
@@ -178,7 +191,9 @@ def walk(job, images, unused, thread):
             spins = 0
             while look(job.counter) < everyone:
                 spins += 1
-                if spins > 4000:
+                if spins > DOZE:
+                    doze()
+                elif spins > YIELD:
                     give_way()
 
 
