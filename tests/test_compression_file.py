@@ -365,7 +365,8 @@ def test_the_authors_network_in_350_kb_loses_nothing(shared_data: Path) -> None:
     """
     weights = load_weights(shared_data / "compressed_SqueezeNet.net")
     paths = sorted((shared_data / "imagenet200").glob("*.JPEG"))
-    wnids = [line.split()[0] for line in (shared_data / "imagenet_classes.txt").open()]
+    names = (shared_data / "imagenet_classes.txt").read_text("utf-8").splitlines()
+    wnids = [line.split()[0] for line in names]
     labels = np.array([wnids.index(path.name.partition("_")[0]) for path in paths])
     images = np.stack([weights.preprocess(open_image(path)) for path in paths])
     plan = compile(weights.model, 10, training=False, precision="f2", params=weights.params)
