@@ -9,6 +9,12 @@
 `plan.vector` and `plan.grad_vector` are flat float32 vectors, `plan.params` and `plan.grads` the
 same as trees of views, `plan.views(vector)` the same views into any other vector. `plan.steps` says
 how each part of the model is run.
+
+How it comes about, file by file: `network` turns the model into a list of fused steps, `workspace`
+says where numbers lie, `weights` packs parameters and unpacks gradients, `convolution` makes the jobs
+of one convolution, `sequence` strings jobs together; `layout` is what `inference` and `forward` share,
+`training` adds the backward pass, `single` is inference of one image by all threads, and `plan` is
+the front door. `steps` runs the layers that no kernel can do.
 """
 
 from tinysqueeze.compiled.plan import Plan, PlanStep, compile
