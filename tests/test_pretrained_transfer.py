@@ -99,4 +99,4 @@ def test_the_trainer_sees_what_the_weights_expect(caffe):
     found, _ = weights.model.forward(params, seen.astype(np.float32))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     turned = flatten(params)["conv1/weight"]
-    assert np.array_equal(turned[:, :, ::-1 if caffe else 1], weights.flat["conv1/weight"])
+    assert np.array_equal(turned[:, :, :: -1 if caffe else 1], weights.flat["conv1/weight"])

@@ -37,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
     if args.compare:
         compiled = compile_plan(model, batch=1, training=False)
         compiled.predict(np.zeros((1, *model.input_shape), np.float32))
-        print("\nResident growth for one image, after imports and warm-up, in processes of their own:\n")
+        print(
+            "\nResident growth for one image, after imports and warm-up, in processes of their own:\n"
+        )
         print(f"{'side':<16}{'ready, MB':>12}{'at most, MB':>14}")
         for name, growth in measure(model, SIDES).items():
             print(f"{name:<16}{growth.prepared / 1e6:>12.1f}{growth.peak / 1e6:>14.1f}")
