@@ -255,8 +255,8 @@ class Team:
         if self._queues or self.threads == 1:
             return
         self._queues = [queue.SimpleQueue() for _ in range(1, self.threads)]
-        for waiting in self._queues:
-            threading.Thread(target=_work, args=(waiting,), daemon=True).start()
+        for number, waiting in enumerate(self._queues, start=1):
+            threading.Thread(target=_work, args=(waiting, number), daemon=True).start()
         self._stop.detach()
         self._stop = weakref.finalize(self, _dismiss, self._queues)
 
@@ -267,8 +267,15 @@ def _native_walk():
     return kind(walk.address)
 
 
-def _work(waiting: queue.SimpleQueue) -> None:
-    """The life of a thread: take an order, carry it out, wait for the next."""
+def _work(waiting: queue.SimpleQueue, number: int) -> None:
+    """The life of a thread: take an order, carry it out, wait for the next.
+
+    It keeps to one processor: left to itself, a thread that is woken often starts on the waker's,
+    and both then take turns until the system moves one of them.
+    """
+    if hasattr(os, "sched_setaffinity"):  # Linux
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {allowed[number % len(allowed)]})
     while (order := waiting.get()) is not None:
         go, job, images, thread = order
         go(job.record.ctypes.data, images, 0, thread)
