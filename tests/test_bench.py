@@ -152,6 +152,7 @@ def logits_after_steps(task, module):
     ids=list(SIDES),
 )
 @pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_every_side_computes_the_same(name, side, tmp_path):
     """Also after training steps; and these move the logits much more than sides may differ."""
     workload = WORKLOADS[name].quick()

@@ -40,7 +40,8 @@ class Plan:
 
     `vector` holds all parameters (and batch norm's running statistics), `grad_vector` their
     gradients; `params` and `grads` are trees of views into them. Change `vector` in place: the next
-    call sees it. A plan may be used by one thread at a time (others wait); two plans never disturb
+    call sees it (an inference plan, training=False, packs its weights once: call `load` after a
+    change). A plan may be used by one thread at a time (others wait); two plans never disturb
     each other.
     """
 
