@@ -20,7 +20,7 @@ from tinysqueeze.layers import Params, Run
 from tinysqueeze.models import Model
 from tinysqueeze.ops import reference
 from tinysqueeze.optim import SGD, Adam, Optimiser, Slots, learning_rate
-from tinysqueeze.params import flatten, initialise, trained_shapes
+from tinysqueeze.params import buffer_shapes, flatten, initialise, trained_shapes
 from tinysqueeze.stepwise import StepByStep
 
 
@@ -411,10 +411,11 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 def _broken(training: Training, images: np.ndarray, labels: np.ndarray, lr: float) -> TrainingError:
     run = Run(reference, np.random.default_rng(0))
+    other = "" if buffer_shapes(training.engine.model) else " or build the model with norm=True"
     where = first_broken(training.engine.model, training.engine.params, images, labels, run)
     return TrainingError(
         f"the loss is no longer a number in epoch {training.epoch + 1}, batch {training.batch + 1}: "
-        f"{where}; lower the learning rate (it was {lr:.3g}) or build the model with norm=True"
+        f"{where}; lower the learning rate (it was {lr:.3g}){other}"
     )
 
 
