@@ -30,7 +30,11 @@ class GlobalMean(nn.Module):
 
 
 def build(part, params):
-    """The module of a part of the network's description, with the given parameters."""
+    """The module of a part of the network's description, with the given parameters by path.
+
+    What has one axis (biases, a norm's parameters and statistics) stays in the arrays given. A module
+    with parameters knows its `path`.
+    """
     match part["kind"]:
         case "Chain":
             return nn.Sequential(*(build(p, params) for p in part["parts"]))
@@ -46,7 +50,7 @@ def build(part, params):
         case "MaxPool2D":
             return nn.MaxPool2d(part["kernel"], part["stride"], part["pad"], ceil_mode=part["ceil"])
     given = {
-        name: torch.tensor(params[f"{part['path']}/{name}"])
+        name: torch.from_numpy(params[f"{part['path']}/{name}"])
         for name in ("weight", "bias", "mean", "var")
         if f"{part['path']}/{name}" in params
     }
@@ -60,6 +64,7 @@ def build(part, params):
         given["weight"] = given["weight"].permute(3, 2, 0, 1)  # theirs is (F, C, KH, KW)
     module.weight = nn.Parameter(given["weight"].contiguous())
     module.bias = nn.Parameter(given["bias"])
+    module.path = part["path"]
     return module
 
 
