@@ -1,4 +1,4 @@
-"""Compression by hand: pruning, k-means, Huffman, relative indices, the range coder, rounding."""
+"""Compression by hand: pruning, k-means, Huffman, relative indices, numeral systems, rounding."""
 
 from heapq import heapify, heappop, heappush
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tinysqueeze.compression import huffman, kmeans, prune, rounding
-from tinysqueeze.compression.range_coder import LARGEST, decode_levels, encode_levels
+from tinysqueeze.compression.rans import LARGEST, decode_levels, encode_levels
 from tinysqueeze.compression.relative_index import from_gaps, to_gaps
 from tinysqueeze.errors import FormatError
 
@@ -30,19 +30,17 @@ def entropy_bytes(symbols: np.ndarray) -> float:
     return float(-(counts * np.log2(counts / counts.sum())).sum() / 8)
 
 
-# --- the range coder ----------------------------------------------------------------------------
+# --- asymmetric numeral systems -----------------------------------------------------------------
 
 
 @settings(deadline=None, max_examples=200)
 @given(LEVELS)
-def test_range_coder_returns_what_it_was_given(levels: np.ndarray) -> None:
+def test_ans_returns_what_it_was_given(levels: np.ndarray) -> None:
     assert np.array_equal(decode_levels(encode_levels(levels), levels.size), levels)
 
 
 @pytest.mark.parametrize("scale", [0.2, 1.0, 20.0])
-def test_range_coder_is_within_three_percent_of_the_entropy(
-    rng: np.random.Generator, scale: float
-) -> None:
+def test_ans_is_within_three_percent_of_the_entropy(rng: np.random.Generator, scale: float) -> None:
     levels = laplace(rng, 100_000, scale)
     assert len(encode_levels(levels)) < 1.03 * entropy_bytes(levels)
 
@@ -54,7 +52,7 @@ def test_zeros_cost_nearly_nothing_and_half_bits_are_possible(rng: np.random.Gen
     assert len(huffman.encode(sparse, huffman.code_lengths(np.bincount(sparse)))) == 10_000
 
 
-def test_range_coder_keeps_order_of_any_shape(rng: np.random.Generator) -> None:
+def test_ans_keeps_order_of_any_shape(rng: np.random.Generator) -> None:
     levels = laplace(rng, 240, 3).reshape(3, 2, 5, 8)
     again = decode_levels(encode_levels(levels.transpose(3, 0, 1, 2)), 240)
     assert np.array_equal(again.reshape(8, 3, 2, 5), levels.transpose(3, 0, 1, 2))

@@ -139,7 +139,9 @@ def resealed(data: bytes, number: int, content: bytes, kind: bytes | None = None
     parts = fileformat.sections(data)
     parts[number] = (kind or parts[number][0], content)
     body = b"".join(fileformat._section(kind, content) for kind, content in parts)
-    head = fileformat.HEADER.pack(fileformat.MAGIC, 1, len(parts), 20 + len(body) + 32)
+    head = fileformat.HEADER.pack(
+        fileformat.MAGIC, fileformat.VERSION, len(parts), 20 + len(body) + 32
+    )
     whole = head + struct.pack("<I", zlib.crc32(head)) + body
     return whole + fileformat.hashlib.sha256(whole).digest()
 

@@ -42,8 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--coding",
         choices=fileformat.CODINGS,
-        default="range",
-        help="how numbers become bits; huffman, with relative indices, is the paper's",
+        default="ans",
+        help="how numbers become bits: asymmetric numeral systems, or the paper's Huffman codes with "
+        "relative indices",
     )
     add_classes(parser)
 

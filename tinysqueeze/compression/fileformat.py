@@ -1,8 +1,8 @@
-"""The file format .tsq, version 1, to the byte. All numbers little-endian.
+"""The file format .tsq, version 2, to the byte. All numbers little-endian.
 
     offset  bytes
     0       8    magic: 89 54 53 51 0D 0A 1A 0A ("\\x89TSQ\\r\\n\\x1a\\n"; PNG's idea)
-    8       2    version, 1
+    8       2    version, 2
     10      2    number of sections
     12      4    length of the whole file in bytes
     16      4    CRC-32 (zlib's) of the 16 bytes above
@@ -21,7 +21,7 @@ one section for each of the network's arrays, in its order, whose shape the netw
 
 Levels are 1 byte coding, then up to the section's end:
 
-    coding 0  a stream of `range_coder`, the weight in C order
+    coding 0  a stream of `rans`, to the byte at its `encode_levels`; the weight in C order
     coding 1  the paper's: uint32 stored entries e, uint32 bytes of gaps g, int16 lowest level,
               uint16 alphabet a, 8 bytes code lengths of the 16 gaps, (a + 1) // 2 bytes code lengths
               of the levels, g bytes gaps, the rest the levels (`huffman`, `relative_index`)
@@ -32,6 +32,7 @@ smallest of the others, and so on outwards; the codebook itself may stand in any
 
 import hashlib
 import json
+import os
 import struct
 import zlib
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.compression import huffman
-from tinysqueeze.compression.range_coder import decode_levels, encode_levels
+from tinysqueeze.compression.rans import decode_levels, encode_levels
 from tinysqueeze.compression.relative_index import from_gaps, to_gaps
 from tinysqueeze.compression.tensors import Dense, Levels, Shared, Stepped, Tensor
 from tinysqueeze.errors import FormatError, UserError
@@ -53,7 +54,7 @@ from tinysqueeze.models import Model, build
 from tinysqueeze.params import shapes
 
 MAGIC = b"\x89TSQ\r\n\x1a\n"
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<8sHHI")
 SECTION = struct.Struct("<Ic")
 HUFFMAN = struct.Struct("<IIhH")
@@ -61,9 +62,8 @@ FRAME = SECTION.size + 4  # what a section costs beside its content
 SUFFIX = ".tsq"
 MOST_METADATA = 1 << 24
 MOST_PARAMETERS = 1 << 28
-LEVELS_A_BYTE = 8192  # the range coder's cheapest decision is 1/709 of a bit
-RANGE, PAPER = 0, 1
-CODINGS = {"range": RANGE, "huffman": PAPER}
+ANS, PAPER = 0, 1
+CODINGS = {"ans": ANS, "huffman": PAPER}
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +79,8 @@ class Compressed:
         return {path: tensor.values() for path, tensor in self.tensors.items()}
 
 
-def to_bytes(compressed: Compressed, coding: str = "range") -> bytes:
-    """The file's bytes. `coding` is "range" or "huffman", the paper's. Raises UserError."""
+def to_bytes(compressed: Compressed, coding: str = "ans") -> bytes:
+    """The file's bytes. `coding` is "ans" or "huffman", the paper's. Raises UserError."""
     missing = set(shapes(compressed.model)) ^ set(compressed.tensors)
     if missing:
         raise UserError(f"{compressed.model.name} and the arrays differ in {sorted(missing)[0]}")
@@ -94,7 +94,7 @@ def to_bytes(compressed: Compressed, coding: str = "range") -> bytes:
     return body + hashlib.sha256(body).digest()
 
 
-def write(path: str | Path, compressed: Compressed, coding: str = "range") -> int:
+def write(path: str | Path, compressed: Compressed, coding: str = "ans") -> int:
     """Write the file whole or not at all; returns its bytes. Raises UserError."""
     data = to_bytes(compressed, coding)
     write_atomically(path, data)
@@ -131,9 +131,14 @@ def from_bytes(data: bytes) -> Compressed:
         except (FormatError, struct.error, IndexError, ValueError) as error:
             raise FormatError(f"{path}: {error}") from error
 
-    with ThreadPoolExecutor() as pool:  # the decoders are compiled and run side by side
-        tensors = list(pool.map(tensor, zip(expected.items(), parts[1:], strict=True)))
-    return Compressed(model, dict(zip(expected, tensors, strict=True)), extra)
+    items = list(zip(expected.items(), parts[1:], strict=True))
+    # The decoders are compiled and run side by side; the longest begin, so that none ends alone.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        running = {
+            item[0][0]: pool.submit(tensor, item)
+            for item in sorted(items, key=lambda item: -len(item[1][1]))
+        }
+    return Compressed(model, {path: running[path].result() for path in expected}, extra)
 
 
 def sections(data: bytes) -> list[tuple[bytes, bytes]]:
@@ -216,8 +221,8 @@ def _content(tensor: Tensor, coding: int) -> tuple[bytes, bytes]:
 
 def _coded(levels: Levels, coding: int) -> bytes:
     """Levels as they stand in a section."""
-    if coding == RANGE:
-        return bytes([RANGE]) + encode_levels(levels)
+    if coding == ANS:
+        return bytes([ANS]) + encode_levels(levels)
     gaps, stored = to_gaps(levels.reshape(-1))
     lowest = int(stored.min(initial=0))
     symbols = stored - lowest
@@ -258,20 +263,19 @@ def _tensor(kind: bytes, content: bytes, shape: tuple[int, ...]) -> Tensor:
         raise FormatError("its codebook is not finite")
     levels = _levels(content[2 + size * count :], shape)
     ranks = Shared(levels, codebook, half).level_of_code()
-    lowest = int(ranks.min())
-    if levels.min(initial=0) < lowest or levels.max(initial=0) > ranks.max():
+    lowest = ranks.min()
+    levels -= lowest
+    if levels.view(np.uint32).max(initial=0) >= len(ranks):  # or negative, as a signed number
         raise FormatError("a level lies outside its codebook")
     code_of_level = np.zeros(len(ranks), np.int32)
     code_of_level[ranks - lowest] = np.arange(len(ranks))
-    return Shared(code_of_level[levels - lowest], codebook, half)
+    return Shared(code_of_level[levels], codebook, half)
 
 
 def _levels(content: bytes, shape: tuple[int, ...]) -> Levels:
     """The reverse of `_coded`."""
     count = prod(shape)
-    if content[0] == RANGE:
-        if count > LEVELS_A_BYTE * (len(content) + 4):
-            raise FormatError("its stream is too short for its shape")
+    if content[0] == ANS:
         return decode_levels(content[1:], count).reshape(shape)
     if content[0] != PAPER:
         raise FormatError(f"coding {content[0]} is unknown")

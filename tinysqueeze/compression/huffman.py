@@ -72,16 +72,18 @@ def decode(
 ) -> NDArray[np.integer]:
     """The reverse of `encode`: `count` symbols. Raises FormatError unless they fill `data` exactly.
 
-    A table of 2^15 entries tells symbol and length at once from the next 15 bits.
+    A table tells symbol and length at once from as many bits as the longest code has.
     """
-    codes = canonical_codes(lengths)
-    table = np.zeros((1 << LONGEST, 2), np.uint16)  # symbol, length; 0 where no code begins so
-    for symbol in np.flatnonzero(lengths):
-        spare = LONGEST - int(lengths[symbol])
-        first = int(codes[symbol]) << spare
-        table[first : first + (1 << spare)] = symbol, lengths[symbol]
+    canonical_codes(lengths)  # raises where these are no code's lengths
+    longest = int(lengths.max(initial=1))
+    order = np.lexsort((np.arange(len(lengths)), lengths))
+    order = order[lengths[order] > 0]  # as their codes stand in order, each beginning some entries
+    entries = 1 << (longest - lengths[order].astype(np.int64))
+    table = np.zeros((1 << longest, 2), np.uint16)  # symbol, length; 0 where no code begins so
+    filled = np.stack([order, lengths[order]], axis=1).repeat(entries, axis=0)
+    table[: len(filled)] = filled
     symbols: NDArray[np.integer] = np.zeros(count, np.uint8 if len(lengths) <= 256 else np.uint16)
-    if not _read(np.frombuffer(data, np.uint8), table, symbols):
+    if not _read(np.frombuffer(data, np.uint8), table, longest, symbols):
         raise FormatError("a Huffman stream does not end where it should: the file is damaged")
     return symbols
 
@@ -113,16 +115,16 @@ def _write(symbols, codes, lengths, out):
 
 
 @nb.njit(cache=True, nogil=True)
-def _read(data, table, symbols):
+def _read(data, table, longest, symbols):
     window, held, at = 0, 0, 0  # `held` bits of `window` are still to be read
     total = 8 * len(data)
     used = 0
     for i in range(len(symbols)):
-        while held < LONGEST:
+        while held < longest:
             window = (window << 8) | (data[at] if at < len(data) else 0)
             at += 1
             held += 8
-        peek = (window >> (held - LONGEST)) & ((1 << LONGEST) - 1)
+        peek = (window >> (held - longest)) & ((1 << longest) - 1)
         length = table[peek, 1]
         used += length
         if length == 0 or used > total:

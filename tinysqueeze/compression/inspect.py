@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tinysqueeze.compression import fileformat
 from tinysqueeze.compression.fileformat import FRAME, HUFFMAN, PAPER
+from tinysqueeze.compression.rans import read_shares
 from tinysqueeze.compression.tensors import Dense
 from tinysqueeze.params import shapes
 
@@ -16,7 +17,7 @@ class Line:
     """One section of a file, or its header ("") and checksums.
 
     `parts` are bytes by what they are for (PARTS): coded weights, positions where those are coded
-    apart, tables (codebooks, steps, code lengths), biases and other dense numbers, metadata, frame.
+    apart, tables (codebooks, steps, code lengths or shares), biases and other dense numbers, metadata, frame.
     """
 
     path: str
@@ -65,7 +66,8 @@ def _coded_parts(kind: bytes, content: bytes) -> dict[str, int]:
         table = 2 + count * (4 if kind == b"C" else 2)
     coding, rest = content[table], len(content) - table - 1
     if coding != PAPER:
-        return {"tables": table + 1, "weights": rest}
+        _, shares = read_shares(content[table + 1 :])
+        return {"tables": table + 1 + shares, "weights": rest - shares}
     _, gap_bytes, _, alphabet = HUFFMAN.unpack_from(content, table + 1)
     tables = HUFFMAN.size + 8 + (alphabet + 1) // 2
     return {
