@@ -1,9 +1,18 @@
 """Training on after pruning and after sharing: both recover what they cost, and keep their form."""
 
-import numpy as np
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
-from tinysqueeze import data
-from tinysqueeze.compression import prune, retrain
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinysqueeze import checkpoint, data
+from tinysqueeze.cli import main
+from tinysqueeze.cli.compress_trained import kept_at
+from tinysqueeze.compression import fileformat, prune, retrain, trained
 from tinysqueeze.compression.tensors import Dense, Shared, Tensor
 from tinysqueeze.data import batches
 from tinysqueeze.models import squeezenet_cifar
@@ -58,3 +67,130 @@ def test_codebooks_learn_and_codes_stay() -> None:
     assert model.forward(
         unflatten({p: t.values() for p, t in last.items()}), next(iter(batches(dataset, 4)))[0]
     )[0].shape == (4, len(dataset.classes))
+
+
+# --- the whole pipeline ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained network, batch norm and bypass in it, beside the pictures it was trained on."""
+    root = tmp_path_factory.mktemp("pipeline")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 60), ("test", 20)):
+        for bright, name in enumerate(("dark", "light")):
+            place = root / "pictures" / split / name
+            place.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 90, (16, 16, 3), dtype=np.uint8) + np.uint8(120 * bright)
+                Image.fromarray(pixels).save(place / f"{i}.png")
+    sizes = [
+        "base_e=16",
+        "incr_e=8",
+        "stem_filters=12",
+        "squeeze_ratio=0.25",
+        "fires=3",
+        "pools=[1]",
+    ]
+    options = [word for size in sizes for word in ("--set", size)]
+    command = ["train", "--data", str(root / "pictures"), "--out", str(root / "run"), *options]
+    assert main([*command, "--epochs", "2", "--batch-size", "20", "--no-test"]) == 0
+    return root / "run"
+
+
+def compress(run: Path, out: Path, *options: str) -> list[str]:
+    return ["compress", str(run), "-o", str(out), "--retrain", "3", *options]
+
+
+def test_one_command_prunes_retrains_shares_and_stores(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small.tsq"
+    assert main(compress(run_folder, out, "--prune", "0.6", "--finetune", "1")) == 0
+    said = capsys.readouterr().out
+    for stage in ("as trained", "pruned, retrained", "shared, ", "fine-tuned", "times smaller"):
+        assert stage in said, said
+    found = fileformat.read(out)
+    weights = {p: a for p, a in found.params().items() if a.ndim > 1}
+    assert 0.38 < prune.density(weights) < 0.42
+    assert all(len(np.unique(a)) <= 256 for a in weights.values())
+    assert not kept_at(out).exists()
+    assert main(["evaluate", str(out), "--data", str(run_folder.parent / "pictures/test")]) == 0
+    assert "top-1 100.00%" in capsys.readouterr().out
+
+
+def test_ctrl_c_keeps_the_retraining_and_the_same_command_goes_on(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Interrupted or not, the same file comes out."""
+    whole, parted = tmp_path / "whole.tsq", tmp_path / "parted.tsq"
+    options = ["--bits", "4", "--finetune", "1", "--threads", "1", "--retrain", "200"]
+    assert main([*compress(run_folder, whole), *options]) == 0
+    command = [*compress(run_folder, parted), *options]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tinysqueeze", *command], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        while "accuracy" not in (line := process.stderr.readline()) and line:
+            pass
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 128 + signal.SIGINT
+    assert not parted.exists()
+    assert 0 < checkpoint.read(kept_at(parted)).meta["counters"]["step"] < 200 * 5
+    assert main([*command, "--retrain", "3"]) == 1  # neither thrown away nor gone on with
+    assert "other options" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "going on with" in capsys.readouterr().out
+    assert parted.read_bytes() == whole.read_bytes()
+    assert not kept_at(parted).exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--target-kb", "3"], ["--prune", "1.5"], ["--bits", "40"], ["--finetune", "-1"]],
+)
+def test_wrong_options_of_the_pipeline(
+    options: list[str], run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(compress(run_folder, tmp_path / "x.tsq", *options)) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("tinysqueeze: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_a_run_can_be_retrained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(compress(tmp_path / "net.npz", tmp_path / "x.tsq")) == 1
+    assert "run folder" in capsys.readouterr().err
+
+
+def test_thin_layers_keep_more() -> None:
+    rng = np.random.default_rng(0)
+    flat = {
+        "thin/weight": rng.standard_normal((10, 8)).astype(np.float32),
+        "wide/weight": (0.01 * rng.standard_normal((100, 80))).astype(np.float32),
+        "wide/bias": np.ones(80, np.float32),
+    }
+    found = prune.fractions_by_layer(flat, 0.6)
+    assert found.keys() == {"thin/weight", "wide/weight"}
+    assert found["thin/weight"] < 0.3 < 0.59 < found["wide/weight"]
+    keep = prune.masks(flat, found)
+    assert sum(k.sum() for k in keep.values()) == pytest.approx(0.4 * 8080, abs=2)
+    assert set(prune.fractions_by_layer(flat, 0.0).values()) == {0.0}
+
+
+def test_what_is_stored_computes_the_same() -> None:
+    """Merging the statistics of batch norm into its scale and shift changes nothing but rounding."""
+    rng = np.random.default_rng(0)
+    model = squeezenet_cifar(norm=True, bypass="simple", **TINY)
+    flat = flatten(initialise(model))
+    for array in flat.values():
+        if array.ndim == 1:
+            array[...] = rng.uniform(0.5, 1.5, array.shape)
+    tensors = trained.shared_tensors(flat, 4)
+    stored = trained.for_storing(model, tensors)
+    images = rng.standard_normal((4, *model.input_shape)).astype(np.float32)
+    want, got = (model.forward(trained.values_of(t), images)[0] for t in (tensors, stored))
+    assert np.abs(got - want).max() < 5e-3 * np.abs(want).max()
+    sizes = [
+        len(fileformat.to_bytes(fileformat.Compressed(model, t, {}))) for t in (tensors, stored)
+    ]
+    assert sizes[1] < 0.85 * sizes[0]

@@ -2,12 +2,14 @@
 
 import argparse
 import sys
+from math import prod
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from tinysqueeze.cli import compress_trained
 from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
 from tinysqueeze.compression import fileformat, pipeline
 from tinysqueeze.compression.deep_compression import deep_compression_tensors
@@ -24,7 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Compress a network into a .tsq file. Without --bits or --target-kb no weight changes. With "
         "--bits, the paper's way: prune, share weights by k-means, code. With --target-kb, the best "
-        "network of that size; --photos makes it much better."
+        "network of that size; --photos makes it much better. With --retrain, for a network trained here, "
+        "the paper's whole pipeline: prune, retrain, share, fine-tune the shared values."
     )
     parser.add_argument("weights", metavar="WEIGHTS", help=NAMES)
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="to write")
@@ -40,6 +43,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"photographs, without labels, to calibrate with (at most {ENOUGH}, evenly chosen)",
     )
     parser.add_argument(
+        "--retrain",
+        type=int,
+        metavar="N",
+        help="train a pruned run folder for N epochs (--prune 0.7 if not given, of all layers "
+        "together; without --bits as few as a validation part of the training images allows)",
+    )
+    parser.add_argument(
+        "--finetune", type=int, default=2, metavar="N", help="then epochs for the shared values"
+    )
+    parser.add_argument("--data", help="to retrain on (otherwise as trained)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="processor threads to retrain with (otherwise all)"
+    )
+    parser.add_argument(
         "--coding",
         choices=fileformat.CODINGS,
         default="ans",
@@ -53,17 +70,35 @@ def run(args: argparse.Namespace) -> int:
     """Write the file and say how small it is."""
     if args.target_kb is not None and (args.bits is not None or args.prune is not None):
         raise UserError("--target-kb chooses bits and pruning itself: leave out --bits and --prune")
-    if args.prune is not None and args.bits is None:
+    if args.target_kb is not None and args.retrain is not None:
+        raise UserError("--retrain shares weights by --bits: leave out --target-kb")
+    if args.prune is not None and args.bits is None and args.retrain is None:
         raise UserError("--prune needs --bits: how many bits are to be left of what is not pruned?")
     if args.photos and args.target_kb is None:
         raise UserError("--photos needs --target-kb: the size to which the network is calibrated")
+    if args.retrain is not None:
+        return _retrained(args)
     weights = find_weights(args.weights, args.classes)
     if weights.model.classes == IMAGENET and not args.classes:
         weights = weights.with_classes(())  # 10 kB that every reader has
-    size = fileformat.write(args.out, _compressed(args, weights), args.coding)
-    plain = 4 * sum(array.size for array in weights.flat.values())
-    print(f"{args.out}: {size:,} bytes, {plain / size:.1f} times smaller than 32-bit numbers")
+    _write(args, _compressed(args, weights))
     return 0
+
+
+def _retrained(args: argparse.Namespace) -> int:
+    try:
+        found = compress_trained.compress(args)
+    except compress_trained.Stopped as stopped:
+        return 128 + stopped.by
+    _write(args, found)
+    compress_trained.kept_at(args.out).unlink(missing_ok=True)
+    return 0
+
+
+def _write(args: argparse.Namespace, found: Compressed) -> None:
+    size = fileformat.write(args.out, found, args.coding)
+    plain = 4 * sum(prod(tensor.shape) for tensor in found.tensors.values())
+    print(f"{args.out}: {size:,} bytes, {plain / size:.1f} times smaller than 32-bit numbers")
 
 
 def _compressed(args: argparse.Namespace, weights: WeightSet) -> Compressed:

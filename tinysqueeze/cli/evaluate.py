@@ -2,12 +2,15 @@
 
 import argparse
 import json
+from pathlib import Path
 
 from tinysqueeze import checkpoint, data
 from tinysqueeze.cli import photographs
 from tinysqueeze.cli.compiling import compile_kernels
-from tinysqueeze.cli.weights import NAMES, add_classes, is_checkpoint
+from tinysqueeze.cli.weights import NAMES, add_classes, find_weights, is_checkpoint
+from tinysqueeze.data import cifar10
 from tinysqueeze.errors import ShapeError
+from tinysqueeze.pretrained import training_start
 from tinysqueeze.train import Recipe, evaluate, make_engine
 
 
@@ -33,23 +36,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print loss, top-1 and top-5."""
-    if not is_checkpoint(args.weights):
+    if is_checkpoint(args.weights):
+        saved = checkpoint.read(args.weights)
+        model, params, normalise = saved.model, saved.params, saved.normalise
+        source = args.data or saved.meta["extra"]["data"]
+    elif args.data and _is_dataset(args.data):
+        weights = find_weights(args.weights, args.classes)
+        model, source = weights.model, args.data
+        params, normalise = training_start(weights)
+    else:
         return photographs.evaluate(args)
-    saved = checkpoint.read(args.weights)
-    source = args.data or saved.meta["extra"]["data"]
-    dataset = data.load(source, "test", size=saved.model.input_shape[0])
-    if len(dataset.classes) != saved.model.classes:
+    dataset = data.load(source, "test", size=model.input_shape[0])
+    if len(dataset.classes) != model.classes:
         raise ShapeError(
-            f"{args.weights} tells {saved.model.classes} classes apart, "
+            f"{args.weights} tells {model.classes} classes apart, "
             f"{dataset.name} has {len(dataset.classes)}"
         )
     if not args.stepwise:
         compile_kernels()
     recipe = Recipe(batch_size=args.batch_size)
-    engine = make_engine(saved.model, recipe, saved.params, args.threads, stepwise=args.stepwise)
-    score = evaluate(engine, dataset, saved.normalise, args.batch_size, args.flip)
+    engine = make_engine(model, recipe, params, args.threads, stepwise=args.stepwise)
+    score = evaluate(engine, dataset, normalise, args.batch_size, args.flip)
     found = {
-        "model": saved.model.name,
+        "model": model.name,
         "data": dataset.name,
         "images": len(dataset),
         "loss": score.loss,
@@ -58,8 +67,15 @@ def run(args: argparse.Namespace) -> int:
         "flip": args.flip,
     }
     line = (
-        f"{saved.model.name} on {dataset.name}: top-1 {score.accuracy:.2%}, top-5 {score.top(5):.2%}, "
+        f"{model.name} on {dataset.name}: top-1 {score.accuracy:.2%}, top-5 {score.top(5):.2%}, "
         f"loss {score.loss:.4f} ({len(dataset):,} images)"
     )
     print(json.dumps(found) if args.json else line)
     return 0
+
+
+def _is_dataset(source: str) -> bool:
+    """Whether these are images of a known set, small ones, rather than a folder of photographs."""
+    return (
+        source == "builtin" or source == "cifar10" or cifar10.find_folder(Path(source)) is not None
+    )

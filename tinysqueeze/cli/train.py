@@ -4,13 +4,10 @@ import argparse
 import csv
 import io
 import json
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, fields, replace
+from contextlib import redirect_stdout
+from dataclasses import fields, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -18,6 +15,7 @@ from tqdm.auto import tqdm
 
 from tinysqueeze import checkpoint, data
 from tinysqueeze.cli.compiling import compile_kernels
+from tinysqueeze.cli.interruptible import interruptible
 from tinysqueeze.cli.models import add_changes, changes
 from tinysqueeze.cli.weights import find_weights
 from tinysqueeze.communicator import Communicator
@@ -107,16 +105,6 @@ HELP = {
     "precision": "of 3x3 convolutions: f4 (fastest), f2 or direct",
     "seed": "for weights, order and augmentation",
 }
-
-
-@dataclass
-class Interrupt:
-    """Set by Ctrl-C or a polite kill: the loop then saves and stops between two steps."""
-
-    by: int = 0
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.by = number
 
 
 def run(args: argparse.Namespace) -> int:
@@ -224,7 +212,7 @@ def _train(
     saved_at = time.perf_counter()
     steps = len(dataset) // training.recipe.batch_size
     hidden = True if together.rank else None
-    with _interruptible() as interrupt, tqdm(total=steps, unit="batch", disable=hidden) as bar:
+    with interruptible() as interrupt, tqdm(total=steps, unit="batch", disable=hidden) as bar:
         for report in train(training, dataset, None if args.no_test else test, together):
             _show(bar, report, training.recipe)
             if report.result is not None:
@@ -246,20 +234,6 @@ def _train(
     _write_run(training, score, test, out, source)
     print(f"test accuracy {score.accuracy:.2%} on {len(test):,} images of {test.name}; see {out}")
     return 0
-
-
-@contextmanager
-def _interruptible() -> Iterator[Interrupt]:
-    """Turn Ctrl-C and SIGTERM into a flag for as long as this lasts."""
-    interrupt = Interrupt()
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield interrupt
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _show(bar: Any, report: Report, recipe: Recipe) -> None:

@@ -34,6 +34,24 @@ def masks(flat: Flat, fractions: float | Mapping[str, float]) -> dict[str, NDArr
     }
 
 
+def fractions_by_layer(flat: Flat, overall: float) -> dict[str, float]:
+    """How much of each layer to prune so that `overall` (0 to 1) of all weights go.
+
+    By one threshold for all layers on a score that says what share of what is still there a weight
+    makes up: its square over the sum of all squares in its layer not smaller (LAMP, Lee et al. 2021,
+    arXiv:2010.07611, equation 5). So thin layers, which have nothing to spare, keep more.
+    """
+    scores = {}
+    for path, weight in flat.items():
+        if path.endswith("weight") and weight.ndim > 1:
+            squares = np.sort(np.square(weight, dtype=np.float64), axis=None)
+            left = np.cumsum(squares[::-1])[::-1]  # with itself and all larger ones
+            scores[path] = squares / np.maximum(left, 1e-300)
+    together = np.sort(np.concatenate(list(scores.values())))
+    least = together[min(round(overall * len(together)), len(together) - 1)]
+    return {path: float(np.mean(score < least)) for path, score in scores.items()}
+
+
 def apply_masks(flat: Flat, keep: Mapping[str, NDArray[np.bool_]]) -> None:
     """Set what is pruned to zero, in place.
 
