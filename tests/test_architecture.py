@@ -25,6 +25,7 @@ FLOORS = {
     6.0: ("optim", "stepwise", "lowering"),
     6.1: ("memory",),
     6.2: ("compiled",),
+    6.3: ("engines", "recipes"),
     7.0: ("train", "pretrained", "int8"),
     7.1: ("checkpoint", "compression", "distributed", "c_export"),
     7.2: ("scaling",),

@@ -15,10 +15,12 @@ from tinysqueeze.cli.compress_trained import kept_at
 from tinysqueeze.compression import fileformat, prune, retrain, trained
 from tinysqueeze.compression.tensors import Dense, Shared, Tensor
 from tinysqueeze.data import batches
+from tinysqueeze.engines import stepwise_engine
 from tinysqueeze.models import squeezenet_cifar
 from tinysqueeze.params import flatten, initialise, unflatten
+from tinysqueeze.recipes import Recipe
 from tinysqueeze.stepwise import StepByStep
-from tinysqueeze.train import Recipe, begin
+from tinysqueeze.train import begin
 
 TINY = {"base_e": 8, "incr_e": 8, "stem_filters": 8, "fires": 2, "pools": (1,)}
 
@@ -27,7 +29,7 @@ def test_pruned_weights_stay_pruned_while_the_others_learn() -> None:
     dataset = data.load("builtin", "train").subset(range(64))
     model = squeezenet_cifar(classes=len(dataset.classes), norm=True, **TINY)
     recipe = Recipe(epochs=6, batch_size=32, lr=0.05, average=0.5)
-    training = begin(model, dataset, recipe, stepwise=True)
+    training = begin(model, dataset, recipe, make_engine=stepwise_engine)
     engine = training.engine
     keep = prune.masks(flatten(engine.params), 0.6)
     reports = list(retrain.retrain(training, dataset, keep))

@@ -5,11 +5,11 @@ import hashlib
 import numpy as np
 import pytest
 
-from tinysqueeze.cli.train import DEFAULTS
 from tinysqueeze.data import builtin, load
 from tinysqueeze.data.dataset import Dataset
 from tinysqueeze.errors import DataError
 from tinysqueeze.models import squeezenet_cifar
+from tinysqueeze.recipes import DEFAULTS
 from tinysqueeze.train import begin, evaluate_training, run
 
 

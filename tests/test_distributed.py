@@ -25,8 +25,10 @@ import sys
 import numpy as np
 from tinysqueeze.data import Dataset, Normalise
 from tinysqueeze.distributed import MPICommunicator
+from tinysqueeze.engines import stepwise_engine
 from tinysqueeze.models import squeezenet_cifar
-from tinysqueeze.train import Recipe, begin, run
+from tinysqueeze.recipes import Recipe
+from tinysqueeze.train import begin, run
 
 out, norm, half = sys.argv[1], sys.argv[2] == "norm", sys.argv[3] == "half"
 tiny = dict(base_e=8, incr_e=4, stem_filters=6, squeeze_ratio=0.25, input_size=12, fires=3,
@@ -36,7 +38,8 @@ images, labels = rng.integers(0, 256, (64, 12, 12, 3), dtype=np.uint8), np.arang
 dataset = Dataset(images, labels, ("a", "b", "c"), "noise")
 recipe = Recipe(epochs=2, batch_size=16, lr=0.05, pad=1, flip="random", average=0.9)
 with MPICommunicator(half=half) as together:
-    training = begin(squeezenet_cifar(**tiny), dataset, recipe, ranks=together.ranks, stepwise=True)
+    training = begin(squeezenet_cifar(**tiny), dataset, recipe, ranks=together.ranks,
+                     make_engine=stepwise_engine)
     reports = list(run(training, dataset, dataset, together))
     same = together.total(training.engine.vector) / together.ranks
     assert np.allclose(same, training.engine.vector, rtol=0, atol=0), "the ranks have drifted apart"

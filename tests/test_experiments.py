@@ -11,7 +11,7 @@ from tinysqueeze.experiments import EXPERIMENTS, Experiment, Point, find, perfor
 from tinysqueeze.models import squeezenet_cifar
 from tinysqueeze.params import trained_shapes
 from tinysqueeze.pictures.experiments import experiment_curve
-from tinysqueeze.train import Recipe
+from tinysqueeze.recipes import Recipe
 
 TINY = {
     "base_e": 8,

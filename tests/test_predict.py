@@ -29,7 +29,8 @@ from tinysqueeze.pretrained import (
     read_class_names,
     write_safetensors,
 )
-from tinysqueeze.train import Recipe, begin
+from tinysqueeze.recipes import Recipe
+from tinysqueeze.train import begin
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.models import alexnet, squeezenet1_0, squeezenet_cifar
 from tinysqueeze.params import flatten, initialise, trained_shapes, unflatten
 from tinysqueeze.pretrained import frozen_paths, training_start, transferred, with_classes
-from tinysqueeze.train import Recipe, begin
+from tinysqueeze.recipes import Recipe
+from tinysqueeze.train import begin
 from tinysqueeze.train import run as train
 
 

@@ -10,10 +10,12 @@ from tinysqueeze import checkpoint
 from tinysqueeze.communicator import Communicator
 from tinysqueeze.data import Dataset, Normalise
 from tinysqueeze.diagnose import diagnose
+from tinysqueeze.engines import compiled_engine, stepwise_engine
 from tinysqueeze.errors import CheckpointError, ShapeError, TrainingError, UserError
 from tinysqueeze.models import squeezenet_cifar
 from tinysqueeze.params import flatten, initialise
-from tinysqueeze.train import Recipe, begin, evaluate, evaluate_training, run
+from tinysqueeze.recipes import Recipe
+from tinysqueeze.train import begin, evaluate, evaluate_training, run
 
 TINY = {
     "base_e": 8,
@@ -52,13 +54,13 @@ def same_bits(a, b) -> bool:
     )
 
 
-@pytest.mark.parametrize("stepwise", [True, False], ids=["stepwise", "compiled"])
+@pytest.mark.parametrize("make_engine", [stepwise_engine, compiled_engine])
 @pytest.mark.parametrize(
     "changes", [{}, {"norm": True, "bypass": "complex", "dropout": 0.2}], ids=str
 )
-def test_learns(shapes3, changes, stepwise):
+def test_learns(shapes3, changes, make_engine):
     recipe = Recipe(epochs=15, batch_size=16, lr=0.05, average=0.9)
-    training = begin(tiny(**changes), shapes3, recipe, stepwise=stepwise)
+    training = begin(tiny(**changes), shapes3, recipe, make_engine=make_engine)
     report = last(training, shapes3, test=shapes3)
     assert report.result is not None
     assert report.result["test_accuracy"] > 0.9
@@ -70,7 +72,7 @@ def test_learns(shapes3, changes, stepwise):
 def test_overfits_16_images_with_adam(shapes3):
     few = shapes3.subset(slice(16))
     recipe = Recipe(epochs=60, batch_size=16, lr=0.01, optimiser="adam", schedule="cosine")
-    training = begin(tiny(), few, recipe, stepwise=True)
+    training = begin(tiny(), few, recipe, make_engine=stepwise_engine)
     last(training, few)
     score = evaluate_training(training, few)
     assert score.accuracy == 1
@@ -120,7 +122,9 @@ def test_nan_stops_training_and_names_the_layer(shapes3):
     model = tiny()
     params = initialise(model)
     params["fire3"]["expand3x3"]["bias"][2] = np.inf
-    training = begin(model, shapes3, Recipe(epochs=1, batch_size=16), params, stepwise=True)
+    training = begin(
+        model, shapes3, Recipe(epochs=1, batch_size=16), params, make_engine=stepwise_engine
+    )
     with (
         np.errstate(all="ignore"),
         pytest.raises(TrainingError, match=r"fire3/expand3x3/bias is not finite"),
@@ -130,7 +134,10 @@ def test_nan_stops_training_and_names_the_layer(shapes3):
 
 def test_a_rate_too_high_is_told(shapes3):
     training = begin(
-        tiny(), shapes3, Recipe(epochs=30, batch_size=16, lr=1e6, warmup=0), stepwise=True
+        tiny(),
+        shapes3,
+        Recipe(epochs=30, batch_size=16, lr=1e6, warmup=0),
+        make_engine=stepwise_engine,
     )
     with np.errstate(all="ignore"), pytest.raises(TrainingError, match="lower the learning rate"):
         last(training, shapes3)
@@ -153,7 +160,7 @@ def test_frozen_paths_stay(shapes3):
 def test_ranks_share_a_batch(shapes3):
     """Two ranks, each with half of every batch, average to the gradient of the whole."""
     recipe = Recipe(epochs=1, batch_size=16, pad=2, seed=1)
-    alone = begin(tiny(), shapes3, recipe, stepwise=True)
+    alone = begin(tiny(), shapes3, recipe, make_engine=stepwise_engine)
     next(run(alone, shapes3))
     gradients = []
     for rank in range(2):
@@ -167,7 +174,7 @@ def test_ranks_share_a_batch(shapes3):
         Watch.rank = rank
         next(
             run(
-                begin(tiny(), shapes3, recipe, ranks=2, stepwise=True),
+                begin(tiny(), shapes3, recipe, ranks=2, make_engine=stepwise_engine),
                 shapes3,
                 communicator=Watch(),
             )
@@ -178,7 +185,7 @@ def test_ranks_share_a_batch(shapes3):
 
 
 def test_flip_at_test_time_averages_two_views(shapes3):
-    training = begin(tiny(), shapes3, Recipe(), stepwise=True)
+    training = begin(tiny(), shapes3, Recipe(), make_engine=stepwise_engine)
     mirrored = replace(shapes3, images=shapes3.images[:, :, ::-1])
     both = evaluate(training.engine, shapes3, training.normalise, flip=True).logits
     one = evaluate(training.engine, shapes3, training.normalise).logits
@@ -214,7 +221,10 @@ def test_diagnose_names_what_is_dead(shapes3):
 
 def test_checkpoint_keeps_everything(shapes3, tmp_path):
     training = begin(
-        tiny(norm=True), shapes3, Recipe(epochs=1, batch_size=16, average=0.5), stepwise=True
+        tiny(norm=True),
+        shapes3,
+        Recipe(epochs=1, batch_size=16, average=0.5),
+        make_engine=stepwise_engine,
     )
     last(training, shapes3)
     saved = checkpoint.read(checkpoint.save(tmp_path, training, data="squares"))
@@ -229,7 +239,7 @@ def test_checkpoint_keeps_everything(shapes3, tmp_path):
 
 
 def test_damaged_checkpoints_are_refused(shapes3, tmp_path):
-    file = checkpoint.save(tmp_path, begin(tiny(), shapes3, stepwise=True))
+    file = checkpoint.save(tmp_path, begin(tiny(), shapes3, make_engine=stepwise_engine))
     good = file.read_bytes()
     for damaged in (good[:-100], good[:50], b"", b"not a checkpoint at all" * 10):
         file.write_bytes(damaged)
@@ -245,7 +255,7 @@ def test_damaged_checkpoints_are_refused(shapes3, tmp_path):
 
 
 def test_a_failed_save_leaves_the_old_checkpoint(shapes3, tmp_path, monkeypatch):
-    training = begin(tiny(), shapes3, stepwise=True)
+    training = begin(tiny(), shapes3, make_engine=stepwise_engine)
     before = checkpoint.save(tmp_path, training).read_bytes()
 
     def full(*_):

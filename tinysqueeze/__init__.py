@@ -40,9 +40,10 @@ from tinysqueeze.models import (
 )
 from tinysqueeze.optim import SGD, Adam
 from tinysqueeze.params import flatten, initialise, unflatten
+from tinysqueeze.recipes import Recipe
 from tinysqueeze.stepwise import StepByStep
 from tinysqueeze.trace import trace
-from tinysqueeze.train import Recipe, begin, evaluate, evaluate_training, run
+from tinysqueeze.train import begin, evaluate, evaluate_training, run
 from tinysqueeze.window import Window
 
 __all__ = [

@@ -20,12 +20,14 @@ from safetensors.numpy import save as to_bytes
 
 from tinysqueeze import __version__
 from tinysqueeze.data import Normalise
+from tinysqueeze.engines import EngineMaker, compiled_engine
 from tinysqueeze.errors import CheckpointError, UserError
 from tinysqueeze.files import write_atomically
 from tinysqueeze.layers import Params
 from tinysqueeze.models import Model, build
 from tinysqueeze.params import check_fit, flatten, unflatten
-from tinysqueeze.train import Recipe, Training, make_engine, recipe_dict
+from tinysqueeze.recipes import Recipe, recipe_dict
+from tinysqueeze.train import Training
 
 FORMAT = "tinysqueeze-checkpoint-1"
 NAME = "checkpoint.safetensors"
@@ -111,12 +113,15 @@ def read(path: str | Path) -> Saved:
 
 
 def resume(
-    saved: Saved, threads: int | None = None, ranks: int = 1, stepwise: bool = False
+    saved: Saved,
+    threads: int | None = None,
+    ranks: int = 1,
+    make_engine: EngineMaker = compiled_engine,
 ) -> Training:
     """The training as it was when it was saved, ready to go on."""
     recipe = Recipe.from_dict(saved.meta["recipe"])
     params = unflatten(_role(saved.arrays, "params"))
-    engine = make_engine(saved.model, recipe, params, threads, ranks, stepwise)
+    engine = make_engine(saved.model, recipe.share(ranks), params, threads, recipe.precision)
     slots = recipe.make_optimiser().start(engine.vector)
     average = np.zeros_like(engine.vector) if recipe.average else None
     for role, vector in (slots if average is None else {**slots, "average": average}).items():

@@ -16,7 +16,8 @@ from tinysqueeze.data import Dataset
 from tinysqueeze.errors import FormatError, UserError
 from tinysqueeze.files import write_atomically
 from tinysqueeze.models import build
-from tinysqueeze.train import Recipe, Report, begin, evaluate_training, run
+from tinysqueeze.recipes import Recipe
+from tinysqueeze.train import Report, begin, evaluate_training, run
 
 Row = dict[str, Any]
 COLUMNS = ("point", "x", "seed", "parameters", "multiply_adds", "accuracy", "seconds")

@@ -3,98 +3,24 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from math import isfinite
-from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from tinysqueeze.communicator import ALONE, Communicator
-from tinysqueeze.compiled import compile as compile_plan
-from tinysqueeze.data import Augment, Dataset, Normalise, batches
+from tinysqueeze.data import Dataset, Normalise, batches
 from tinysqueeze.diagnose import first_broken
+from tinysqueeze.engines import Engine, EngineMaker, compiled_engine
 from tinysqueeze.errors import ShapeError, TrainingError, UserError
 from tinysqueeze.kernels.optimiser import ema_update
 from tinysqueeze.layers import Params, Run
 from tinysqueeze.models import Model
 from tinysqueeze.ops import reference
-from tinysqueeze.optim import SGD, Adam, Optimiser, Slots, learning_rate
+from tinysqueeze.optim import Slots, learning_rate
 from tinysqueeze.params import buffer_shapes, flatten, initialise, trained_shapes
-from tinysqueeze.stepwise import StepByStep
-
-
-class Engine(Protocol):
-    """What runs the model: `stepwise.StepByStep`, or `compiled.Plan`, the same but faster."""
-
-    model: Model
-    vector: np.ndarray
-    grad_vector: np.ndarray
-    params: Params
-
-    def views(self, vector: np.ndarray) -> Params: ...
-    def load(self, params: Params) -> None: ...
-    def loss_and_grads(
-        self, images: np.ndarray, labels: np.ndarray, smoothing: float = 0.0, seed: int = 0
-    ) -> tuple[float, int]: ...
-    def predict(self, images: np.ndarray) -> np.ndarray: ...
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train, as a value that a checkpoint keeps.
-
-    `lr` is the peak of the schedule ("one-cycle", "cosine", "polynomial", "constant"), reached after
-    the share `warmup` of all steps. Weight decay is for weights, not for biases and norms. `pad`,
-    `flip` and `cutout` are those of `data.Augment` (`flip` "" for none). `average` is the share kept
-    each step of the running average of the parameters (0: none) that is evaluated and saved beside
-    them. `frozen` are patterns of paths that stay as they are ("conv1*", "fire[2-5]/*").
-    """
-
-    epochs: int = 10
-    batch_size: int = 64
-    lr: float = 0.05
-    schedule: str = "one-cycle"
-    warmup: float = 0.25
-    optimiser: str = "sgd"
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 5e-4
-    smoothing: float = 0.0
-    pad: int = 0
-    flip: Literal["random", "alternate", ""] = ""
-    cutout: int = 0
-    average: float = 0.0
-    frozen: tuple[str, ...] = ()
-    precision: str = "f4"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or not self.lr > 0:
-            raise UserError("epochs and batch size must be at least 1, the learning rate above 0")
-        if not 0 <= self.smoothing < 1 or not 0 <= self.average < 1 or not 0 <= self.warmup < 1:
-            raise UserError(
-                "smoothing, average and warmup are shares from 0 up to, not including, 1"
-            )
-        if self.optimiser not in ("sgd", "adam"):
-            raise UserError(f"no optimiser named {self.optimiser!r}; there are sgd and adam")
-        learning_rate(self.schedule, self.lr, 0.0, self.warmup)  # a wrong name is better known now
-
-    def make_optimiser(self) -> Optimiser:
-        """The optimiser that it names."""
-        return Adam() if self.optimiser == "adam" else SGD(self.momentum, self.nesterov)
-
-    def augment(self) -> Augment:
-        """How training images are varied."""
-        return Augment(pad=self.pad, flip=self.flip or None, cutout=self.cutout)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """The reverse of `dataclasses.asdict`, from JSON. Raises UserError for a field unknown."""
-        unknown = set(values) - {f.name for f in fields(cls)}
-        if unknown:
-            raise UserError(f"recipe: no such setting: {', '.join(sorted(unknown))}")
-        return cls(**values | {"frozen": tuple(values.get("frozen", ()))})
+from tinysqueeze.recipes import Recipe
 
 
 @dataclass
@@ -173,11 +99,12 @@ def begin(
     normalise: Normalise | None = None,
     threads: int | None = None,
     ranks: int = 1,
-    stepwise: bool = False,
+    make_engine: EngineMaker = compiled_engine,
 ) -> Training:
     """A training of `model` from fresh (or the given) parameters, before its first step.
 
-    The images' normalisation is computed from `dataset` unless given. Raises ShapeError where the
+    The images' normalisation is computed from `dataset` unless given; of `ranks` that train together
+    each sees its share of a batch (`threads` are those of one). Raises ShapeError where the
     dataset's images or classes don't fit the model.
     """
     height, width, channels = dataset.images.shape[1:]
@@ -197,7 +124,7 @@ def begin(
         )
     if params is None:
         params = initialise(model, recipe.seed)
-    engine = make_engine(model, recipe, params, threads, ranks, stepwise)
+    engine = make_engine(model, recipe.share(ranks), params, threads, recipe.precision)
     return Training(
         engine=engine,
         recipe=recipe,
@@ -208,29 +135,11 @@ def begin(
     )
 
 
-def make_engine(
-    model: Model,
-    recipe: Recipe,
-    params: Params | None = None,
-    threads: int | None = None,
-    ranks: int = 1,
-    stepwise: bool = False,
-) -> Engine:
-    """The compiled plan for a training, or with `stepwise` the plain engine."""
-    if stepwise:
-        return StepByStep(model, params)
-    if recipe.batch_size % ranks:
-        raise UserError(f"a batch of {recipe.batch_size} can't be shared equally by {ranks} ranks")
-    batch = recipe.batch_size // ranks
-    return compile_plan(model, batch, precision=recipe.precision, threads=threads, params=params)
-
-
 def run(
     training: Training,
     dataset: Dataset,
     test: Dataset | None = None,
     communicator: Communicator = ALONE,
-    flip_test: bool = False,
 ) -> Iterator[Report]:
     """Train until the recipe's last epoch, a report a step; evaluates on `test` after each epoch.
 
@@ -284,7 +193,7 @@ def run(
             training.seconds = time.perf_counter() - started
             report = _report(training, per_epoch, lr)
             if training.batch == per_epoch:
-                result = _finish_epoch(training, report, test, communicator, flip_test)
+                result = _finish_epoch(training, report, test, communicator)
                 report = replace(report, result=result)
             yield report
 
@@ -307,7 +216,6 @@ def _finish_epoch(
     report: Report,
     test: Dataset | None,
     communicator: Communicator,
-    flip_test: bool,
 ) -> dict[str, float]:
     """Evaluate, write the epoch into the history, and set the counters for the next one.
 
@@ -323,7 +231,7 @@ def _finish_epoch(
     }
     if test is not None:
         share = test.subset(slice(communicator.rank, None, communicator.ranks))
-        score = evaluate_training(training, share, flip_test)
+        score = evaluate_training(training, share)
         sums = communicator.total(len(share) * np.array([score.loss, score.accuracy]))
         result |= {"test_loss": sums[0] / len(test), "test_accuracy": sums[1] / len(test)}
     training.history.append(result)
@@ -332,8 +240,9 @@ def _finish_epoch(
     return result
 
 
-def evaluate_training(training: Training, dataset: Dataset, flip: bool = False) -> Evaluation:
-    """Evaluate the training's best parameters (the average, if it keeps one)."""
+def evaluate_training(training: Training, dataset: Dataset) -> Evaluation:
+    """Evaluate the training's best parameters (the average, if it keeps one), as its recipe says."""
+    flip = training.recipe.flip_test
     with _borrowed(training.engine, training.best_vector):
         return evaluate(training.engine, dataset, training.normalise, flip=flip)
 
@@ -417,8 +326,3 @@ def _broken(training: Training, images: np.ndarray, labels: np.ndarray, lr: floa
         f"the loss is no longer a number in epoch {training.epoch + 1}, batch {training.batch + 1}: "
         f"{where}; lower the learning rate (it was {lr:.3g}){other}"
     )
-
-
-def recipe_dict(recipe: Recipe) -> dict[str, Any]:
-    """The recipe, ready for JSON."""
-    return asdict(recipe) | {"frozen": list(recipe.frozen)}

@@ -22,7 +22,8 @@ from tinysqueeze.data import Dataset
 from tinysqueeze.errors import UserError
 from tinysqueeze.layers import Params
 from tinysqueeze.params import flatten, unflatten
-from tinysqueeze.train import Recipe, Training, begin, recipe_dict
+from tinysqueeze.recipes import Recipe, recipe_dict
+from tinysqueeze.train import Training, begin
 
 PRUNED = 0.7  # of all weights, where --prune is not given
 HELD_OUT = 0.1  # of the training images, for the choices

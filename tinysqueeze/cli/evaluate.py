@@ -9,9 +9,10 @@ from tinysqueeze.cli import photographs
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import NAMES, add_classes, find_weights, is_checkpoint
 from tinysqueeze.data import cifar10
+from tinysqueeze.engines import compiled_engine, stepwise_engine
 from tinysqueeze.errors import ShapeError
 from tinysqueeze.pretrained import training_start
-from tinysqueeze.train import Recipe, evaluate, make_engine
+from tinysqueeze.train import evaluate
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, metavar="N", help="processor threads (otherwise all)"
     )
-    parser.add_argument("--flip", action="store_true", help="average with the mirrored images")
+    parser.add_argument(
+        "--flip", action="store_true", help="average with the mirrored images (as trained)"
+    )
     parser.add_argument(
         "--stepwise", action="store_true", help="layer by layer instead of compiled (slow)"
     )
@@ -40,10 +43,12 @@ def run(args: argparse.Namespace) -> int:
         saved = checkpoint.read(args.weights)
         model, params, normalise = saved.model, saved.params, saved.normalise
         source = args.data or saved.meta["extra"]["data"]
+        flip = args.flip or saved.meta["recipe"].get("flip_test", False)
     elif args.data and _is_dataset(args.data):
         weights = find_weights(args.weights, args.classes)
         model, source = weights.model, args.data
         params, normalise = training_start(weights)
+        flip = args.flip
     else:
         return photographs.evaluate(args)
     dataset = data.load(source, "test", size=model.input_shape[0])
@@ -54,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
         )
     if not args.stepwise:
         compile_kernels()
-    recipe = Recipe(batch_size=args.batch_size)
-    engine = make_engine(model, recipe, params, args.threads, stepwise=args.stepwise)
-    score = evaluate(engine, dataset, normalise, args.batch_size, args.flip)
+    make = stepwise_engine if args.stepwise else compiled_engine
+    engine = make(model, args.batch_size, params, args.threads, "f4")
+    score = evaluate(engine, dataset, normalise, args.batch_size, flip)
     found = {
         "model": model.name,
         "data": dataset.name,
@@ -64,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         "loss": score.loss,
         "top1": score.accuracy,
         "top5": score.top(5),
-        "flip": args.flip,
+        "flip": flip,
     }
     line = (
         f"{model.name} on {dataset.name}: top-1 {score.accuracy:.2%}, top-5 {score.top(5):.2%}, "

@@ -7,9 +7,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from tinysqueeze import data
-from tinysqueeze.cli.train import DEFAULTS
 from tinysqueeze.experiments import EXPERIMENTS, Point, find, grid, perform, read_rows
 from tinysqueeze.pictures.experiments import experiment_curve
+from tinysqueeze.recipes import DEFAULTS
 from tinysqueeze.train import Report
 
 

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import time
+from argparse import BooleanOptionalAction
 from contextlib import redirect_stdout
 from dataclasses import fields, replace
 from pathlib import Path
@@ -22,28 +23,45 @@ from tinysqueeze.communicator import Communicator
 from tinysqueeze.count import count
 from tinysqueeze.data import Dataset
 from tinysqueeze.distributed import communicator, threads_a_rank
+from tinysqueeze.engines import Engine, EngineMaker, compiled_engine, stepwise_engine
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import write_atomically
-from tinysqueeze.models import build
+from tinysqueeze.layers import Params
+from tinysqueeze.models import Model, build
 from tinysqueeze.ops.reference import softmax
 from tinysqueeze.pictures.training import confusion_matrix, learning_curve, sample_predictions
 from tinysqueeze.pretrained import frozen_paths, training_start, transferred
-from tinysqueeze.train import Evaluation, Recipe, Report, Training, begin, evaluate_training
+from tinysqueeze.recipes import DEFAULTS, FINE_TUNING, RECIPES, Recipe, find_recipe, recipe_dict
+from tinysqueeze.train import Evaluation, Report, Training, begin, evaluate_training
 from tinysqueeze.train import run as train
 
-DEFAULTS = {  # what a first run on each kind of data should use
-    "builtin": Recipe(epochs=4, lr=0.06, batch_size=64, pad=2, average=0.99),
-    "other": Recipe(
-        epochs=20, lr=0.08, batch_size=128, pad=4, flip="random", smoothing=0.1, average=0.995
-    ),
+
+def _torch_engine(
+    model: Model, batch: int, params: Params | None, threads: int | None, precision: str
+) -> Engine:
+    from tinysqueeze.bench.torch_engine import torch_engine
+
+    return torch_engine(model, params, threads)
+
+
+ENGINES: dict[str, EngineMaker] = {
+    "compiled": compiled_engine,
+    "stepwise": stepwise_engine,
+    "torch": _torch_engine,
 }
-FINE_TUNING = Recipe(epochs=3, lr=0.01, batch_size=64, flip="random", smoothing=0.1, average=0.99)
 SAVE_EVERY = 60.0  # seconds: what a kill may cost at most
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("--model", default="squeezenet_cifar", metavar="M", help="which network")
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="; ".join(f"{name}: {one.purpose}" for name, one in RECIPES.items()),
+    )
+    parser.add_argument(
+        "--model", metavar="M", help="which network (the recipe's, or squeezenet_cifar)"
+    )
     add_changes(parser)
     parser.add_argument(
         "--from",
@@ -52,7 +70,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="fine-tune these (a run folder, a file, a published name); conv10 is new if classes differ",
     )
     parser.add_argument(
-        "--data", default="builtin", help="builtin, cifar10, or a folder or archive"
+        "--data",
+        metavar="DATA",
+        help="builtin, cifar10, or a folder or archive (otherwise builtin, with --recipe cifar10)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="the run folder (otherwise runs/ and the time)"
@@ -64,17 +84,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--threads", type=int, metavar="N", help="processor threads (otherwise all)"
     )
     parser.add_argument(
-        "--stepwise", action="store_true", help="layer by layer instead of compiled (slow)"
+        "--engine",
+        choices=ENGINES,
+        default="compiled",
+        help="stepwise: layer by layer (slow); torch: the same recipe by PyTorch, to compare with",
     )
     parser.add_argument(
         "--half-gradients", action="store_true", help="under mpiexec, send gradients in 16 bits"
     )
     parser.add_argument("--no-test", action="store_true", help="don't evaluate after each epoch")
-    recipe = parser.add_argument_group("recipe (defaults depend on the data)")
+    recipe = parser.add_argument_group("settings (otherwise the recipe's, or what suits the data)")
     for option in fields(Recipe):
         if option.name in ("nesterov", "frozen"):
             continue
         flag = f"--{option.name.replace('_', '-')}"
+        if option.type is bool:
+            recipe.add_argument(
+                flag, action=BooleanOptionalAction, default=None, help=HELP[option.name]
+            )
+            continue
         kind = {"int": int, "float": float}.get(getattr(option.type, "__name__", ""), str)
         recipe.add_argument(
             flag, type=kind, default=None, metavar=kind.__name__[0].upper(), help=HELP[option.name]
@@ -101,6 +129,7 @@ HELP = {
     "pad": "pixels by which crops may move",
     "flip": "random or alternate",
     "cutout": "side of a blanked square",
+    "flip_test": "average the logits of an image and its mirror image when testing",
     "average": "share kept by the running average of the weights, each step",
     "precision": "of 3x3 convolutions: f4 (fastest), f2 or direct",
     "seed": "for weights, order and augmentation",
@@ -122,14 +151,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, together: Communicator) -> int:
     ranks = together.ranks
-    if not args.stepwise:
+    if args.engine == "compiled":
         compile_kernels()
     if args.resume:
         saved = checkpoint.read(args.resume)
         out, source = args.resume, saved.meta["extra"]["data"]
         _refuse_changes(args)
         dataset, test = _datasets(source, saved.model.input_shape[0], together)
-        training = checkpoint.resume(saved, args.threads, ranks, args.stepwise)
+        training = checkpoint.resume(saved, args.threads, ranks, ENGINES[args.engine])
         print(f"resuming {out} at epoch {training.epoch + 1}, batch {training.batch + 1}")
     else:
         out = args.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
@@ -137,9 +166,9 @@ def _run(args: argparse.Namespace, together: Communicator) -> int:
             raise UserError(
                 f"{out} holds a run already; --resume {out} goes on with it, --out starts another"
             )
-        source = args.data
+        source = args.data or ("cifar10" if args.recipe else "builtin")
         dataset, test = _datasets(source, args.input_size, together)
-        training = _fresh(args, dataset, ranks)
+        training = _fresh(args, source, dataset, ranks)
     model = training.engine.model
     print(
         f"{model.name}, {count(model).parameters:,} parameters; {dataset.name}: "
@@ -154,18 +183,26 @@ def _run(args: argparse.Namespace, together: Communicator) -> int:
     return _train(training, dataset, test, out, str(source), args, together)
 
 
-def _fresh(args: argparse.Namespace, dataset: Dataset, ranks: int) -> Training:
-    defaults = FINE_TUNING if args.start else DEFAULTS.get(args.data, DEFAULTS["other"])
+def _fresh(args: argparse.Namespace, source: str, dataset: Dataset, ranks: int) -> Training:
+    """A new training: the named recipe's or the data's usual one, changed as the options say."""
+    defaults = FINE_TUNING if args.start else DEFAULTS.get(source, DEFAULTS["other"])
+    own: dict[str, Any] = {"name": args.model or "squeezenet_cifar"}
+    if args.recipe:
+        named = find_recipe(args.recipe)
+        defaults = named.recipe
+        own |= named.model
+    elif own["name"] == "squeezenet_cifar":
+        own |= {"norm": True, "bypass": "simple"}
     asked = {f.name: getattr(args, f.name, None) for f in fields(Recipe)}
     chosen = {n: v for n, v in asked.items() if v is not None}
-    recipe = Recipe.from_dict(checkpoint.recipe_dict(defaults) | chosen)
+    recipe = Recipe.from_dict(recipe_dict(defaults) | chosen)
     if args.start:
         return _fine_tuned(args, dataset, recipe, ranks)
-    own = {"norm": True, "bypass": "simple"} if args.model == "squeezenet_cifar" else {}
     sizes = {"classes": len(dataset.classes), "input_size": dataset.images.shape[1]}
-    model = build(args.model, **{**sizes, **own, **changes(args)})
+    model = build({**own, **sizes, **changes(args)})
     recipe = replace(recipe, frozen=frozen_paths(model, args.freeze))
-    return begin(model, dataset, recipe, threads=args.threads, ranks=ranks, stepwise=args.stepwise)
+    make = ENGINES[args.engine]
+    return begin(model, dataset, recipe, threads=args.threads, ranks=ranks, make_engine=make)
 
 
 def _fine_tuned(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, ranks: int) -> Training:
@@ -176,7 +213,7 @@ def _fine_tuned(args: argparse.Namespace, dataset: Dataset, recipe: Recipe, rank
     recipe = replace(recipe, frozen=frozen_paths(weights.model, args.freeze))
     params, normalise = training_start(weights)
     return begin(
-        weights.model, dataset, recipe, params, normalise, args.threads, ranks, args.stepwise
+        weights.model, dataset, recipe, params, normalise, args.threads, ranks, ENGINES[args.engine]
     )
 
 
@@ -194,6 +231,7 @@ def _refuse_changes(args: argparse.Namespace) -> None:
     """A resumed run goes on exactly as it began, so its recipe can't be changed."""
     asked = [f.name for f in fields(Recipe) if getattr(args, f.name, None) is not None]
     asked += ["set"] if args.set else []
+    asked += [name for name in ("recipe", "model", "start") if getattr(args, name) is not None]
     if asked:
         raise UserError(
             f"--resume goes on as the run began; leave out --{', --'.join(asked).replace('_', '-')}"
@@ -272,7 +310,7 @@ def _write_run(
         "test_loss": score.loss,
         "seconds": seconds,
         "images_per_second": float(np.mean([row["images_per_second"] for row in training.history])),
-        "recipe": checkpoint.recipe_dict(training.recipe),
+        "recipe": recipe_dict(training.recipe),
         "seed": training.recipe.seed,
         "versions": checkpoint.versions(),
     }

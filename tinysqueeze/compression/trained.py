@@ -22,7 +22,8 @@ from tinysqueeze.errors import UserError
 from tinysqueeze.layers import BatchNorm, Params
 from tinysqueeze.models import Model
 from tinysqueeze.params import flatten, unflatten
-from tinysqueeze.train import Recipe, Training, evaluate
+from tinysqueeze.recipes import Recipe
+from tinysqueeze.train import Training, evaluate
 
 Flat = Mapping[str, NDArray[np.float32]]
 

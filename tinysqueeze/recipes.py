@@ -1,0 +1,112 @@
+"""How to train, as values: what a recipe says, the usual ones, and those with a name and a result."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from tinysqueeze.data import Augment
+from tinysqueeze.errors import UserError
+from tinysqueeze.optim import SGD, Adam, Optimiser, learning_rate
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train, as a value that a checkpoint keeps.
+
+    `lr` is the peak of the schedule ("one-cycle", "cosine", "polynomial", "constant"), reached after
+    the share `warmup` of all steps. Weight decay is for weights, not for biases and norms. `pad`,
+    `flip` and `cutout` are those of `data.Augment` (`flip` "" for none). `average` is the share kept
+    each step of the running average of the parameters (0: none) that is evaluated and saved beside
+    them. `flip_test` averages the logits of an image and its mirror image wherever this training is
+    evaluated. `frozen` are patterns of paths that stay as they are ("conv1*", "fire[2-5]/*").
+    """
+
+    epochs: int = 10
+    batch_size: int = 64
+    lr: float = 0.05
+    schedule: str = "one-cycle"
+    warmup: float = 0.25
+    optimiser: str = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    smoothing: float = 0.0
+    pad: int = 0
+    flip: Literal["random", "alternate", ""] = ""
+    cutout: int = 0
+    average: float = 0.0
+    frozen: tuple[str, ...] = ()
+    flip_test: bool = False
+    precision: str = "f4"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or not self.lr > 0:
+            raise UserError("epochs and batch size must be at least 1, the learning rate above 0")
+        if not 0 <= self.smoothing < 1 or not 0 <= self.average < 1 or not 0 <= self.warmup < 1:
+            raise UserError(
+                "smoothing, average and warmup are shares from 0 up to, not including, 1"
+            )
+        if self.optimiser not in ("sgd", "adam"):
+            raise UserError(f"no optimiser named {self.optimiser!r}; there are sgd and adam")
+        learning_rate(self.schedule, self.lr, 0.0, self.warmup)  # a wrong name is better known now
+
+    def make_optimiser(self) -> Optimiser:
+        """The optimiser that it names."""
+        return Adam() if self.optimiser == "adam" else SGD(self.momentum, self.nesterov)
+
+    def augment(self) -> Augment:
+        """How training images are varied."""
+        return Augment(pad=self.pad, flip=self.flip or None, cutout=self.cutout)
+
+    def share(self, ranks: int) -> int:
+        """Images a batch for each of the ranks that train together. Raises UserError."""
+        if self.batch_size % ranks:
+            raise UserError(
+                f"a batch of {self.batch_size} can't be shared equally by {ranks} ranks"
+            )
+        return self.batch_size // ranks
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """The reverse of `dataclasses.asdict`, from JSON. Raises UserError for a field unknown."""
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise UserError(f"recipe: no such setting: {', '.join(sorted(unknown))}")
+        return cls(**values | {"frozen": tuple(values.get("frozen", ()))})
+
+
+def recipe_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe, ready for JSON."""
+    return asdict(recipe) | {"frozen": list(recipe.frozen)}
+
+
+DEFAULTS = {  # what a first run on each kind of data should use
+    "builtin": Recipe(epochs=4, lr=0.06, batch_size=64, pad=2, average=0.99),
+    "other": Recipe(
+        epochs=20, lr=0.08, batch_size=128, pad=4, flip="random", smoothing=0.1, average=0.995
+    ),
+}
+FINE_TUNING = Recipe(epochs=3, lr=0.01, batch_size=64, flip="random", smoothing=0.1, average=0.99)
+
+
+@dataclass(frozen=True)
+class NamedRecipe:
+    """A network and a way to train it on CIFAR-10 that belong together, found by experiment.
+
+    `model` are the metaparameters that differ from `squeezenet_cifar`; `purpose` says what it is for
+    and what it reached.
+    """
+
+    purpose: str
+    model: dict[str, Any]
+    recipe: Recipe
+
+
+RECIPES: dict[str, NamedRecipe] = {}
+
+
+def find_recipe(name: str) -> NamedRecipe:
+    """A recipe by name. Raises UserError."""
+    if name not in RECIPES:
+        raise UserError(f"no recipe named {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]
