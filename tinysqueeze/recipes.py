@@ -17,7 +17,8 @@ class Recipe:
     `flip` and `cutout` are those of `data.Augment` (`flip` "" for none). `average` is the share kept
     each step of the running average of the parameters (0: none) that is evaluated and saved beside
     them. `flip_test` averages the logits of an image and its mirror image wherever this training is
-    evaluated. `frozen` are patterns of paths that stay as they are ("conv1*", "fire[2-5]/*").
+    evaluated, which is after every `test_every`-th epoch and the last. `frozen` are patterns of paths
+    that stay as they are ("conv1*", "fire[2-5]/*").
     """
 
     epochs: int = 10
@@ -36,12 +37,15 @@ class Recipe:
     average: float = 0.0
     frozen: tuple[str, ...] = ()
     flip_test: bool = False
+    test_every: int = 1
     precision: str = "f4"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or not self.lr > 0:
-            raise UserError("epochs and batch size must be at least 1, the learning rate above 0")
+        if min(self.epochs, self.batch_size, self.test_every) < 1 or not self.lr > 0:
+            raise UserError(
+                "epochs, batch size and test_every must be at least 1, the learning rate above 0"
+            )
         if not 0 <= self.smoothing < 1 or not 0 <= self.average < 1 or not 0 <= self.warmup < 1:
             raise UserError(
                 "smoothing, average and warmup are shares from 0 up to, not including, 1"

@@ -141,7 +141,7 @@ def run(
     test: Dataset | None = None,
     communicator: Communicator = ALONE,
 ) -> Iterator[Report]:
-    """Train until the recipe's last epoch, a report a step; evaluates on `test` after each epoch.
+    """Train until the recipe's last epoch, a report a step; evaluates on `test` after epochs.
 
     `training` changes as it goes and is whole whenever a report is yielded: save it then. Each
     batch is a function of (seed, epoch, batch), so that a resumed run sees the same ones. Raises
@@ -229,7 +229,8 @@ def _finish_epoch(
         "seconds": training.seconds,
         "images_per_second": report.images_per_second,
     }
-    if test is not None:
+    last = training.epoch + 1 == training.recipe.epochs
+    if test is not None and (last or (training.epoch + 1) % training.recipe.test_every == 0):
         share = test.subset(slice(communicator.rank, None, communicator.ranks))
         score = evaluate_training(training, share)
         sums = communicator.total(len(share) * np.array([score.loss, score.accuracy]))

@@ -1,9 +1,7 @@
 """`tinysqueeze train`: train a network, see it happen, and find everything in a run folder."""
 
 import argparse
-import csv
 import io
-import json
 import time
 from argparse import BooleanOptionalAction
 from contextlib import redirect_stdout
@@ -11,13 +9,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from tinysqueeze import checkpoint, data
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.interruptible import interruptible
 from tinysqueeze.cli.models import add_changes, changes
+from tinysqueeze.cli.run_folder import About, RunFolder
 from tinysqueeze.cli.weights import find_weights
 from tinysqueeze.communicator import Communicator
 from tinysqueeze.count import count
@@ -25,14 +23,11 @@ from tinysqueeze.data import Dataset
 from tinysqueeze.distributed import communicator, threads_a_rank
 from tinysqueeze.engines import Engine, EngineMaker, compiled_engine, stepwise_engine
 from tinysqueeze.errors import UserError
-from tinysqueeze.files import write_atomically
 from tinysqueeze.layers import Params
 from tinysqueeze.models import Model, build
-from tinysqueeze.ops.reference import softmax
-from tinysqueeze.pictures.training import confusion_matrix, learning_curve, sample_predictions
 from tinysqueeze.pretrained import frozen_paths, training_start, transferred
 from tinysqueeze.recipes import DEFAULTS, FINE_TUNING, RECIPES, Recipe, find_recipe, recipe_dict
-from tinysqueeze.train import Evaluation, Report, Training, begin, evaluate_training
+from tinysqueeze.train import Report, Training, begin, evaluate_training
 from tinysqueeze.train import run as train
 
 
@@ -130,6 +125,7 @@ HELP = {
     "flip": "random or alternate",
     "cutout": "side of a blanked square",
     "flip_test": "average the logits of an image and its mirror image when testing",
+    "test_every": "epochs from one test to the next",
     "average": "share kept by the running average of the weights, each step",
     "precision": "of 3x3 convolutions: f4 (fastest), f2 or direct",
     "seed": "for weights, order and augmentation",
@@ -150,16 +146,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, together: Communicator) -> int:
-    ranks = together.ranks
+    started, ranks = time.perf_counter(), together.ranks
     if args.engine == "compiled":
         compile_kernels()
     if args.resume:
         saved = checkpoint.read(args.resume)
-        out, source = args.resume, saved.meta["extra"]["data"]
+        folder = RunFolder(args.resume, About(**saved.meta["extra"]), started)
         _refuse_changes(args)
-        dataset, test = _datasets(source, saved.model.input_shape[0], together)
-        training = checkpoint.resume(saved, args.threads, ranks, ENGINES[args.engine])
-        print(f"resuming {out} at epoch {training.epoch + 1}, batch {training.batch + 1}")
+        dataset, test = _datasets(folder.about.data, saved.model.input_shape[0], together)
+        make = ENGINES[folder.about.engine]
+        training = checkpoint.resume(saved, args.threads, ranks, make)
+        print(f"resuming {args.resume} at epoch {training.epoch + 1}, batch {training.batch + 1}")
     else:
         out = args.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
         if (out / checkpoint.NAME).exists():
@@ -167,12 +164,13 @@ def _run(args: argparse.Namespace, together: Communicator) -> int:
                 f"{out} holds a run already; --resume {out} goes on with it, --out starts another"
             )
         source = args.data or ("cifar10" if args.recipe else "builtin")
+        folder = RunFolder(out, About(str(source), args.recipe, args.engine), started)
         dataset, test = _datasets(source, args.input_size, together)
         training = _fresh(args, source, dataset, ranks)
     model = training.engine.model
     print(
         f"{model.name}, {count(model).parameters:,} parameters; {dataset.name}: "
-        f"{len(dataset):,} training and {len(test):,} test images; run folder {out}"
+        f"{len(dataset):,} training and {len(test):,} test images; run folder {folder.path}"
     )
     if ranks > 1:
         batch = training.recipe.batch_size
@@ -180,7 +178,18 @@ def _run(args: argparse.Namespace, together: Communicator) -> int:
             f"{ranks} ranks of {batch // ranks} images and {args.threads or 'all'} threads each: "
             f"a batch of {batch}, whatever the ranks"
         )
-    return _train(training, dataset, test, out, str(source), args, together)
+    code = _train(training, dataset, None if args.no_test else test, folder, together)
+    if code or together.rank:
+        return code
+    for line in together.lines():
+        print(line)
+    score = evaluate_training(training, test)
+    folder.finish(training, score, test)
+    print(
+        f"test accuracy {score.accuracy:.2%} on {len(test):,} images of {test.name} after "
+        f"{folder.now().wall_seconds:.0f} s; see {folder.path}"
+    )
+    return 0
 
 
 def _fresh(args: argparse.Namespace, source: str, dataset: Dataset, ranks: int) -> Training:
@@ -241,36 +250,26 @@ def _refuse_changes(args: argparse.Namespace) -> None:
 def _train(
     training: Training,
     dataset: Dataset,
-    test: Dataset,
-    out: Path,
-    source: str,
-    args: argparse.Namespace,
+    test: Dataset | None,
+    folder: RunFolder,
     together: Communicator,
 ) -> int:
-    saved_at = time.perf_counter()
+    """Train to the end, or until told to stop (the exit status is then not 0); saves as it goes."""
     steps = len(dataset) // training.recipe.batch_size
     hidden = True if together.rank else None
     with interruptible() as interrupt, tqdm(total=steps, unit="batch", disable=hidden) as bar:
-        for report in train(training, dataset, None if args.no_test else test, together):
+        for report in train(training, dataset, test, together):
             _show(bar, report, training.recipe)
             if report.result is not None:
                 bar.write(_epoch_line(report.result, training.recipe))
                 bar.reset()
-            due = time.perf_counter() - saved_at > SAVE_EVERY
+            due = time.perf_counter() - folder.saved_at > SAVE_EVERY
             told = together.largest(interrupt.by)  # all stop after the same step
             if (report.result is not None or due or told) and together.rank == 0:
-                checkpoint.save(out, training, data=source)
-                saved_at = time.perf_counter()
+                folder.save(training)
             if told:
-                bar.write(f"stopped; go on with: tinysqueeze train --resume {out}")
+                bar.write(f"stopped; go on with: tinysqueeze train --resume {folder.path}")
                 return 128 + told
-    if together.rank:
-        return 0
-    for line in together.lines():
-        print(line)
-    score = evaluate_training(training, test)
-    _write_run(training, score, test, out, source)
-    print(f"test accuracy {score.accuracy:.2%} on {len(test):,} images of {test.name}; see {out}")
     return 0
 
 
@@ -291,37 +290,3 @@ def _epoch_line(result: dict[str, float], recipe: Recipe) -> str:
         f"{result['train_accuracy']:.2%}{tested}, {result['seconds']:.1f} s, "
         f"{result['images_per_second']:,.0f} images/s"
     )
-
-
-def _write_run(
-    training: Training, score: Evaluation, test: Dataset, out: Path, source: str
-) -> None:
-    """history.csv, summary.json and the three pictures, beside the checkpoint."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, training.history[-1].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(training.history)
-    write_atomically(out / "history.csv", table.getvalue().encode())
-    seconds = sum(row["seconds"] for row in training.history)
-    summary = {
-        "model": training.engine.model.spec,
-        "data": source,
-        "test_accuracy": score.accuracy,
-        "test_loss": score.loss,
-        "seconds": seconds,
-        "images_per_second": float(np.mean([row["images_per_second"] for row in training.history])),
-        "recipe": recipe_dict(training.recipe),
-        "seed": training.recipe.seed,
-        "versions": checkpoint.versions(),
-    }
-    write_atomically(out / "summary.json", json.dumps(summary, indent=2).encode())
-    title = f"{training.engine.model.name} on {test.name}: {score.accuracy:.2%}"
-    probabilities = softmax(score.logits)
-    predicted = probabilities.argmax(axis=1)
-    drawn = {
-        "learning_curve": learning_curve(training.history, title),
-        "confusion_matrix": confusion_matrix(score.labels, predicted, test.classes),
-        "predictions": sample_predictions(test.images, score.labels, probabilities, test.classes),
-    }
-    for name, picture in drawn.items():
-        picture.save(str(out / f"{name}.png"))

@@ -26,10 +26,8 @@ def learning_curve(history: Sequence[Mapping[str, float]], title: str = "") -> P
         for split, colour in (("train", ORANGE), ("test", BLUE)):
             key = f"{split}_{name}"
             if key in last:
-                epochs = [row["epoch"] for row in history]
-                axes.plot(
-                    epochs, [row[key] for row in history], "o-", ms=3, color=colour, label=split
-                )
+                points = [(row["epoch"], row[key]) for row in history if key in row]
+                axes.plot(*zip(*points, strict=True), "o-", ms=3, color=colour, label=split)
         axes.set(xlabel="epoch", title=name)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(True)
