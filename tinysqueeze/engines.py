@@ -19,6 +19,9 @@ class Engine(Protocol):
     grad_vector: np.ndarray
     params: Params
 
+    @property
+    def threads(self) -> int | None: ...
+
     def views(self, vector: np.ndarray) -> Params: ...
     def load(self, params: Params) -> None: ...
     def loss_and_grads(

@@ -33,8 +33,9 @@ class Optimiser:
         decay: np.ndarray,
         lr: float,
         step: int,
+        threads: int | None = None,
     ) -> None:
-        """Change params and slots in place. `step` counts from 1."""
+        """Change params and slots in place. `step` counts from 1; `threads`: otherwise all."""
         raise NotImplementedError
 
 
@@ -58,10 +59,11 @@ class SGD(Optimiser):
         decay: np.ndarray,
         lr: float,
         step: int,
+        threads: int | None = None,
     ) -> None:
         """One step, in place."""
         kernels.sgd_update(
-            params, grads, slots["velocity"], decay, lr, self.momentum, self.nesterov
+            params, grads, slots["velocity"], decay, lr, self.momentum, self.nesterov, threads
         )
 
 
@@ -86,6 +88,7 @@ class Adam(Optimiser):
         decay: np.ndarray,
         lr: float,
         step: int,
+        threads: int | None = None,
     ) -> None:
         """One step, in place."""
         kernels.adam_update(
@@ -99,6 +102,7 @@ class Adam(Optimiser):
             self.beta2,
             self.eps,
             step,
+            threads,
         )
 
 

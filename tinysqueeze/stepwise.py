@@ -24,6 +24,8 @@ class StepByStep:
     length, for instance an optimiser's velocity.
     """
 
+    threads: int | None = None  # Numba's and NumPy's own
+
     def __init__(self, model: Model, params: Params | None = None, ops: ModuleType = fast) -> None:
         """params: a tree that fits the model (copied), or None for fresh ones. Raises ShapeError."""
         params = initialise(model) if params is None else params

@@ -181,11 +181,11 @@ def run(
             for view in frozen:
                 view[...] = 0
             training.step += 1
-            optimiser.update(
-                engine.vector, engine.grad_vector, training.slots, decay, lr, training.step
-            )
+            numbers = (engine.vector, engine.grad_vector, training.slots, decay)
+            optimiser.update(*numbers, lr, training.step, engine.threads)
             if training.average is not None:
-                ema_update(training.average, engine.vector, _keep(recipe.average, training.step))
+                keep = _keep(recipe.average, training.step)
+                ema_update(training.average, engine.vector, keep, engine.threads)
             training.loss_sum += float(sums[0])
             training.correct += float(sums[1])
             training.seen += float(sums[2])

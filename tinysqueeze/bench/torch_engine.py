@@ -31,6 +31,7 @@ class TorchEngine(StepByStep):
 
         from tinysqueeze.bench.peers.pytorch import build
 
+        self.threads = threads
         if threads is not None:
             torch.set_num_threads(threads)
         super().__init__(model, params)

@@ -1,8 +1,8 @@
 """What an optimiser does to each number of a flat vector, in one pass over memory each.
 
 All vectors are float32, contiguous and of one length, and are changed in place. `decay` holds each
-number's own weight decay. The work is shared by a team of threads; every number is on its own, so
-the result does not depend on how many there are.
+number's own weight decay. The work is shared by a team of `threads` (otherwise as many as there are
+processors); every number is on its own, so the result does not depend on how many there are.
 """
 
 from functools import cache
@@ -70,10 +70,11 @@ def sgd_update(
     lr: float,
     momentum: float = 0.9,
     nesterov: bool = True,
+    threads: int | None = None,
 ) -> None:
     """One step of SGD with momentum, in place (Sutskever et al. 2013, as PyTorch defines it)."""
     vectors = {"params": params, "grads": grads, "velocity": velocity, "decay": decay}
-    _run(sgd, vectors, lr=lr, momentum=momentum, nesterov=nesterov)
+    _run(sgd, vectors, threads, lr=lr, momentum=momentum, nesterov=nesterov)
 
 
 def adam_update(
@@ -87,26 +88,31 @@ def adam_update(
     beta2: float = 0.999,
     eps: float = 1e-8,
     step: int = 1,
+    threads: int | None = None,
 ) -> None:
     """Step number `step` (from 1) of AdamW, in place (Kingma & Ba 2015; Loshchilov & Hutter 2019)."""
     vectors = {"params": params, "grads": grads, "mean": mean, "square": square, "decay": decay}
     _run(
-        adam, vectors, lr=lr, beta1=beta1, beta2=beta2, new1=1 - beta1, new2=1 - beta2, eps=eps,
-        step_size=lr / (1 - beta1**step), correction=1 / sqrt(1 - beta2**step),
+        adam, vectors, threads, lr=lr, beta1=beta1, beta2=beta2, new1=1 - beta1, new2=1 - beta2,
+        eps=eps, step_size=lr / (1 - beta1**step), correction=1 / sqrt(1 - beta2**step),
     )  # fmt: skip
 
 
-def ema_update(average: np.ndarray, params: np.ndarray, keep: float) -> None:
+def ema_update(
+    average: np.ndarray, params: np.ndarray, keep: float, threads: int | None = None
+) -> None:
     """Moves `average` towards `params`, keeping the share `keep` of it, in place."""
-    _run(ema, {"average": average, "params": params}, keep=keep)
+    _run(ema, {"average": average, "params": params}, threads, keep=keep)
 
 
 @cache
-def _team() -> Team:
-    return Team()
+def _team(threads: int | None) -> Team:
+    return Team(threads)
 
 
-def _run(kernel: Kernel, vectors: dict[str, np.ndarray], **numbers: float) -> None:
+def _run(
+    kernel: Kernel, vectors: dict[str, np.ndarray], threads: int | None, **numbers: float
+) -> None:
     size = len(vectors["params"])
     for name, vector in vectors.items():
         fits = vector.dtype == np.float32 and vector.shape == (size,)
@@ -117,4 +123,4 @@ def _run(kernel: Kernel, vectors: dict[str, np.ndarray], **numbers: float) -> No
             )
     stage = Stage(Split.EACH)
     stage.add(kernel.job(**vectors, **numbers), units=size)
-    _team().run(Program([stage]))
+    _team(threads).run(Program([stage]))
