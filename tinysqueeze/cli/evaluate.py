@@ -3,16 +3,27 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from tinysqueeze import checkpoint, data
 from tinysqueeze.cli import photographs
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import NAMES, add_classes, find_weights, is_checkpoint
-from tinysqueeze.data import cifar10
+from tinysqueeze.data import Dataset, cifar10
 from tinysqueeze.engines import compiled_engine, stepwise_engine
-from tinysqueeze.errors import ShapeError
+from tinysqueeze.errors import ShapeError, UserError
+from tinysqueeze.ops.reference import softmax
+from tinysqueeze.pictures.confusion import (
+    class_accuracy,
+    reliability_diagram,
+    worst_mistake_sheet,
+)
+from tinysqueeze.pictures.training import confusion_matrix
 from tinysqueeze.pretrained import training_start
-from tinysqueeze.train import evaluate
+from tinysqueeze.scores import calibration, confusion_counts, per_class_accuracy
+from tinysqueeze.train import Evaluation, evaluate
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +44,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stepwise", action="store_true", help="layer by layer instead of compiled (slow)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a line")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="DIR",
+        help="write confusion matrix, accuracy by class, calibration and worst mistakes as PNG",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON, with accuracy by class, instead of a line"
+    )
     add_classes(parser)
 
 
@@ -50,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         params, normalise = training_start(weights)
         flip = args.flip
     else:
+        if args.plot:
+            raise UserError("--plot is for small images: a run of `train`, CIFAR-10, or builtin")
         return photographs.evaluate(args)
     dataset = data.load(source, "test", size=model.input_shape[0])
     if len(dataset.classes) != model.classes:
@@ -62,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     make = stepwise_engine if args.stepwise else compiled_engine
     engine = make(model, args.batch_size, params, args.threads, "f4")
     score = evaluate(engine, dataset, normalise, args.batch_size, flip)
+    probabilities = softmax(score.logits.astype(float))
+    error = calibration(probabilities, score.labels).error
     found = {
         "model": model.name,
         "data": dataset.name,
@@ -70,13 +93,39 @@ def run(args: argparse.Namespace) -> int:
         "top1": score.accuracy,
         "top5": score.top(5),
         "flip": flip,
+        "calibration_error": error,
+        "class_accuracy": _by_class(dataset, score),
     }
     line = (
         f"{model.name} on {dataset.name}: top-1 {score.accuracy:.2%}, top-5 {score.top(5):.2%}, "
-        f"loss {score.loss:.4f} ({len(dataset):,} images)"
+        f"loss {score.loss:.4f}, calibration error {error:.2%} ({len(dataset):,} images)"
     )
+    if args.plot:
+        _draw(args.plot, dataset, score, probabilities)
+        line += f"; pictures in {args.plot}"
     print(json.dumps(found) if args.json else line)
     return 0
+
+
+def _by_class(dataset: Dataset, score: Evaluation) -> dict[str, Any]:
+    """Accuracy by class name; None for a class without images."""
+    counts = confusion_counts(score.labels, score.logits.argmax(axis=1), len(dataset.classes))
+    shares = zip(dataset.classes, per_class_accuracy(counts).tolist(), strict=True)
+    return {name: None if np.isnan(share) else share for name, share in shares}
+
+
+def _draw(folder: Path, dataset: Dataset, score: Evaluation, probabilities: np.ndarray) -> None:
+    """The four pictures of a network's mistakes."""
+    predicted, labels, classes = probabilities.argmax(axis=1), score.labels, dataset.classes
+    drawn = {
+        "confusion_matrix": confusion_matrix(labels, predicted, classes),
+        "class_accuracy": class_accuracy(labels, predicted, classes),
+        "calibration": reliability_diagram(probabilities, labels),
+        "worst_mistakes": worst_mistake_sheet(dataset.images, labels, probabilities, classes),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in drawn.items():
+        picture.save(str(folder / f"{name}.png"))
 
 
 def _is_dataset(source: str) -> bool:

@@ -15,6 +15,7 @@ from tinysqueeze.pictures.style import (
     Picture,
     styled,
 )
+from tinysqueeze.scores import confusion_counts
 
 
 @styled
@@ -53,8 +54,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     labels and predicted are (N,) integers.
     """
     size = len(classes)
-    counts = np.zeros((size, size), int)
-    np.add.at(counts, (labels, predicted), 1)
+    counts = confusion_counts(labels, predicted, size)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     accuracy = counts.trace() / max(counts.sum(), 1)
     side = max(4.5, 0.5 * size + 1.5)
@@ -94,18 +94,25 @@ def sample_predictions(
     wrong = order[: int((predicted != labels).sum())][: most // 2]
     right = np.flatnonzero(predicted == labels)[: most - len(wrong)]
     chosen = np.concatenate([wrong, right])
-    columns = 8
-    rows = -(-len(chosen) // columns)
+    texts, colours = [], []
+    for i in chosen:
+        is_right = predicted[i] == labels[i]
+        text = f"{classes[predicted[i]]} {sure[i]:.0%}"
+        texts.append(text if is_right else f"{text}\nis {classes[labels[i]]}")
+        colours.append(GREEN if is_right else RED)
     alt = f"{len(wrong)} wrong and {len(right)} right predictions, each under its image."
+    return sheet(images[chosen], texts, colours, alt)
+
+
+def sheet(
+    images: np.ndarray, texts: Sequence[str], colours: Sequence[str], alt: str, columns: int = 8
+) -> Picture:
+    """Small images in rows, a text of one or two lines over each."""
+    rows = max(1, -(-len(images) // columns))
     picture = Picture(columns * 1.15, rows * 1.45, alt)
     for axes in np.ravel(picture.subplots(rows, columns, squeeze=False)):
         axes.axis("off")
-    for axes, i in zip(picture.axes, chosen, strict=False):
-        axes.imshow(images[i])
-        is_right = predicted[i] == labels[i]
-        text = f"{classes[predicted[i]]} {sure[i]:.0%}"
-        axes.set_title(
-            text if is_right else f"{text}\nis {classes[labels[i]]}", fontsize=7, loc="center",
-            color=GREEN if is_right else RED,
-        )  # fmt: skip
+    for axes, image, text, colour in zip(picture.axes, images, texts, colours, strict=False):
+        axes.imshow(image)
+        axes.set_title(text, fontsize=7, loc="center", color=colour)
     return picture
