@@ -3,13 +3,29 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from tinysqueeze import data
-from tinysqueeze.experiments import EXPERIMENTS, Point, find, grid, perform, read_rows
+from tinysqueeze.cli.models import add_changes, changes
+from tinysqueeze.count import count
+from tinysqueeze.data import Dataset
+from tinysqueeze.experiments import (
+    EXPERIMENTS,
+    SHORT,
+    Experiment,
+    Point,
+    affordable_epochs,
+    agreement,
+    find,
+    grid,
+    perform,
+    read_rows,
+    work,
+)
+from tinysqueeze.experiments.runs import RATE
 from tinysqueeze.pictures.experiments import experiment_curve
-from tinysqueeze.recipes import DEFAULTS
 from tinysqueeze.train import Report
 
 
@@ -19,56 +35,100 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", default="cifar10", help="builtin, cifar10, or a folder or archive"
     )
-    parser.add_argument("--epochs", type=int, default=6, metavar="N", help="of each training")
     parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="trainings of each network"
+        "--minutes", type=float, default=60, metavar="M", help="for the grid; decides the epochs"
     )
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="of each training (otherwise what the time allows)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=2, metavar="N", help="trainings of each network"
+    )
+    parser.add_argument("--lr", type=float, default=SHORT.lr, metavar="F", help="peak rate")
     parser.add_argument("--images", type=int, metavar="N", help="train on so many images only")
     parser.add_argument(
-        "--validation", type=int, metavar="N", help="measure on so many held-out training images"
+        "--validation",
+        type=int,
+        metavar="N",
+        help="measure on so many held-out training images (otherwise a tenth)",
     )
-    parser.add_argument("--model", default="squeezenet_cifar", metavar="M", help="what is varied")
+    parser.add_argument(
+        "--on-test", action="store_true", help="measure on the test images: where nothing is chosen"
+    )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="processor threads (otherwise all)"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("runs/experiments"), metavar="DIR", help="for CSV and PNG"
     )
+    add_changes(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train what is missing of the grid, then draw the curve."""
-    experiment = find(args.name)
-    dataset, test = data.load(args.data, "train"), data.load(args.data, "test")
-    if args.validation:
-        dataset, test = dataset.split(args.validation)
-    if args.images:
-        dataset = dataset.split(args.images)[1]
-    recipe = replace(DEFAULTS.get(args.data, DEFAULTS["other"]), epochs=args.epochs)
+    """Train what is missing of the grid, then draw the curve and compare it with the paper's."""
+    experiment, own = find(args.name), changes(args)
     table = args.out / f"{experiment.name}.csv"
-    left = len(grid(experiment, args.seeds)) - len(read_rows(table))
+    dataset, measured, split = _images(args)
+    recipe = replace(SHORT, lr=args.lr, epochs=_epochs(args, experiment, table, len(dataset), own))
+    before = {(row["point"], row["seed"]) for row in read_rows(table)}
+    todo = [job for job in grid(experiment, args.seeds) if (job[0].label, job[1]) not in before]
     steps = recipe.epochs * (len(dataset) // recipe.batch_size)
+    sizes = {"classes": len(dataset.classes), "input_size": dataset.images.shape[1]}
+    costs = {
+        p.label: steps
+        * recipe.batch_size
+        * count(experiment.network(p, **sizes | own)).multiply_adds
+        for p in experiment.points
+    }
+    total = sum(costs[point.label] for point, _ in todo)
     print(
-        f"{experiment.question} ({experiment.source}); {left} trainings to go; results in {table}"
+        f"{experiment.question} ({experiment.source})\n{len(todo)} trainings to go, of {recipe.epochs} "
+        f"epochs on {len(dataset):,} images, measured on {len(measured):,} {split} images; about "
+        f"{total / RATE / 60:.0f} minutes at {RATE / 1e9:.0f} G multiply-adds a second; "
+        f"results in {table}"
     )
-    with tqdm(total=left * steps, unit="batch", disable=None) as bar:
+    done = 0
+    with tqdm(total=total, unit=" multiply-adds", unit_scale=True, disable=None) as bar:
 
         def report(point: Point, seed: int, step: Report) -> None:
             bar.set_description(f"{point.label}, seed {seed}", refresh=False)
             bar.set_postfix_str(f"epoch {step.epoch + 1}, loss {step.loss:.3f}", refresh=False)
-            bar.update()
+            share = (step.epoch * step.batches + step.batch) / steps
+            bar.update(done + share * costs[point.label] - bar.n)
 
         for row in perform(
-            experiment, dataset, test, recipe, table, args.seeds, args.model, args.threads, report
-        ):
+            experiment, dataset, measured, recipe, table, args.seeds, split, args.threads, report,
+            **own,
+        ):  # fmt: skip
+            done += costs[row["point"]]
+            rate = costs[row["point"]] / row["seconds"] / 1e9
             bar.write(
                 f"{row['point']:>12}, seed {row['seed']}: {row['accuracy']:.2%} with "
-                f"{row['parameters']:,} parameters, {row['seconds']:.0f} s"
+                f"{row['parameters']:,} parameters, {row['seconds']:.0f} s "
+                f"({rate:.0f} G multiply-adds a second)"
             )
-    named = {p.x: p.label for p in experiment.points if p.label != f"{p.x:g}"}
-    picture = experiment_curve(
-        read_rows(table), experiment.axis, experiment.question, experiment.paper, named
-    )
-    picture.save(str(table.with_suffix(".png")))
+    rows = read_rows(table)
+    print(agreement(experiment, rows))
+    experiment_curve(experiment, rows).save(str(table.with_suffix(".png")))
     print(f"drawn: {table.with_suffix('.png')}")
     return 0
+
+
+def _images(args: argparse.Namespace) -> tuple[Dataset, Dataset, str]:
+    """What to train on, what to measure on, and the name of that split."""
+    dataset = data.load(args.data, "train", size=args.input_size)
+    if args.on_test:
+        measured, split = data.load(args.data, "test", size=args.input_size), "test"
+    else:
+        (dataset, measured), split = dataset.split(args.validation or 0.1), "validation"
+    return dataset.split(args.images)[1] if args.images else dataset, measured, split
+
+
+def _epochs(
+    args: argparse.Namespace, experiment: Experiment, table: Path, images: int, own: dict[str, Any]
+) -> int:
+    """Those asked for; or of the table that goes on; or as many as the time allows."""
+    rows = read_rows(table)
+    if args.epochs or rows:
+        return args.epochs or rows[0]["epochs"]
+    return affordable_epochs(work(experiment, images, args.seeds, **own), args.minutes)

@@ -3,43 +3,37 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from tinysqueeze.experiments import Experiment, places
 from tinysqueeze.pictures.style import BLUE, QUIET, Picture, styled
 
 
 @styled
-def experiment_curve(
-    rows: Sequence[Mapping[str, Any]],
-    axis: str,
-    question: str,
-    paper: Mapping[float, float] | None = None,
-    labels: Mapping[float, str] | None = None,
-) -> Picture:
-    """Accuracy against x: a dot a seed, a line through the means.
+def experiment_curve(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) -> Picture:
+    """Accuracy against what is varied: a dot a seed, a line through the means, a bar for the spread.
 
-    `paper` maps x to ImageNet top-5 percent and gets an axis of its own on the right: the shape may
-    be compared, the numbers may not. `labels` name the places on the x axis where they are no numbers.
+    rows are those of `experiments.read_rows`. The paper's numbers (ImageNet top-5) have an axis of
+    their own on the right: the shape may be compared, the numbers may not.
     """
-    xs = sorted({row["x"] for row in rows})
-    scores = {x: [100 * row["accuracy"] for row in rows if row["x"] == x] for x in xs}
-    means = [float(np.mean(scores[x])) for x in xs]
-    told = ", ".join(
-        f"{(labels or {}).get(x, f'{x:g}')}: {m:.1f}%" for x, m in zip(xs, means, strict=True)
-    )
-    picture = Picture(6.5, 3.8, f"{question} Mean accuracy by {axis}: {told}.")
+    found = places(experiment, rows)
+    told = ", ".join(f"{place.label}: {100 * place.accuracy:.1f}%" for place in found)
+    alt = f"{experiment.question} Mean accuracy by {experiment.axis}: {told}."
+    picture = Picture(6.5, 3.8, alt)
     axes = picture.subplots()
-    axes.plot(xs, means, color=BLUE, label="here")
-    for x in xs:
-        axes.plot([x] * len(scores[x]), scores[x], "o", ms=4, color=BLUE)
-    axes.set(xlabel=axis, ylabel="test accuracy, percent", title=question)
-    if labels:
-        axes.set_xticks(list(labels), list(labels.values()))
+    means = [100 * place.accuracy for place in found]
+    spreads = [100 * place.spread if place.seeds > 1 else 0 for place in found]
+    axes.errorbar([p.x for p in found], means, yerr=spreads, color=BLUE, capsize=3, elinewidth=1)
+    axes.plot(
+        [row["x"] for row in rows], [100 * row["accuracy"] for row in rows], "o", ms=4, color=BLUE
+    )
+    split, source = rows[0]["split"], experiment.source
+    axes.set(xlabel=experiment.axis, ylabel=f"{split} accuracy, percent", title=experiment.question)
+    if not experiment.is_numeric:
+        axes.set_xticks([p.x for p in experiment.points], [p.label for p in experiment.points])
     axes.grid(True, axis="y")
-    if paper:
+    if experiment.paper:
         ghost = axes.twinx()
-        ghost.plot(list(paper), list(paper.values()), "o:", color=QUIET, ms=4)
-        ghost.set_ylabel("the paper: ImageNet top-5, percent", color=QUIET)
+        ghost.plot(list(experiment.paper), list(experiment.paper.values()), "o:", color=QUIET, ms=4)
+        ghost.set_ylabel(f"the paper ({source}): ImageNet top-5, percent", color=QUIET)
         ghost.tick_params(colors=QUIET)
         ghost.spines["right"].set_visible(True)
     return picture
