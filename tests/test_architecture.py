@@ -28,7 +28,7 @@ FLOORS = {
     6.3: ("engines", "recipes"),
     7.0: ("train", "pretrained", "int8"),
     7.1: ("checkpoint", "compression", "distributed", "c_export"),
-    7.2: ("scaling", "experiments"),
+    7.2: ("scaling", "experiments", "results"),
     8.0: ("pictures", "bench"),
     8.1: ("inside", "widgets", "resident"),
     8.2: ("stepper",),

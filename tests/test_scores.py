@@ -124,4 +124,4 @@ def test_evaluate_draws_and_tells(tmp_path, capsys):
     names = {"confusion_matrix", "class_accuracy", "calibration", "worst_mistakes"}
     assert {p.stem for p in plots.iterdir()} == names
     assert main(["evaluate", "squeezenet1_0", "--plot", str(plots)]) == 1
-    assert "--plot is for small images" in capsys.readouterr().err
+    assert "are for small images" in capsys.readouterr().err

@@ -22,6 +22,7 @@ from tinysqueeze.pictures.confusion import (
 )
 from tinysqueeze.pictures.training import confusion_matrix
 from tinysqueeze.pretrained import training_start
+from tinysqueeze.results import save_answers
 from tinysqueeze.scores import calibration, confusion_counts, per_class_accuracy
 from tinysqueeze.train import Evaluation, evaluate
 
@@ -51,6 +52,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="write confusion matrix, accuracy by class, calibration and worst mistakes as PNG",
     )
     parser.add_argument(
+        "--answers",
+        type=Path,
+        metavar="FILE",
+        help="keep logits, labels and the worst mistakes' images in a small .npz",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="print JSON, with accuracy by class, instead of a line"
     )
     add_classes(parser)
@@ -69,8 +76,10 @@ def run(args: argparse.Namespace) -> int:
         params, normalise = training_start(weights)
         flip = args.flip
     else:
-        if args.plot:
-            raise UserError("--plot is for small images: a run of `train`, CIFAR-10, or builtin")
+        if args.plot or args.answers:
+            raise UserError(
+                "--plot and --answers are for small images: a run of `train`, CIFAR-10, or builtin"
+            )
         return photographs.evaluate(args)
     dataset = data.load(source, "test", size=model.input_shape[0])
     if len(dataset.classes) != model.classes:
@@ -103,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         _draw(args.plot, dataset, score, probabilities)
         line += f"; pictures in {args.plot}"
+    if args.answers:
+        save_answers(args.answers, score.logits, score.labels, dataset.images, dataset.classes)
     print(json.dumps(found) if args.json else line)
     return 0
 

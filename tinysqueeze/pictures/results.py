@@ -1,0 +1,51 @@
+"""The results page's picture: accuracy against minutes, ours and PyTorch's run of each recipe."""
+
+from collections.abc import Sequence
+
+from tinysqueeze.pictures.style import BLUE, ORANGE, QUIET, Picture, styled
+from tinysqueeze.results import Result, summaries
+
+ENGINES = {"compiled": ("tinysqueeze", BLUE), "torch": ("PyTorch", ORANGE)}
+
+
+@styled
+def accuracy_by_minutes(results: Sequence[Result]) -> Picture:
+    """A dot a training, a recipe's name at its mean, a line from ours to PyTorch's run of the same."""
+    lines = [line for line in summaries(results) if line.engine in ENGINES]
+    told = "; ".join(
+        f"{line.recipe} on {ENGINES[line.engine][0]} {100 * line.accuracy:.1f}% in "
+        f"{line.minutes:.1f} minutes"
+        for line in lines
+    )
+    picture = Picture(6.8, 4, f"Test accuracy by minutes of training: {told}.")
+    axes = picture.subplots()
+    for recipe in dict.fromkeys(line.recipe for line in lines):
+        pair = [line for line in lines if line.recipe == recipe]
+        axes.plot(
+            [p.minutes for p in pair], [100 * p.accuracy for p in pair], color=QUIET, lw=1, ls=":"
+        )
+    for engine, (name, colour) in ENGINES.items():
+        own = [result for result in results if result.engine == engine]
+        if own:
+            minutes, scores = [r.minutes for r in own], [100 * r.accuracy for r in own]
+            axes.plot(minutes, scores, "o", ms=5, color=colour, alpha=0.8, label=name)
+        for line in lines:
+            if line.engine == engine:
+                place = (line.minutes, 100 * line.accuracy)
+                axes.annotate(
+                    line.recipe,
+                    place,
+                    (7, -9),
+                    textcoords="offset points",
+                    fontsize=8,
+                    color=colour,
+                )
+    axes.set(
+        xscale="log", xlabel="minutes on 2 cores", ylabel="test accuracy, percent",
+        title="What each recipe reaches, and how soon",
+    )  # fmt: skip
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
+    axes.grid(True, axis="y")
+    axes.legend(loc="lower right")
+    return picture
