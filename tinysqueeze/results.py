@@ -176,7 +176,8 @@ def save_answers(
 def load_answers(path: str | Path) -> Answers:
     """Read them. Raises FormatError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        whole = io.BytesIO(Path(path).read_bytes())  # np.load leaves a damaged file open
+        with np.load(whole, allow_pickle=False) as file:
             return Answers(
                 softmax(file["logits"].astype(float)),
                 file["labels"].astype(np.int64),
