@@ -3,6 +3,8 @@
 import json
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +27,13 @@ from tinysqueeze.errors import FormatError, UserError
 from tinysqueeze.models import squeezenet1_0, squeezenet_cifar
 from tinysqueeze.params import flatten, initialise
 from tinysqueeze.pictures.compression import byte_map
-from tinysqueeze.pretrained import Preprocess, WeightSet, load_weights, open_image
+from tinysqueeze.pretrained import (
+    Preprocess,
+    WeightSet,
+    load_weights,
+    open_image,
+    write_safetensors,
+)
 
 TINY = {"base_e": 8, "incr_e": 8, "stem_filters": 8, "fires": 3, "pools": (1,)}
 
@@ -221,6 +229,46 @@ def test_a_device_that_is_full_or_a_folder_that_is_missing(
         fileformat.read(tmp_path / "missing.tsq")
 
 
+FULL = """
+import resource, sys
+from tinysqueeze.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # every file ends at 1,000 bytes
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("command", ["compress", "decompress", "export"])
+def test_a_write_that_fails_half_way_costs_nothing(
+    command: str, tmp_path: Path, weights: WeightSet
+) -> None:
+    """The system itself refuses to write on, as on a full disk; no mock."""
+    pytest.importorskip("resource", reason="limits are Unix's")
+    source = tmp_path / "net.safetensors"
+    write_safetensors(weights, source)
+    packed = tmp_path / "net.tsq"
+    fileformat.write(packed, pipeline.lossless(weights))
+    target = {
+        "compress": packed,
+        "decompress": tmp_path / "back.safetensors",
+        "export": tmp_path / "copy.safetensors",
+    }[command]
+    if command != "compress":
+        target.write_bytes(b"what was there")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    arguments = {
+        "compress": [str(source), "-o", str(target)],
+        "decompress": [str(packed), "-o", str(target)],
+        "export": [str(source), str(target)],
+    }[command]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, command, *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"tinysqueeze: {target}: cannot be written"), done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 # --- where the bytes go -------------------------------------------------------------------------
 
 
@@ -295,8 +343,6 @@ def test_calibration_beats_rounding_blindly(bypass: str | None, rng: np.random.G
 def test_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: WeightSet
 ) -> None:
-    from tinysqueeze.pretrained import write_safetensors
-
     source, small, back = (
         str(tmp_path / n) for n in ("net.safetensors", "net.tsq", "b.safetensors")
     )
@@ -326,8 +372,6 @@ def test_command_line(
 def test_wrong_options_end_in_one_line(
     options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: WeightSet
 ) -> None:
-    from tinysqueeze.pretrained import write_safetensors
-
     source = str(tmp_path / "net.safetensors")
     write_safetensors(weights, Path(source))
     assert main(["compress", source, "-o", str(tmp_path / "net.tsq"), *options]) == 1

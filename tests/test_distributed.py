@@ -250,6 +250,12 @@ def test_all_reduce_is_measured():
         scaling.demands(["resnet"])
 
 
+@pytest.mark.parametrize("wrong", [{"ranks": 1}, {"ranks": 0}, {"batch": 0}, {"faster": 0.0}])
+def test_what_cannot_be_measured_is_named(wrong):
+    with pytest.raises(UserError, match="2 ranks at least"):
+        scaling.demands(["squeezenet1_0"], **wrong)
+
+
 def test_alone_and_launched(monkeypatch):
     for name in (*distributed.LAUNCHERS, *distributed.NEIGHBOURS):
         monkeypatch.delenv(name, raising=False)

@@ -158,6 +158,11 @@ def demands(
 
     `faster` divides the computing times: what if workers were so many times as fast as this machine?
     """
+    if ranks < 2 or batch < 1 or not faster > 0:
+        raise UserError(
+            f"it takes 2 ranks at least to measure an all-reduce, 1 image a step, and workers that "
+            f"compute: not {ranks} ranks, {batch} images, {faster:g} times as fast"
+        )
     unknown = sorted(set(networks) - set(MODELS))
     if unknown:
         raise UserError(f"no model named {unknown[0]!r}; there are {', '.join(MODELS)}")

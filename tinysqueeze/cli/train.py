@@ -49,6 +49,12 @@ SAVE_EVERY = 60.0  # seconds: what a kill may cost at most
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
+    parser.description = (
+        "Train a network, by default on data that needs no download. `mpiexec -n R tinysqueeze train` "
+        "does it on R ranks: the batch stays what it is, each rank takes its share, and the steps are "
+        "those of one rank but for rounding. Batch norm alone sees the difference: each rank "
+        "normalises by its own images (it is not synchronised), and running statistics are averaged."
+    )
     parser.add_argument(
         "--recipe",
         metavar="NAME",
