@@ -59,10 +59,12 @@ class Table:
 
     def line(self, name: str, params: Params, size: int | None = None) -> float:
         """Evaluate and print; returns the test accuracy."""
-        seen, new = (
-            trained.accuracy(self.training, params, images)
-            for images in (self.validation, self.test)
-        )
+        total = len(self.validation) + len(self.test)
+        with tqdm(total=total, unit="image", desc=f"evaluating: {name}", leave=False) as bar:
+            seen, new = (
+                trained.accuracy(self.training, params, images, bar.update)
+                for images in (self.validation, self.test)
+            )
         left = prune.density(flatten(params))
         small = f"{size:>12,}{self.plain / size:>8.1f}x" if size else " " * 21
         print(f"{name:<22}{left:>9.1%}{small}{seen:>12.2%}{new:>9.2%}", flush=True)

@@ -29,6 +29,7 @@ Flat = Mapping[str, NDArray[np.float32]]
 
 BITS = range(3, 9)  # tried for the codebooks: 7 to 255 values a layer
 MAY_COST = 0.01  # of accuracy, by sharing alone: fine-tuning brings most of it back
+PART = 1024  # images between two signs of life
 FINETUNE_LR = 2e-4  # a shared value's gradient is the sum over hundreds of weights
 
 
@@ -49,10 +50,20 @@ def retraining_recipe(recipe: Recipe, epochs: int) -> Recipe:
     )
 
 
-def accuracy(training: Training, params: Params, images: Dataset) -> float:
-    """Top-1 (0 to 1) with these parameters, which the engine keeps."""
+def accuracy(
+    training: Training,
+    params: Params,
+    images: Dataset,
+    done: Callable[[int], object] = lambda count: None,
+) -> float:
+    """Top-1 (0 to 1) with these parameters, which the engine keeps; `done` hears of every part."""
     training.engine.load(params)
-    return evaluate(training.engine, images, training.normalise).accuracy
+    right = 0.0
+    for start in range(0, len(images), PART):
+        part = images.subset(slice(start, start + PART))
+        right += len(part) * evaluate(training.engine, part, training.normalise).accuracy
+        done(len(part))
+    return right / len(images)
 
 
 def shared_tensors(flat: Flat, bits: int) -> dict[str, Tensor]:
