@@ -12,6 +12,7 @@ from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.errors import UserError
 from tinysqueeze.layers import Conv2D, GlobalAvgPool2D, MaxPool2D
 from tinysqueeze.params import initialise
+from tinysqueeze.pictures.memory import arena_map
 
 NETS = {
     "v1.0": models.squeezenet1_0(),
@@ -191,3 +192,22 @@ def test_resident_growth_is_measured():
     found = resident.measure(model, ("ours",))["ours"]
     assert found.prepared <= found.peak
     assert memory.plan(model).peak_bytes < found.peak < 200e6
+
+
+def test_the_arena_is_drawn(tmp_path):
+    """A rectangle for each buffer, at its addresses, as long as it lives."""
+    planned = memory.plan(models.squeezenet_cifar(bypass="simple"))
+    picture = arena_map(planned, "tiny")
+    drawn = {
+        (
+            round(p.get_x()),
+            round(p.get_width()),
+            round(1000 * p.get_y()),
+            round(1000 * p.get_height()),
+        )
+        for p in picture.axes[0].patches
+    }
+    want = {(b.first, b.last - b.first + 1, b.offset, b.size) for b in planned.buffers}
+    assert drawn == want
+    assert f"{planned.arena:,}" in picture.alt
+    picture.save(str(tmp_path / "arena.png"))

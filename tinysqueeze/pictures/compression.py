@@ -30,7 +30,7 @@ def byte_map(lines: Sequence[Line], title: str) -> Picture:
     largest = max(rows, key=lambda row: sum(row[1].values()))
     picture = Picture(
         8.6,
-        0.23 * len(rows) + 1.0,
+        0.23 * len(rows) + 1.2,
         f"{title}: {total:,} bytes: {', '.join(texts)}. The largest layer is {largest[0]} with "
         f"{sum(largest[1].values()):,}.",
     )
@@ -51,7 +51,7 @@ def byte_map(lines: Sequence[Line], title: str) -> Picture:
     for part in PARTS:
         if sums[part]:
             axes.barh(0, 0, color=COLOURS[part], label=f"{part} {sums[part] / total:.1%}")
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.06))
+    picture.legend(loc="outside lower center", ncols=len(PARTS))
     axes.grid(axis="x")
     axes.set_title(f"{title}: {total:,} bytes")
     return picture

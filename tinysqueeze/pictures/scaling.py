@@ -15,7 +15,7 @@ def scaling_efficiency(found: Sequence[Demand], batch: int, faster: float = 1.0)
     Lines are without overlap of computing and sending; the band reaches up to perfect overlap.
     `faster` is what `scaling.demands` was told.
     """
-    picture = Picture(10, 3.6, _alt(found))
+    picture = Picture(10, 3.8, _alt(found))
     panels = picture.subplots(1, len(LINKS), sharey=True)
     for axes, link in zip(panels, LINKS, strict=True):
         for demand, colour, marker in zip(
@@ -35,7 +35,7 @@ def scaling_efficiency(found: Sequence[Demand], batch: int, faster: float = 1.0)
         axes.grid(True)
         axes.set_title(f"{link.gigabits:g} Gbit/s, {1e6 * link.latency:g} µs a message")
     panels[0].set_ylabel("scaling efficiency")
-    panels[0].legend(loc="lower left")
+    picture.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     picture.suptitle(
         f"Projected by the ring's cost model from this machine's step of {batch} images a worker"
         + ("" if faster == 1 else f", as if {faster:g} times as fast"),
