@@ -195,7 +195,8 @@ def test_names_instead_of_numbers():
     assert "best: complex, in the paper simple" in text
     ticks = [t.get_text() for t in experiment_curve(bypass, rows).axes[0].get_xticklabels()]
     assert ticks == ["none", "simple", "complex"]
-    assert "knee" not in agreement(find("expand"), [row("0", 0.5) | {"point": "mixed", "x": 1.0}])
+    text = agreement(find("expand"), [row("0", 0.5) | {"point": "mixed", "x": 1.0}])
+    assert "1 of 3 points so far" in text
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):

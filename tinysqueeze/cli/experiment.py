@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{experiment.question} ({experiment.source})\n{len(todo)} trainings to go, of {recipe.epochs} "
         f"epochs on {len(dataset):,} images, measured on {len(measured):,} {split} images; about "
-        f"{total / RATE / 60:.0f} minutes at {RATE / 1e9:.0f} G multiply-adds a second; "
+        f"{total / RATE / 60:.1f} minutes at {RATE / 1e9:.0f} G multiply-adds a second; "
         f"results in {table}"
     )
     done = 0

@@ -79,6 +79,8 @@ def agreement(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _shape(experiment: Experiment, found: list[Place]) -> list[str]:
     """Rank correlation where the paper has three points or more; where the gain ends, or who is best."""
+    if len(found) < len(experiment.points):
+        return [f"{len(found)} of {len(experiment.points)} points so far"]
     both = [(place.accuracy, place.paper) for place in found if place.paper is not None]
     ours = {place.x: place.accuracy for place in found}
     theirs = {x: value / 100 for x, value in experiment.paper.items()}
@@ -89,10 +91,10 @@ def _shape(experiment: Experiment, found: list[Place]) -> list[str]:
         lines.append(
             f"rank correlation with the paper's {len(both)} points: {value:.2f} (Spearman)"
         )
-    if experiment.is_numeric and ours:
+    if experiment.is_numeric:
         line = f"knee (within {100 * WITHIN:g} points of the best) at {names[knee(ours)]}"
         lines.append(line + (f", in the paper at {names[knee(theirs)]}" if theirs else ""))
-    elif ours:
+    else:
         line = f"best: {names[max(ours, key=lambda x: ours[x])]}"
         best = max(theirs, key=lambda x: theirs[x]) if theirs else None
         lines.append(line + (f", in the paper {names[best]}" if best is not None else ""))

@@ -111,7 +111,6 @@ def worst_mistake_sheet(
         texts.append(
             f"{said} {probabilities[i, guess]:.0%}\nis {true} {probabilities[i, labels[i]]:.0%}"
         )
-    wrong = int((probabilities.argmax(axis=1) != labels).sum())
     told = "; ".join(text.replace("\n", ", ") for text in texts)
-    alt = f"The {len(chosen)} surest of {wrong} wrong answers: {told or 'none'}."
+    alt = f"The {len(chosen)} surest wrong answers: {told or 'none'}."
     return sheet(images[chosen], texts, [RED] * len(texts), alt)

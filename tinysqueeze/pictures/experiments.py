@@ -25,7 +25,7 @@ def experiment_curve(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) 
     axes.plot(
         [row["x"] for row in rows], [100 * row["accuracy"] for row in rows], "o", ms=4, color=BLUE
     )
-    split, source = rows[0]["split"], experiment.source
+    split = rows[0]["split"]
     axes.set(xlabel=experiment.axis, ylabel=f"{split} accuracy, percent", title=experiment.question)
     if not experiment.is_numeric:
         axes.set_xticks([p.x for p in experiment.points], [p.label for p in experiment.points])
@@ -33,7 +33,7 @@ def experiment_curve(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) 
     if experiment.paper:
         ghost = axes.twinx()
         ghost.plot(list(experiment.paper), list(experiment.paper.values()), "o:", color=QUIET, ms=4)
-        ghost.set_ylabel(f"the paper ({source}): ImageNet top-5, percent", color=QUIET)
+        ghost.set_ylabel("the paper: ImageNet top-5, percent", color=QUIET)
         ghost.tick_params(colors=QUIET)
         ghost.spines["right"].set_visible(True)
     return picture

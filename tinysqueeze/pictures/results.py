@@ -45,7 +45,7 @@ def accuracy_by_minutes(results: Sequence[Result]) -> Picture:
         title="What each recipe reaches, and how soon",
     )  # fmt: skip
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
     axes.grid(True, axis="y")
     axes.legend(loc="lower right")
     return picture
