@@ -6,6 +6,7 @@ norm. Maps between a convolution and its pool exist only chunk by chunk.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -78,14 +79,28 @@ class ForwardPass(Layout):
             chunks = self._norm_forward(i, step, result)
         else:
             self._convolve(i, step, x, result, step.floor, chunks)
-        if step.bypass is not None:
-            if step.relu and not step.norm:
+            if step.bypass is not None and step.relu:
                 chunks.add(self._remember_signs(step, result))
+        if step.shortcut or (step.bypass is not None and not step.norm):
             self._add_bypass(i, step, result, chunks)
-        if step.pool:
+        if step.pool and not step.pools_norm:
             chunks.add(self._pool(step, result, y))
-        if not self._is_squeeze(i):
+        if not (self._is_squeeze(i) or self._is_norm_beside(i, i + 1)):
             self.forward.close()
+
+    def _is_norm_beside(self, i: int, other: int) -> bool:
+        """Does step i, after its batch norm, hand chunks on to a convolution that takes them as they are?
+
+        Between the two a map is still in the cache. Without a norm, chunks end with each Fire: more
+        would not fit.
+        """
+        if not 0 <= other < len(self.network.steps):
+            return False
+        step, beside = self.network.steps[i], self.network.steps[other]
+        return (
+            isinstance(step, ConvStep) and isinstance(beside, ConvStep)
+            and step.norm is not None and self.convs[i][0].count == self.convs[other][0].count
+        )  # fmt: skip
 
     def _is_squeeze(self, i: int) -> bool:
         """Do the next step's convolutions read what this one has just written, chunk by chunk?"""
@@ -104,13 +119,13 @@ class ForwardPass(Layout):
         """The convolutions' result, kept for the batch norm's backward pass."""
         return self.workspace.buffer(f"before norm {i}", self.batch, step.result)
 
-    def _pool(self, step: ConvStep, result: View, y: View) -> Job:
+    def _pool(self, step: ConvStep, result: View, y: View, **norm: Any) -> Job:
         assert step.pool
         return job(
             max_pool, {"x": result, "y": y}, height=step.result.height, width=step.result.width,
             won=self._won(step), won_unit=self._won_unit(step), out_height=y.height,
             out_width=y.width, channels=step.result.padded, by_row=0, remember=1,
-            **window_fields(step.pool),
+            **window_fields(step.pool), **norm,
         )  # fmt: skip
 
     def _won(self, step: ConvStep) -> np.ndarray:
@@ -192,21 +207,25 @@ class ForwardPass(Layout):
             self.count_jobs.append(made)
             stage.add(made, part.stop - part.start)
         chunks = self.forward.chunks(count)
-        chunks.add(
-            job(
-                norm_apply,
-                {"y": result},
-                x=z.array,
-                x_next=z.next,
-                height=size.height,
-                width=size.width,
-                channels=padded,
-                scale=arrays["scale"],
-                shift=arrays["shift"],
-                floor=step.floor,
-            )
-        )
+        known = {"scale": arrays["scale"], "shift": arrays["shift"], "floor": step.floor}
+        if step.pools_norm:
+            y, chosen = self.views[step.target], self._chosen(step).array
+            chunks.add(self._pool(step, z, y, normed=1, chosen=chosen, **known))
+            return chunks
+        adds = step.bypass is not None and not step.shortcut
+        around = {"around": self.views[step.bypass]} if adds and step.bypass else {}
+        made = job(
+            norm_apply, {"y": result} | around, x=z.array, x_next=z.next, adds=adds,
+            height=size.height, width=size.width, channels=padded, **known,
+        )  # fmt: skip
+        chunks.add(made)
         return chunks
+
+    def _chosen(self, step: ConvStep) -> View:
+        """What the largest number of each pooling window was before norm and ReLU."""
+        return self.workspace.buffer(
+            f"chosen {step.target}", self.batch, self.network.maps[step.target]
+        )
 
     # --- loss -----------------------------------------------------------------------------------
 

@@ -117,6 +117,11 @@ class ConvStep:
         return " + ".join(arm.path for arm in self.arms)
 
     @property
+    def pools_norm(self) -> bool:
+        """Does the pool follow norm and ReLU at once, with no bypass in between?"""
+        return self.norm is not None and self.pool is not None and self.bypass is None
+
+    @property
     def floor(self) -> float:
         """0 for ReLU, minus infinity for none."""
         return 0.0 if self.relu else -np.inf
@@ -277,7 +282,7 @@ class _Builder:
             case ReLU() if not last.relu:
                 self.steps[-1] = replace(last, relu=True)
                 return source
-            case MaxPool2D() if layer.window.area <= 256:
+            case MaxPool2D() if layer.window.area < 256:
                 result = last.result
                 size = layer.window.out_size(result.height, result.width)
                 target = self.new(Map.of(*size, result.segments))

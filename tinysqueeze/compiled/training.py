@@ -7,6 +7,7 @@ scratch memory.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -127,19 +128,18 @@ class TrainingStep(ForwardPass):
         chunks = self.backward.chunks(convs[0].count)
         around = self._bypass_gradient(step, d, chunks)
         if step.norm:
-            whole = self._unpooled(step, d, chunks) if around is None else around
-            self._norm_backward_sums(i, step, whole, chunks)
+            self._norm_backward_sums(i, step, d if around is None else around, chunks)
             chunks = self.backward.chunks(convs[0].count)
-            whole = self._unpooled(step, d, chunks)  # once more: scratch does not outlive its chunk
-            around = None if around is None else whole
-            dense = self._norm_backward(i, step, whole, chunks)
+            if around is not None:  # once more: scratch does not outlive its chunk
+                around = self._unpooled(step, d, chunks)
+            dense = self._norm_backward(i, step, d if around is None else around, chunks)
         else:
             dense = self._relu_backward(
                 step, d if around is None else around, chunks, around is not None
             )
         x = self._input(step, chunks)
         dx, add = self._dx(i, step, chunks)
-        for number, conv in enumerate(convs):
+        for number, conv in sorted(enumerate(convs), key=lambda numbered: bool(numbered[1].m)):
             if conv.arm is step.shortcut:
                 continue
             part = dense.part(conv.arm.offset, conv.weights.filters)
@@ -149,7 +149,7 @@ class TrainingStep(ForwardPass):
         if around is not None and step.shortcut:
             self._shortcut_backward(step, convs[-1], around, chunks)
         self._release(step.target)
-        if not (i and self._is_squeeze(i - 1)):
+        if not (i and (self._is_squeeze(i - 1) or self._is_norm_beside(i - 1, i))):
             self._close_backward()
 
     def _arm_backward(self, conv, x, d, dx, add, chunks: Chunks, number: int) -> None:
@@ -177,11 +177,11 @@ class TrainingStep(ForwardPass):
             self.gradient_of[step.source] = dx
         else:
             dx = self._new_gradient(step.source)
-        winograd = any(conv.m for conv in self.convs[i] if conv.arm is not step.shortcut)
-        if winograd:
+        only_adds = all(conv.m for conv in self.convs[i] if conv.arm is not step.shortcut)
+        if only_adds:
             whole = dx.whole()
             chunks.add(job(clear, {"x": whole}, vectors=whole.channels // TARGET.lanes))
-        return dx, winograd
+        return dx, only_adds
 
     def _total(self, step: ConvStep) -> tuple[np.ndarray, int]:
         """The threads' sums for the biases of all arms of a step."""
@@ -197,14 +197,14 @@ class TrainingStep(ForwardPass):
     def _dense(self, name: str, chunks: Chunks, size: Map) -> View:
         return self.workspace.chunk(name, chunks.count, size)
 
-    def _unpool(self, step: ConvStep, d: View, to: View) -> Job:
+    def _unpool(self, step: ConvStep, d: View, to: View, **norm: Any) -> Job:
         assert step.pool
         target = self.network.maps[step.target]
         return job(
             max_pool_backward, {"d": d, "dx": to}, won=self._won(step),
             won_unit=self._won_unit(step), out_height=target.height, out_width=target.width,
             height=step.result.height, width=step.result.width, channels=step.result.padded,
-            **window_fields(step.pool),
+            **window_fields(step.pool), **norm,
         )  # fmt: skip
 
     def _unpooled(self, step: ConvStep, d: View, chunks: Chunks) -> View:
@@ -296,27 +296,22 @@ class TrainingStep(ForwardPass):
         return dense
 
     def _norm_backward_sums(self, i: int, step: ConvStep, d: View, chunks: Chunks) -> None:
-        """dweight and dbias of the norm, and what dx needs of the whole batch."""
+        """dweight and dbias of the norm, and what dx needs of the whole batch.
+
+        Below a pool dy is zero but for the pixels that won, which `_chosen` has side by side.
+        """
         assert step.norm
         path, _ = step.norm
-        z, arrays = self._before_norm(i, step), self._norm_arrays(i, step)
-        size, padded = step.result, step.result.padded
+        arrays, size, padded = self._norm_arrays(i, step), step.result, step.result.padded
+        z = self._chosen(step) if step.pools_norm else self._before_norm(i, step)
         sums = self.workspace.array("norm sums", 2 * self.batch * padded)
         known = {n: arrays[n] for n in ("scale", "shift", "mean", "inverse")}
-        chunks.add(
-            job(
-                norm_gradient_sums,
-                {"d": d},
-                x=z.array,
-                x_next=z.next,
-                height=size.height,
-                width=size.width,
-                channels=padded,
-                floor=step.floor,
-                sums=sums,
-                **known,
-            )
-        )
+        made = job(
+            norm_gradient_sums, {"d": d}, x=z.array, x_next=z.next, height=z.height,
+            width=z.width, channels=padded, floor=step.floor, sums=sums, **known,
+        )  # fmt: skip
+        chunks.add(made)
+        self._close_backward()
         stage = self.backward.each()
         for place, part in self._norm_segments(step):
             made = norm_gradient_finish.job(
@@ -329,25 +324,24 @@ class TrainingStep(ForwardPass):
             stage.add(made, part.stop - part.start)
 
     def _norm_backward(self, i: int, step: ConvStep, d: View, chunks: Chunks) -> View:
-        """d through ReLU and batch norm, dense."""
-        dense, total = self._dense("dense gradient", chunks, step.result), self._total(step)
+        """d through the pool, ReLU and batch norm, dense.
+
+        The convolutions' biases move all numbers of a channel alike, which the norm takes out again:
+        their gradients are 0, and so `_total` is left as it is.
+        """
+        dense, size = self._dense("dense gradient", chunks, step.result), step.result
+        self._total(step)
         z, arrays = self._before_norm(i, step), self._norm_arrays(i, step)
-        known = {n: arrays[n] for n in ("scale", "shift", "a", "b", "c")}
-        chunks.add(
-            job(
-                norm_backward,
-                {"d": d, "z": dense},
-                x=z.array,
-                x_next=z.next,
-                height=step.result.height,
-                width=step.result.width,
-                channels=step.result.padded,
-                floor=step.floor,
-                total=total[0],
-                total_thread=total[1],
-                **known,
-            )
-        )
+        known: dict[str, Any] = {n: arrays[n] for n in ("scale", "shift", "a", "b", "c")}
+        known |= {"x": z.array, "x_next": z.next, "floor": step.floor}
+        if step.pools_norm:
+            chunks.add(self._unpool(step, d, dense, normed=1, **known))
+            return dense
+        made = job(
+            norm_backward, {"d": d, "z": dense}, height=size.height, width=size.width,
+            channels=size.padded, **known,
+        )  # fmt: skip
+        chunks.add(made)
         return dense
 
     # --- run ------------------------------------------------------------------------------------

@@ -83,6 +83,7 @@ class Job:
     """A kernel with its arguments: one line of a program. It keeps the arrays it names alive."""
 
     def __init__(self, kernel: "Kernel", values: dict[str, Any]) -> None:
+        values = dict.fromkeys(kernel.optional, 0) | values
         if missing := set(kernel.record.names or ()) ^ set(values):
             raise TypeError(f"{kernel.name}: arguments missing or unknown: {sorted(missing)}")
         self.kernel = kernel
@@ -107,6 +108,7 @@ class Kernel:
         self.__doc__ = function.__doc__
         self.function = function
         self.record = np.dtype([_field(text) for text in fields.split()])
+        self.optional = [_field(text)[0] for text in fields.split() if text.endswith("?")]
         self._compiled: Any = None  # Numba's CFunc
 
     def job(self, **values: Any) -> Job:
@@ -142,8 +144,8 @@ class Kernel:
 
 
 def _field(text: str) -> tuple[str, str]:
-    """ "x" -> an integer or address; "floor:f" -> a float."""
-    name, _, kind = text.partition(":")
+    """ "x" -> an integer or address; "floor:f" -> a float; "x?" -> 0 where a job does not say."""
+    name, _, kind = text.removesuffix("?").partition(":")
     return name, "f4" if kind == "f" else "i8"
 
 

@@ -6,10 +6,15 @@
 
 The statistics of one image are taken while it is still in the cache, in two passes (mean first, then
 squared distances from it), and joined in float64: exact enough for any batch, and the same for any
-number of threads. ReLU is folded in: whether it was open is seen from x * scale + shift. At
-inference none of this runs: scale and shift go into the convolution before.
+number of threads. ReLU is folded in: whether it was open is seen from x * scale + shift. A simple
+bypass is added on the way; where a pool follows instead, the pool's kernels do the last two lines
+(see `pooling.py`). At inference none of this runs: scale and shift go into the convolution before.
+
+What all of this costs is reading and writing maps that do not fit into the cache: x is written once,
+and read three times.
 """
 
+from collections.abc import Callable
 from math import sqrt
 
 from numba import float32, types
@@ -107,33 +112,53 @@ def norm_finish(job, first, count, thread):
         running[c] += float32(momentum * (spread / max(size - 1, 1) - running[c]))
 
 
-@procedure(floats_t, floats_t, int_t, int_t, floats_t, floats_t, types.float32)
-def _apply(e: Emitter, x, y, pixels, channels, scale, shift, floor) -> None:
-    """y = max(floor, x * scale + shift) for a row of pixels."""
-    lowest = e.splat(floor)
+def _apply(adds: bool) -> Callable:
+    """The intrinsic y = max(floor, x * scale + shift) for a row of pixels, `adds`: plus `around`."""
 
-    def one(k: Value, c: Value) -> None:
-        place = e.builder.add(e.builder.mul(k, channels), c)
-        value = e.fma(e.load(x, place), e.load(scale, c), e.load(shift, c))
-        e.store(e.at_least(value, lowest), y, place)
+    @procedure(
+        floats_t, floats_t, floats_t, int_t, int_t, floats_t, floats_t, types.float32
+    )  # fmt: skip
+    def apply(e: Emitter, x, around, y, pixels, channels, scale, shift, floor) -> None:
+        lowest = e.splat(floor)
 
-    _for_each(e, pixels, channels, one)
+        def one(k: Value, c: Value) -> None:
+            place = e.builder.add(e.builder.mul(k, channels), c)
+            value = e.fma(e.load(x, place), e.load(scale, c), e.load(shift, c))
+            value = e.at_least(value, lowest)
+            if adds:
+                value = e.builder.fadd(value, e.load(around, place))
+            e.store(value, y, place)
+
+        _for_each(e, pixels, channels, one)
+
+    return apply
+
+
+_apply_alone, _apply_and_add = _apply(False), _apply(True)
 
 
 @kernel("""
-    x x_next y y_unit y_thread y_next y_row height width channels scale shift floor:f
+    x x_next around? around_unit? around_next? around_row? adds
+    y y_unit y_thread y_next y_row height width channels scale shift floor:f
 """)
 def norm_apply(job, first, count, thread):
-    """y = max(floor, x * scale + shift). x has no padding, y may have."""
+    """y = max(floor, x * scale + shift), plus, if it `adds`, a bypass: the map `around`.
+
+    x has no padding, y and `around` may have.
+    """
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
+    around = job.around + 4 * first * job.around_unit
+    scale, shift, floor = floats(job.scale), floats(job.shift), float32(job.floor)
     for n in range(count):
         x = job.x + 4 * (first + n) * job.x_next
         for i in range(job.height):
-            _apply(
-                floats(x + 4 * i * job.width * job.channels),
-                floats(y + 4 * (n * job.y_next + i * job.y_row)),
-                job.width, job.channels, floats(job.scale), floats(job.shift), float32(job.floor),
-            )  # fmt: skip
+            row = floats(x + 4 * i * job.width * job.channels)
+            out = floats(y + 4 * (n * job.y_next + i * job.y_row))
+            if job.adds:
+                other = floats(around + 4 * (n * job.around_next + i * job.around_row))
+                _apply_and_add(row, other, out, job.width, job.channels, scale, shift, floor)
+            else:
+                _apply_alone(row, row, out, job.width, job.channels, scale, shift, floor)
 
 
 @procedure(floats_t, int_t, floats_t, int_t, int_t, floats_t, floats_t, floats_t, floats_t,
@@ -201,11 +226,11 @@ def norm_gradient_finish(job, first, count, thread):
 
 
 @procedure(floats_t, int_t, floats_t, floats_t, int_t, int_t, floats_t, floats_t, floats_t,
-           floats_t, floats_t, types.float32, floats_t)  # fmt: skip
+           floats_t, floats_t, types.float32)  # fmt: skip
 def _backward(
-    e: Emitter, d, d_pixel, x, z, pixels, channels, scale, shift, a, b_, c_, floor, total
+    e: Emitter, d, d_pixel, x, z, pixels, channels, scale, shift, a, b_, c_, floor
 ) -> None:
-    """z = a * dy + b * x + c for a row of pixels; total += z."""
+    """z = a * dy + b * x + c for a row of pixels."""
     b = e.builder
     lowest = e.splat(floor)
 
@@ -216,20 +241,18 @@ def _backward(
         dy = b.select(off, e.every(0), e.load(d, b.add(b.mul(k, d_pixel), c)))
         dx = e.fma(e.load(a, c), dy, e.fma(e.load(b_, c), value, e.load(c_, c)))
         e.store(dx, z, place)
-        e.store(b.fadd(e.load(total, c), dx), total, c)
 
     _for_each(e, pixels, channels, one)
 
 
 @kernel("""
     d d_unit d_thread d_next d_row d_pixel x x_next z z_unit z_thread z_next
-    height width channels scale shift a b c floor:f total total_thread
+    height width channels scale shift a b c floor:f
 """)
 def norm_backward(job, first, count, thread):
-    """z = a * dy + b * x + c, dy being d where ReLU was open; `total` += the sum over pixels."""
+    """z = a * dy + b * x + c, dy being d where ReLU was open."""
     d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
     z = job.z + 4 * (first * job.z_unit + thread * job.z_thread)
-    total = floats(job.total + 4 * thread * job.total_thread)
     for n in range(count):
         x = job.x + 4 * (first + n) * job.x_next
         for i in range(job.height):
@@ -238,5 +261,5 @@ def norm_backward(job, first, count, thread):
                 floats(d + 4 * (n * job.d_next + i * job.d_row)), job.d_pixel, floats(x + row),
                 floats(z + 4 * n * job.z_next + row), job.width, job.channels,
                 floats(job.scale), floats(job.shift), floats(job.a), floats(job.b), floats(job.c),
-                float32(job.floor), total,
+                float32(job.floor),
             )  # fmt: skip

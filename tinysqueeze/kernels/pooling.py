@@ -5,9 +5,15 @@ value and its number in the window, 0 to 254: one byte instead of PyTorch's eigh
 the other side: *which windows lie over this pixel, and did it win there?* So every gradient is
 written once, overlapping windows (3x3 with stride 2) need no special care, and neither do pixels
 that no window covers.
+
+Where batch norm and ReLU lie just before the pool (see `norm.py`), both are done on the way: the map
+between them and the pool would be the largest of all, and is never written. A job asks for it by
+`normed`; what the norm needs of the whole batch is then known.
 """
 
-from numba import types
+from collections.abc import Callable
+
+from numba import float32, types
 
 from tinysqueeze.kernels.kernel import kernel
 from tinysqueeze.kernels.target import TARGET
@@ -27,53 +33,76 @@ int_t = types.int64
 LANES = TARGET.lanes
 
 
-@procedure(floats_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, floats_t, bytes_t, int_t)
-def _largest(
-    e: Emitter, x, x_row, x_pixel, high, wide, number, kernel_wide, channels, y, won, remember
-) -> None:
-    """The largest of high x wide pixels, and its number in the window.
+def _largest(normed: bool) -> Callable:
+    """The intrinsic for the largest of high x wide pixels, and its number in the window.
 
     Pixels are numbered by row * kernel_wide + column in the whole window, also where the edge of
-    the image cuts it; `number` is that of the first pixel here.
+    the image cuts it; `number` is that of the first pixel here. With `normed` it is the largest of
+    max(floor, x * scale + shift), and `chosen` gets the x that it was made from.
     """
-    b = e.builder
 
-    def byte(number: Value) -> Value:
-        return e.splat(b.trunc(number, BYTE))
+    @procedure(floats_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, floats_t, bytes_t, int_t,
+               floats_t, floats_t, types.float32, floats_t)  # fmt: skip
+    def largest(
+        e: Emitter, x, x_row, x_pixel, high, wide, number, kernel_wide, channels, y, won, remember,
+        scale, shift, floor, chosen,
+    ) -> None:  # fmt: skip
+        b = e.builder
+        lowest = e.splat(floor)
 
-    def some_channels(c: Value, _: list[Value]) -> list[Value]:
-        corner = e.at(x, c)
+        def byte(number: Value) -> Value:
+            return e.splat(b.trunc(number, BYTE))
 
-        def window_row(i: Value, best: list[Value]) -> list[Value]:
-            row = e.at(corner, b.mul(i, x_row))
+        def some_channels(c: Value, _: list[Value]) -> list[Value]:
+            corner = e.at(x, c)
+            factor, constant = (e.load(scale, c), e.load(shift, c)) if normed else (None, None)
 
-            def window_column(j: Value, best: list[Value]) -> list[Value]:
-                value = e.load(row, b.mul(j, x_pixel))
-                place = b.add(number, b.add(b.mul(i, kernel_wide), j))
-                # "unless not greater", so that a value that is not a number wins and is seen
-                better = b.fcmp_unordered(">", value, best[0])
-                return [b.select(better, value, best[0]), b.select(better, byte(place), best[1])]
+            def looked_at(place: Value, number: Value) -> list[Value]:
+                """What is compared, its number, and what it was made from if that matters."""
+                value = e.load(place)
+                if not normed:
+                    return [value, byte(number)]
+                return [e.at_least(e.fma(value, factor, constant), lowest), byte(number), value]
 
-            return e.loop(e.int(0), wide, window_column, best)
+            def window_row(i: Value, best: list[Value]) -> list[Value]:
+                row = e.at(corner, b.mul(i, x_row))
 
-        largest, winner = e.loop(e.int(0), high, window_row, [e.load(corner), byte(number)])
-        e.store(largest, y, c)
-        with b.if_then(b.icmp_signed("!=", remember, e.int(0))):
-            e.store(winner, won, c)
-        return []
+                def window_column(j: Value, best: list[Value]) -> list[Value]:
+                    place = b.add(number, b.add(b.mul(i, kernel_wide), j))
+                    new = looked_at(e.at(row, b.mul(j, x_pixel)), place)
+                    # "unless not greater", so that a value that is not a number wins and is seen
+                    better = b.fcmp_unordered(">", new[0], best[0])
+                    return [b.select(better, *pair) for pair in zip(new, best, strict=True)]
 
-    e.loop(e.int(0), channels, some_channels, step=LANES)
+                return e.loop(e.int(0), wide, window_column, best)
+
+            best = e.loop(e.int(0), high, window_row, looked_at(corner, number))
+            e.store(best[0], y, c)
+            with b.if_then(b.icmp_signed("!=", remember, e.int(0))):
+                e.store(best[1], won, c)
+            if normed:
+                e.store(best[2], chosen, c)
+            return []
+
+        e.loop(e.int(0), channels, some_channels, step=LANES)
+
+    return largest
+
+
+_largest_plain, _largest_normed = _largest(False), _largest(True)
 
 
 @kernel("""
     x x_unit x_thread x_next x_row x_pixel height width
     y y_unit y_thread y_next y_row y_pixel won won_unit out_height out_width
     kernel_high kernel_wide stride_high stride_wide pad_high pad_wide channels by_row remember
+    normed? scale? shift? floor:f? chosen?
 """)
 def max_pool(job, first, count, thread):
     """y = the largest value of each window; won = which one it was. Windows are cut at the edges.
 
     Units are images; or, `by_row`, rows of the output (x then begins at the first window's row).
+    With `normed`, of max(floor, x * scale + shift); `chosen` = the x of it, laid out as `won`.
     """
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
@@ -91,62 +120,87 @@ def max_pool(job, first, count, thread):
                 corner += (left + before) * job.x_pixel
                 pixel = n * job.y_next + i * job.y_row + j * job.y_pixel
                 index = (first + n) * job.won_unit + (i * job.out_width + j) * job.channels
-                _largest(
-                    floats(x + 4 * (n * job.x_next + corner)), job.x_row, job.x_pixel, high, wide,
-                    above * job.kernel_wide + before, job.kernel_wide, job.channels, floats(y + 4 * pixel),
-                    bytes_at(job.won + (index if job.remember else 0)), job.remember,
-                )  # fmt: skip
+                begin_at = floats(x + 4 * (n * job.x_next + corner))
+                number = above * job.kernel_wide + before
+                won = bytes_at(job.won + (index if job.remember else 0))
+                if job.normed:
+                    _largest_normed(
+                        begin_at, job.x_row, job.x_pixel, high, wide, number, job.kernel_wide,
+                        job.channels, floats(y + 4 * pixel), won, job.remember, floats(job.scale),
+                        floats(job.shift), float32(job.floor), floats(job.chosen + 4 * index),
+                    )  # fmt: skip
+                else:
+                    _largest_plain(
+                        begin_at, job.x_row, job.x_pixel, high, wide, number, job.kernel_wide,
+                        job.channels, floats(y + 4 * pixel), won, job.remember, begin_at, begin_at,
+                        float32(0), begin_at,
+                    )  # fmt: skip
 
 
-@procedure(
-    floats_t, bytes_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, floats_t
-)
-def _gather(
-    e: Emitter, d, won, d_row, won_row, pixel, high, wide, number, down, right, channels, dx
-) -> None:
-    """dx = the sum of d over high x wide windows, where the window's winner is this pixel.
+def _gather(normed: bool) -> Callable:
+    """The intrinsic dx = the sum of d over high x wide windows, where the winner is this pixel.
 
     `number` is this pixel's number in the first of these windows; in the next window down the pixel
-    lies `down` lower by number, in the next to the right `right` lower.
+    lies `down` lower by number, in the next to the right `right` lower. With `normed` this sum dy
+    goes on through ReLU and batch norm: dx = a * dy + bb * x + cc, dy being 0 where ReLU was shut.
     """
-    b = e.builder
 
-    def some_channels(c: Value, _: list[Value]) -> list[Value]:
-        def window_row(i: Value, total: list[Value]) -> list[Value]:
-            d_at = e.at(d, b.add(c, b.mul(i, d_row)))
-            won_at = e.at(won, b.add(c, b.mul(i, won_row)))
-            first = b.sub(number, b.mul(i, down))
+    @procedure(floats_t, bytes_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t,
+               floats_t, floats_t, floats_t, floats_t, types.float32,
+               floats_t, floats_t, floats_t)  # fmt: skip
+    def gather(
+        e: Emitter, d, won, d_row, won_row, pixel, high, wide, number, down, right, channels, dx,
+        x, scale, shift, floor, a, bb, cc,
+    ) -> None:  # fmt: skip
+        b = e.builder
+        lowest = e.splat(floor)
 
-            def window_column(j: Value, total: list[Value]) -> list[Value]:
-                step = b.mul(j, pixel)
-                mine = e.splat(b.trunc(b.sub(first, b.mul(j, right)), BYTE))
-                hit = b.icmp_unsigned("==", e.load(won_at, step, BYTES), mine)
-                return [b.fadd(total[0], b.select(hit, e.load(d_at, step), e.every(0)))]
+        def some_channels(c: Value, _: list[Value]) -> list[Value]:
+            def window_row(i: Value, total: list[Value]) -> list[Value]:
+                d_at = e.at(d, b.add(c, b.mul(i, d_row)))
+                won_at = e.at(won, b.add(c, b.mul(i, won_row)))
+                first = b.sub(number, b.mul(i, down))
 
-            return e.loop(e.int(0), wide, window_column, total)
+                def window_column(j: Value, total: list[Value]) -> list[Value]:
+                    step = b.mul(j, pixel)
+                    mine = e.splat(b.trunc(b.sub(first, b.mul(j, right)), BYTE))
+                    hit = b.icmp_unsigned("==", e.load(won_at, step, BYTES), mine)
+                    return [b.fadd(total[0], b.select(hit, e.load(d_at, step), e.every(0)))]
 
-        e.store(e.loop(e.int(0), high, window_row, [e.every(0)])[0], dx, c)
-        return []
+                return e.loop(e.int(0), wide, window_column, total)
 
-    e.loop(e.int(0), channels, some_channels, step=LANES)
+            dy = e.loop(e.int(0), high, window_row, [e.every(0)])[0]
+            if normed:
+                value = e.load(x, c)
+                y = e.fma(value, e.load(scale, c), e.load(shift, c))
+                dy = b.select(b.fcmp_ordered("<=", y, lowest), e.every(0), dy)
+                dy = e.fma(e.load(a, c), dy, e.fma(e.load(bb, c), value, e.load(cc, c)))
+            e.store(dy, dx, c)
+            return []
+
+        e.loop(e.int(0), channels, some_channels, step=LANES)
+
+    return gather
 
 
-@procedure(floats_t, int_t)
-def _zeros(e: Emitter, x, channels) -> None:
-    def clear(c: Value, _: list[Value]) -> list[Value]:
-        e.store(e.every(0), x, c)
-        return []
+_gather_plain, _gather_normed = _gather(False), _gather(True)
 
-    e.loop(e.int(0), channels, clear, step=LANES)
+NOBODY = 255
+"""A number that no pixel has in its window: windows have at most 255."""
 
 
 @kernel("""
     d d_unit d_thread d_next d_row won won_unit out_height out_width
     dx dx_unit dx_thread dx_next dx_row dx_pixel height width
     kernel_high kernel_wide stride_high stride_wide pad_high pad_wide channels
+    normed? x? x_next? scale? shift? floor:f? a? b? c?
 """)
 def max_pool_backward(job, first, count, thread):
-    """dx = d where a pixel won its window, summed over the windows that cover it. Units: images."""
+    """dx = d where a pixel won its window, summed over the windows that cover it. Units: images.
+
+    With `normed`, on through ReLU and batch norm to their input x, which has no padding:
+    dx = a * dy + b * x + c.
+    """
     d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
     dx = job.dx + 4 * (first * job.dx_unit + thread * job.dx_thread)
     c = job.channels
@@ -160,15 +214,22 @@ def max_pool_backward(job, first, count, thread):
                 b = j + job.pad_wide
                 left = max(0, (b - job.kernel_wide + job.stride_wide) // job.stride_wide)
                 wide = min(b // job.stride_wide, job.out_width - 1) - left + 1
+                number = (a - top * job.stride_high) * job.kernel_wide + b - left * job.stride_wide
+                if high <= 0 or wide <= 0:  # no window covers this pixel, so it won none
+                    top, left, high, wide, number = 0, 0, 1, 1, NOBODY
                 out = floats(dx + 4 * (n * job.dx_next + i * job.dx_row + j * job.dx_pixel))
-                if high <= 0 or wide <= 0:
-                    _zeros(out, c)
-                    continue
-                row, col = a - top * job.stride_high, b - left * job.stride_wide
-                _gather(
-                    floats(d + 4 * (n * job.d_next + top * job.d_row + left * c)),
-                    bytes_at(won + (top * job.out_width + left) * c),
-                    job.d_row, job.out_width * c, c, high, wide,
-                    row * job.kernel_wide + col, job.stride_high * job.kernel_wide,
-                    job.stride_wide, c, out,
-                )  # fmt: skip
+                above = floats(d + 4 * (n * job.d_next + top * job.d_row + left * c))
+                winners = bytes_at(won + (top * job.out_width + left) * c)
+                down, right = job.stride_high * job.kernel_wide, job.stride_wide
+                if job.normed:
+                    x = floats(job.x + 4 * ((first + n) * job.x_next + (i * job.width + j) * c))
+                    _gather_normed(
+                        above, winners, job.d_row, job.out_width * c, c, high, wide, number, down,
+                        right, c, out, x, floats(job.scale), floats(job.shift),
+                        float32(job.floor), floats(job.a), floats(job.b), floats(job.c),
+                    )  # fmt: skip
+                else:
+                    _gather_plain(
+                        above, winners, job.d_row, job.out_width * c, c, high, wide, number, down,
+                        right, c, out, out, out, out, float32(0), out, out, out,
+                    )  # fmt: skip
