@@ -15,6 +15,7 @@ from tinysqueeze.kernels.tile import (
     narrow_strip,
     narrow_sum,
     narrow_tile,
+    short_tile,
     wide_strip,
     wide_sum,
     wide_tile,
@@ -59,27 +60,37 @@ def product(job, first, count, thread):
     begin, end = 0, (job.vectors * LANES + PANEL - 1) // PANEL
     if job.by_panel:
         rows, begin, end = job.rows_per_unit, first, first + count
+    # as many tiles with a row less each? then none is nearly empty
+    short = (rows + TILE - 2) // (TILE - 1) == (rows + TILE - 1) // TILE
+    table, steps = ints(job.x_rows), ints(job.x_steps)
     for n in range(job.batch):
         for panel in range(begin, end):
             column = panel * PANEL
-            w = floats(job.w + 4 * (n * job.w_batch + column * job.depth))
+            w = job.w + 4 * (n * job.w_batch + column * job.depth)
             xs = floats(x + 4 * n * job.x_batch)
             ys = floats(y + 4 * (n * job.y_batch + column))
             starts = floats(job.bias + 4 * column)
-            if column + PANEL <= job.vectors * LANES:
-                for row in range(0, rows, TILE):
-                    wide_tile(
-                        xs, ints(job.x_rows + 4 * row), ints(job.x_steps), rows - row - 1,
-                        w, PANEL, job.depth, ys, ints(job.y_rows + 4 * row),
-                        starts, job.add, job.floor,
-                    )  # fmt: skip
-            else:
-                for row in range(0, rows, TILE):
-                    narrow_tile(
-                        xs, ints(job.x_rows + 4 * row), ints(job.x_steps), rows - row - 1,
-                        w, LANES, job.depth, ys, ints(job.y_rows + 4 * row),
-                        starts, job.add, job.floor,
-                    )  # fmt: skip
+            wide = column + PANEL <= job.vectors * LANES
+            tile = TILE - 1 if wide and short else TILE
+            for row in range(0, rows, tile):
+                if job.by_panel and job.batch > 1 and row < PANEL:
+                    # Winograd by panels: the next position's weights lie far from these, so that
+                    # the processor foresees nothing. The first tiles ask for a part of them each.
+                    soon = floats(w + 4 * (job.w_batch + row * job.depth))
+                else:
+                    following = table[min(row + tile, rows - 1)]
+                    soon = floats(x + 4 * (n * job.x_batch + following))
+                row_table, place = ints(job.x_rows + 4 * row), ints(job.y_rows + 4 * row)
+                last = rows - row - 1
+                if not wide:
+                    narrow_tile(xs, row_table, steps, last, floats(w), LANES, job.depth, ys, place,
+                                starts, job.add, job.floor, soon)  # fmt: skip
+                elif short:
+                    short_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
+                               starts, job.add, job.floor, soon)  # fmt: skip
+                else:
+                    wide_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
+                              starts, job.add, job.floor, soon)  # fmt: skip
 
 
 @kernel("""
@@ -119,10 +130,10 @@ def weight_gradient(job, first, count, thread):
                 last = job.rows - row - 1
                 if wide:
                     wide_sum(xs, rows, steps, last, ds, job.d_step, depth, ys, outs,
-                             nothing, 1, no_floor)  # fmt: skip
+                             nothing, 1, no_floor, nothing)  # fmt: skip
                 else:
                     narrow_sum(xs, rows, steps, last, ds, job.d_step, depth, ys, outs,
-                               nothing, 1, no_floor)  # fmt: skip
+                               nothing, 1, no_floor, nothing)  # fmt: skip
 
 
 @kernel("source source_batch rows columns solid vectors target target_batch row_count")

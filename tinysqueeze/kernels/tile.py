@@ -58,20 +58,20 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
         bias: `vectors` vectors to begin with.
         add: if not 0, what is in y already is added as well.
         floor: results below it become it: 0 for ReLU, minus infinity for none.
-
-    With `stream`, what follows this tile's rows in memory is asked for while it is computed: a core
-    that waits for memory does nothing else.
+        soon: the `rows * depth` floats from here will be needed next. With `stream` they are asked
+            for in the meantime, since a core that waits for memory does nothing else.
     """
 
     @procedure(
         floats_t, ints_t, ints_t, int_t,
         floats_t, int_t, int_t,
         floats_t, ints_t,
-        floats_t, int_t, types.float32,
+        floats_t, int_t, types.float32, floats_t,
     )  # fmt: skip
     def tile(
-        e: Emitter, x, x_rows, x_steps, last, w, w_step, depth, y, y_rows, bias, add, floor
-    ) -> None:
+        e: Emitter, x, x_rows, x_steps, last, w, w_step, depth, y, y_rows, bias, add, floor,
+        soon,
+    ) -> None:  # fmt: skip
         b = e.builder
         columns = [e.int(v * TARGET.lanes) for v in range(vectors)]
 
@@ -87,9 +87,6 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
 
         start = [[e.load(bias, c) for c in columns] for _ in range(rows)]
         start = _add_existing(e, add, start, y_row, columns)
-
-        following = b.select(b.icmp_signed("<", e.int(rows), last), e.int(rows), last)
-        soon = e.at(x, index(x_rows, following))
 
         def step(k: Value, flat: list[Value]) -> list[Value]:
             if stream:
@@ -170,6 +167,9 @@ ROWS, VECTORS, STRIP = TARGET.tile_rows, TARGET.tile_vectors, TARGET.strip_rows
 
 wide_tile, narrow_tile = _micro_kernel(ROWS, VECTORS, True), _micro_kernel(ROWS, 1, True)
 """For convolutions: a full panel of output channels, and what is left, one vector."""
+
+short_tile = _micro_kernel(ROWS - 1, VECTORS, True)
+"""One row less, for when as many of these do: 49 rows are 7 tiles of 7, or 7 of 8 with one used once."""
 
 wide_sum, narrow_sum = _micro_kernel(ROWS, VECTORS, False), _micro_kernel(ROWS, 1, False)
 """The same for weight gradients, whose next rows are no stream."""
