@@ -129,7 +129,7 @@ class Convolution:
         start = x.moved(-self.arm.window.pad[0], -self.arm.window.pad[1])
         v, v_thread, v_position = self._tiles_of("V", x.pixel)
         return job(
-            kernel, {"x": start}, m=self.m, channels=x.pixel, v=v, v_unit=0, v_thread=v_thread,
+            kernel, {"x": start}, m=self.m, channels=x.pixel, v=v, v_thread=v_thread,
             v_position=v_position, high=high, wide=wide,
         )  # fmt: skip
 

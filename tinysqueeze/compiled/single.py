@@ -21,7 +21,7 @@ from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.pointwise import add_map, copy_map
 from tinysqueeze.kernels.pooling import max_pool
 from tinysqueeze.kernels.products import product
-from tinysqueeze.kernels.team import Stage
+from tinysqueeze.kernels.team import Split, Stage
 from tinysqueeze.kernels.winograd import winograd_input, winograd_output
 
 TILES = 32
@@ -215,7 +215,11 @@ class SingleInference(Inference):
     # --- Winograd -------------------------------------------------------------------------------
 
     def _winograd(self, conv, x: View, y: View, bias, floor: float, wait: bool) -> None:
-        """By rows of tiles if there are enough of them for each thread; else by panels."""
+        """By rows of tiles if there are enough of them for each thread; else by panels.
+
+        By panels every thread needs all of V, and makes it for itself: that takes less time than
+        to wait for the other half, and to fetch it from another processor's cache.
+        """
         high, wide = conv.tiles
         if high * wide >= TILES * 2 * self.workspace.threads:
             chunk = min(self._share(high), max(1, TILES // wide))
@@ -223,31 +227,29 @@ class SingleInference(Inference):
             self._stage(high, chunk, *jobs, wait=wait)
             return
         tiles, products, output = self._winograd_jobs(conv, x, y, bias, floor, high, by_panel=True)
-        self._stage(high, self._share(high), tiles)
+        own = Stage(Split.OWN, wait=False)
+        own.add(tiles, high)
+        self.forward.add(own)
         panels = -(-conv.weights.filters // TARGET.panel)
         self._stage(panels, 1, products, output, wait=wait)
 
     def _winograd_jobs(
         self, conv, x: View, y: View, bias, floor: float, high: int, by_panel: bool
     ) -> tuple[Job, Job, Job]:
-        """Tiles, products, output, for `high` rows of tiles; V is shared by all threads if by panels."""
+        """Tiles, products, output, for `high` rows of tiles."""
         m, (_, wide), weights = conv.m, conv.tiles, conv.weights
         positions, channels = (m + 2) ** 2, x.pixel
         width = TARGET.panel if by_panel else weights.filters
         v_position = high * wide * channels + TARGET.lanes
         u_position = high * wide * width + TARGET.lanes
-        if by_panel:
-            v, v_thread = self.workspace.array("V of all", positions * v_position), 0
-        else:
-            v, v_thread = self.workspace.scratch("V", positions * v_position)
+        v, v_thread = self.workspace.scratch("V", positions * v_position)
         u, u_thread = self.workspace.scratch("M", positions * u_position)
         spare, spare_thread = self.workspace.scratch("spare tile", 16 * weights.filters)
         start = x.moved(-conv.arm.window.pad[0], -conv.arm.window.pad[1])
         down = m * x.row
         tiles = job(
             winograd_input, {"x": replace(start, unit=down, next=down)}, m=m, channels=channels,
-            v=v, v_unit=wide * channels if by_panel else 0, v_thread=v_thread,
-            v_position=v_position, high=1, wide=wide,
+            v=v, v_thread=v_thread, v_position=v_position, high=1, wide=wide,
         )  # fmt: skip
         products = product.job(
             x=v, x_unit=0, x_thread=v_thread, x_batch=v_position, x_rows=ramp(high * wide, channels),

@@ -139,14 +139,14 @@ _weight_adjoint4, _weight_adjoint2 = _transform(_transposed(G4)), _transform(_tr
 # begins anew with each chunk); `_next` is the distance from one unit to the next inside the chunk.
 
 
-@kernel("m x x_unit x_thread x_next x_row channels v v_unit v_thread v_position high wide")
+@kernel("m x x_unit x_thread x_next x_row channels v v_thread v_position high wide")
 def winograd_input(job, first, count, thread):
     """V = Bᵀ x B for tiles of m + 2 pixels, m apart. x is padded so that every tile lies inside."""
     m = job.m
     side = m + 2
     nothing = floats(job.x)
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
-    v = job.v + 4 * (first * job.v_unit + thread * job.v_thread)
+    v = job.v + 4 * thread * job.v_thread
     for n in range(count):
         for i in range(job.high):
             for j in range(job.wide):
@@ -160,14 +160,14 @@ def winograd_input(job, first, count, thread):
                             job.v_position, job.channels, nothing, float32(0))  # fmt: skip
 
 
-@kernel("m x x_unit x_thread x_next x_row channels v v_unit v_thread v_position high wide")
+@kernel("m x x_unit x_thread x_next x_row channels v v_thread v_position high wide")
 def winograd_input_adjoint(job, first, count, thread):
     """dx += B dV Bᵀ: each tile is added where it came from."""
     m = job.m
     side = m + 2
     nothing = floats(job.x)
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
-    v = job.v + 4 * (first * job.v_unit + thread * job.v_thread)
+    v = job.v + 4 * thread * job.v_thread
     for n in range(count):
         for i in range(job.high):
             for j in range(job.wide):
