@@ -33,6 +33,10 @@ int_t = types.int64
 LANES = TARGET.lanes
 
 
+AHEAD = 512
+"""Floats: so far ahead x is asked for where it comes from memory, a few windows further on."""
+
+
 def _largest(normed: bool) -> Callable:
     """The intrinsic for the largest of high x wide pixels, and its number in the window.
 
@@ -62,6 +66,7 @@ def _largest(normed: bool) -> Callable:
                 value = e.load(place)
                 if not normed:
                     return [value, byte(number)]
+                e.prefetch(e.at(place, e.int(AHEAD)))
                 return [e.at_least(e.fma(value, factor, constant), lowest), byte(number), value]
 
             def window_row(i: Value, best: list[Value]) -> list[Value]:
