@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from PIL import Image
 
 matplotlib.use("Agg")
 
@@ -22,3 +23,18 @@ def shared_data() -> Path:
     if not Path(place).is_dir():
         pytest.skip(f"no real data at {place} (set TINYSQUEEZE_SHARED to its folder)")
     return Path(place)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Two classes of small pictures, as files."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 10)):
+        for bright, name in enumerate(("dark", "light")):
+            place = root / split / name
+            place.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 90, (16, 16, 3), dtype=np.uint8) + np.uint8(120 * bright)
+                Image.fromarray(pixels).save(place / f"{i}.png")
+    return root
