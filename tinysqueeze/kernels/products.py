@@ -60,8 +60,10 @@ def product(job, first, count, thread):
     begin, end = 0, (job.vectors * LANES + PANEL - 1) // PANEL
     if job.by_panel:
         rows, begin, end = job.rows_per_unit, first, first + count
-    # as many tiles with a row less each? then none is nearly empty
-    short = (rows + TILE - 2) // (TILE - 1) == (rows + TILE - 1) // TILE
+    # So many tiles have a row less that none is nearly empty: 169 rows are 7 * 7 + 15 * 8.
+    tiles = (rows + TILE - 1) // TILE
+    spare = tiles * TILE - rows
+    short = spare * (TILE - 1) if spare <= tiles else 0
     table, steps = ints(job.x_rows), ints(job.x_steps)
     for n in range(job.batch):
         for panel in range(begin, end):
@@ -71,8 +73,9 @@ def product(job, first, count, thread):
             ys = floats(y + 4 * (n * job.y_batch + column))
             starts = floats(job.bias + 4 * column)
             wide = column + PANEL <= job.vectors * LANES
-            tile = TILE - 1 if wide and short else TILE
-            for row in range(0, rows, tile):
+            row = 0
+            while row < rows:
+                tile = TILE - 1 if wide and row < short else TILE
                 if job.by_panel and job.batch > 1 and row < PANEL:
                     # Winograd by panels: the next position's weights lie far from these, so that
                     # the processor foresees nothing. The first tiles ask for a part of them each.
@@ -85,12 +88,13 @@ def product(job, first, count, thread):
                 if not wide:
                     narrow_tile(xs, row_table, steps, last, floats(w), LANES, job.depth, ys, place,
                                 starts, job.add, job.floor, soon)  # fmt: skip
-                elif short:
+                elif row < short:
                     short_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
                                starts, job.add, job.floor, soon)  # fmt: skip
                 else:
                     wide_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
                               starts, job.add, job.floor, soon)  # fmt: skip
+                row += tile
 
 
 @kernel("""
