@@ -5,20 +5,19 @@ where the weights are: then each thread reads only its part of the weights. Thre
 other between stages, since a 3x3 convolution looks at its neighbours' rows.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tinysqueeze.compiled.convolution import EVERY_ROW
+from tinysqueeze.compiled.convolution import EVERY_ROW, Convolution
 from tinysqueeze.compiled.inference import Inference
 from tinysqueeze.compiled.layout import window_fields
 from tinysqueeze.compiled.network import ConvStep, Map, MeanStep, Step
-from tinysqueeze.compiled.weights import Weights
-from tinysqueeze.compiled.workspace import NONE, View, job, patch_table, pixel_table, ramp
+from tinysqueeze.compiled.workspace import NONE, Halo, View, job, patch_table, pixel_table, ramp
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.head import pixel_mean
 from tinysqueeze.kernels.kernel import Job
-from tinysqueeze.kernels.pointwise import add_map, copy_map
+from tinysqueeze.kernels.pointwise import add_map, carry, copy_map
 from tinysqueeze.kernels.pooling import max_pool
 from tinysqueeze.kernels.products import product
 from tinysqueeze.kernels.team import Split, Stage
@@ -33,6 +32,24 @@ BAND = 8
 def rows_of(view: View) -> View:
     """An image seen as many images of one row."""
     return replace(view, unit=view.row, next=view.row, height=1)
+
+
+@dataclass(frozen=True)
+class Bands:
+    """How a map and the pool after it are made together, in bands of a few units.
+
+    The last `over` rows of a band lie in the next one's windows as well. They are carried over to
+    its beginning, so that each unit only adds rows further down.
+    """
+
+    units: int
+    rows: int
+    """Rows of the map that a unit adds: with Winograd, one row of tiles."""
+    pooled: int
+    """Rows of the pool that it makes of them."""
+    over: int
+    limit: int
+    """The most units that a band should have, to stay in the cache."""
 
 
 class SingleInference(Inference):
@@ -87,12 +104,11 @@ class SingleInference(Inference):
         if self._is_head(i, step):
             self._head(i, step, x, bias)
             return
-        banded = (
-            step.pool and step.pool.pad == (0, 0) and step.bypass is None
-            and not any(conv.m for conv in convs) and not step.arms[0].window.is_pointwise
-        )  # fmt: skip
-        if banded:
-            self._banded(step, convs[0].weights, x, y, bias, convs)
+        if bands := self._bands(i, step):
+            self._banded(step, bands, x, y, bias, convs)
+            return
+        if self._shares_panels(step, convs):
+            self._paneled(step, x, y, bias, convs)
             return
         result = y
         if step.pool:
@@ -140,9 +156,12 @@ class SingleInference(Inference):
 
     def _product_job(
         self, conv, x: View, y: View, bias: np.ndarray, floor: float, height: int,
-        add: bool = False, by_panel: bool = False, rows: int = 1, beyond: int = 0,
+        add: bool = False, by_panel: bool = False, rows: int = 1, beyond: int = 0, skip: int = 0,
     ) -> Job:  # fmt: skip
-        """y = x * weight for up to `height` rows of the result at a time; a unit is `rows` of them."""
+        """y = x * weight for up to `height` rows of the result at a time; a unit is `rows` of them.
+
+        It does `beyond` rows more than its units have, and all of that `skip` rows further down.
+        """
         window, size = conv.arm.window, conv.result
         start = x.moved(-window.pad[0], -window.pad[1])
         down, right = x.row * window.stride[0], x.pixel * window.stride[1]
@@ -150,45 +169,122 @@ class SingleInference(Inference):
             product,
             {"x": replace(start, unit=0 if by_panel else rows * down), "y": y},
             x_batch=0, y_batch=0, w_batch=0, batch=1,
-            x_rows=pixel_table(1, 0, height, size.width, down, right),
+            x_rows=pixel_table(1, 0, height, size.width, down, right) + np.int32(skip * down),
             x_steps=patch_table(window.kernel, x.row, x.pixel, conv.positions),
-            w=conv.weights.forward, depth=conv.weights.rows, vectors=conv.arm.vectors,
-            bias=bias, floor=floor, y_rows=pixel_table(1, 0, height, size.width, y.row, y.pixel),
-            add=add, rows_per_unit=size.pixels if by_panel else rows * size.width,
+            w=conv.weights.forward, depth=conv.weights.rows, vectors=conv.arm.vectors, bias=bias,
+            floor=floor, add=add, by_panel=by_panel,
+            y_rows=pixel_table(1, 0, height, size.width, y.row, y.pixel) + np.int32(skip * y.row),
+            rows_per_unit=size.pixels if by_panel else rows * size.width,
             rows_beyond=beyond * size.width,
-            rows_in_all=EVERY_ROW if by_panel else size.pixels, by_panel=by_panel,
+            rows_in_all=EVERY_ROW if by_panel else size.pixels - skip * size.width,
         )  # fmt: skip
         if not y.thread:
             made.set(y_unit=0 if by_panel else rows * y.row)
+        elif by_panel:  # scratch for one panel: this takes back the panel's column
+            made.set(y_unit=-TARGET.panel)
         if x is self.views[0]:
             self.image_jobs.append(made)
         return made
 
-    def _banded(self, step: ConvStep, weights: Weights, x, y, bias, convs) -> None:
-        """Convolution and pool together: a band of rows for a few rows of the pool, in scratch."""
-        assert step.pool
-        (high, _), (down, _) = step.pool.kernel, step.pool.stride
-        share = self._share(y.height)
-        chunk = -(-share // -(-share // BAND))
-        height = down * (chunk - 1) + max(high, down)
-        size = Map(height, step.result.width, step.result.segments)
-        band = self.workspace.chunk("band", 1, size)
-        jobs = [
-            self._product_job(
-                conv, x, band.part(conv.arm.offset, conv.weights.filters),
-                bias[conv.arm.offset :], step.floor, height, rows=down, beyond=max(high - down, 0),
-            )
-            for conv in convs
-        ]  # fmt: skip
-        jobs.append(self._pool_job(step, band, y, 0))
-        self._stage(y.height, chunk, *jobs)
+    # --- convolution and pool together ----------------------------------------------------------
 
-    def _pool_job(self, step: ConvStep, x: View, y: View, unit: int) -> Job:
+    def _bands(self, i: int, step: Step) -> Bands | None:
+        """The bands of a convolution and its pool; None where the map is small, or needed whole."""
+        if not isinstance(step, ConvStep) or not step.pool or step.bypass is not None:
+            return None
+        (high, _), (down, _) = step.pool.kernel, step.pool.stride
+        tiled = [conv for conv in self.convs[i] if conv.m]
+        m = tiled[0].m if tiled else down
+        whole = step.arms[0].window.is_pointwise if not tiled else m % down != 0
+        if whole or step.pool.pad != (0, 0):
+            return None
+        if any(conv.m != m or not self._by_rows(conv) for conv in tiled):
+            return None
+        limit = max(1, TILES // tiled[0].tiles[1]) if tiled else BAND
+        pooled = m // down
+        units = -(-self.network.maps[step.target].height // pooled)
+        return Bands(units, m, pooled, max(high - down, 0), limit)
+
+    def _halo(self, number: int) -> Halo:
+        """Bands begin `over` rows further down, so that Winograd's last tiles reach further."""
+        halo = super()._halo(number)
+        for i, step in enumerate(self.network.steps):
+            bands = self._bands(i, step) if step.source == number else None
+            for conv in self.convs[i] if bands else []:
+                if bands and conv.m:
+                    below = bands.over + bands.units * conv.m + 2 - conv.arm.window.pad[0]
+                    below -= self.network.maps[number].height
+                    halo = halo.around(Halo(bottom=max(0, below)))
+        return halo
+
+    def _banded(
+        self, step: ConvStep, bands: Bands, x: View, y: View, bias: np.ndarray,
+        convs: list[Convolution],
+    ) -> None:  # fmt: skip
+        """Makes a few rows of the map in scratch, pools them while they are in the cache, and so on."""
+        share = self._share(bands.units)
+        chunk = -(-share // -(-share // bands.limit))
+        size = Map(chunk * bands.rows + bands.over, step.result.width, step.result.segments)
+        band = self.workspace.chunk("band", 1, size)
+        first: list[Job] = []
+        jobs: list[Job] = []
+        for conv in convs:
+            part = band.part(conv.arm.offset, conv.weights.filters)
+            given = (bias[conv.arm.offset :], step.floor)
+            if conv.m:
+                first += self._winograd_jobs(conv, x, part, *given, 1, False, apart=share)
+                below = (x.moved(bands.over, 0), part.moved(bands.over, 0))
+                jobs += self._winograd_jobs(conv, *below, *given, chunk, False)
+            else:
+                rows, over = share * bands.rows, bands.over
+                first.append(
+                    self._product_job(conv, x, part, *given, over, rows=rows, beyond=over - rows)
+                )
+                rows = bands.rows
+                jobs.append(
+                    self._product_job(conv, x, part, *given, chunk * rows, rows=rows, skip=over)
+                )
+        if bands.over:  # a thread's first band begins with rows that nobody carried there
+            self._stage(-(-bands.units // share), 1, *first, wait=False)
+        jobs.append(self._pool_job(step, band, y, 0, bands.pooled))
+        if bands.over:
+            last = band.moved(chunk * bands.rows, 0)
+            vectors = bands.over * band.row // TARGET.lanes
+            jobs.append(job(carry, {"x": last, "y": band}, vectors=vectors))
+        self._stage(bands.units, chunk, *jobs)
+
+    def _shares_panels(self, step: ConvStep, convs: list[Convolution]) -> bool:
+        """Can each thread make and pool as many whole panels as the others?"""
+        even = TARGET.panel * self.workspace.threads
+        return (
+            step.pool is not None and step.bypass is None
+            and all(conv.weights.filters % even == 0 for conv in convs)
+        )  # fmt: skip
+
+    def _paneled(
+        self, step: ConvStep, x: View, y: View, bias: np.ndarray, convs: list[Convolution]
+    ) -> None:
+        """Makes a panel of the map in scratch, and pools it; no thread needs what another has made."""
+        size = step.result
+        panel = self.workspace.chunk("panel", 1, Map(size.height, size.width, (TARGET.panel,)))
+        for conv in convs:
+            part = y.part(conv.arm.offset, conv.weights.filters)
+            pool = self._pool_job(step, panel, part, 0)
+            pool.set(by_row=0, y_unit=TARGET.panel, channels=TARGET.panel)
+            given = (conv, x, panel, bias[conv.arm.offset :], step.floor)
+            if conv.m:
+                self._winograd_panels(*given, conv is convs[-1], pool)
+            else:
+                made = self._product_job(*given, size.height, by_panel=True)
+                panels = conv.weights.filters // TARGET.panel
+                self._stage(panels, 1, made, pool, wait=conv is convs[-1])
+
+    def _pool_job(self, step: ConvStep, x: View, y: View, unit: int, rows: int = 1) -> Job:
         assert step.pool
         return job(
-            max_pool, {"x": replace(x, unit=unit), "y": replace(y, unit=y.row)},
+            max_pool, {"x": replace(x, unit=unit), "y": replace(y, unit=rows * y.row)},
             height=step.result.height, width=step.result.width, won=0, won_unit=0,
-            out_height=y.height, out_width=y.width, channels=step.result.padded, by_row=1,
+            out_height=y.height, out_width=y.width, channels=step.result.padded, by_row=rows,
             remember=0, **window_fields(step.pool),
         )  # fmt: skip
 
@@ -214,29 +310,45 @@ class SingleInference(Inference):
 
     # --- Winograd -------------------------------------------------------------------------------
 
-    def _winograd(self, conv, x: View, y: View, bias, floor: float, wait: bool) -> None:
-        """By rows of tiles if there are enough of them for each thread; else by panels.
-
-        By panels every thread needs all of V, and makes it for itself: that takes less time than
-        to wait for the other half, and to fetch it from another processor's cache.
-        """
+    def _by_rows(self, conv: Convolution) -> bool:
+        """Are there enough tiles to cut a Winograd convolution by rows of them?"""
         high, wide = conv.tiles
-        if high * wide >= TILES * 2 * self.workspace.threads:
-            chunk = min(self._share(high), max(1, TILES // wide))
-            jobs = self._winograd_jobs(conv, x, y, bias, floor, chunk, by_panel=False)
-            self._stage(high, chunk, *jobs, wait=wait)
+        return high * wide >= TILES * 2 * self.workspace.threads
+
+    def _winograd(self, conv, x: View, y: View, bias, floor: float, wait: bool) -> None:
+        """By rows of tiles if there are enough of them for each thread; else by panels."""
+        if not self._by_rows(conv):
+            self._winograd_panels(conv, x, y, bias, floor, wait)
             return
+        high, wide = conv.tiles
+        chunk = min(self._share(high), max(1, TILES // wide))
+        jobs = self._winograd_jobs(conv, x, y, bias, floor, chunk, by_panel=False)
+        self._stage(high, chunk, *jobs, wait=wait)
+
+    def _winograd_panels(
+        self, conv, x: View, y: View, bias, floor: float, wait: bool, *after: Job
+    ) -> None:
+        """By panels of output channels, with further jobs for each.
+
+        Every thread needs all of V, and makes it for itself: that takes less time than to wait for
+        the other half, and to fetch it from another processor's cache.
+        """
+        high = conv.tiles[0]
         tiles, products, output = self._winograd_jobs(conv, x, y, bias, floor, high, by_panel=True)
         own = Stage(Split.OWN, wait=False)
         own.add(tiles, high)
         self.forward.add(own)
         panels = -(-conv.weights.filters // TARGET.panel)
-        self._stage(panels, 1, products, output, wait=wait)
+        self._stage(panels, 1, products, output, *after, wait=wait)
 
     def _winograd_jobs(
-        self, conv, x: View, y: View, bias, floor: float, high: int, by_panel: bool
-    ) -> tuple[Job, Job, Job]:
-        """Tiles, products, output, for `high` rows of tiles."""
+        self, conv, x: View, y: View, bias, floor: float, high: int, by_panel: bool,
+        apart: int = 1,
+    ) -> tuple[Job, Job, Job]:  # fmt: skip
+        """Tiles, products, output, for `high` rows of tiles; units lie `apart` rows of tiles apart.
+
+        If y is scratch, it gets whole tiles at its beginning; else they are cut at the map's edge.
+        """
         m, (_, wide), weights = conv.m, conv.tiles, conv.weights
         positions, channels = (m + 2) ** 2, x.pixel
         width = TARGET.panel if by_panel else weights.filters
@@ -248,7 +360,7 @@ class SingleInference(Inference):
         start = x.moved(-conv.arm.window.pad[0], -conv.arm.window.pad[1])
         down = m * x.row
         tiles = job(
-            winograd_input, {"x": replace(start, unit=down, next=down)}, m=m, channels=channels,
+            winograd_input, {"x": replace(start, unit=apart * down, next=down)}, m=m, channels=channels,
             v=v, v_thread=v_thread, v_position=v_position, high=1, wide=wide,
         )  # fmt: skip
         products = product.job(
@@ -261,13 +373,13 @@ class SingleInference(Inference):
             rows_per_unit=high * wide if by_panel else wide, rows_beyond=0, rows_in_all=EVERY_ROW,
             by_panel=by_panel,
         )  # fmt: skip
-        unit = TARGET.panel if by_panel else m * y.row
+        unit = 0 if y.thread else TARGET.panel if by_panel else m * y.row
         output = job(
             winograd_output, {"y": replace(y, unit=unit, next=m * y.row)}, m=m, u=u,
             u_thread=u_thread, u_position=u_position, u_next=width, channels=weights.filters,
             bias=bias, floor=floor, height=conv.result.height, width=conv.result.width,
-            high=high if by_panel else 1, wide=wide, by_row=not by_panel, by_panel=by_panel,
-            spare=spare, spare_thread=spare_thread,
+            high=high if by_panel else 1, wide=wide, by_row=not (by_panel or y.thread),
+            by_panel=by_panel, spare=spare, spare_thread=spare_thread,
         )  # fmt: skip
         return tiles, products, output
 
@@ -289,7 +401,6 @@ class SingleInference(Inference):
         size = step.result
         panel = self.workspace.chunk("panel", 1, Map(size.height, size.width, (TARGET.panel,)))
         made = self._product_job(conv, x, panel, bias, step.floor, size.height, by_panel=True)
-        made.set(y_unit=-TARGET.panel)
-        # both write and read the panel at its beginning: the negative unit undoes the panel's column
+        # reads the panel where the product wrote it, at its beginning
         summed = self._mean(mean, replace(panel, unit=-TARGET.panel))
         self._stage(-(-conv.weights.filters // TARGET.panel), 1, made, summed)

@@ -61,6 +61,13 @@ def copy_map(job, first, count, thread):
                     target[c] = source[c]
 
 
+@kernel("x x_thread y y_thread vectors")
+def carry(job, first, count, thread):
+    """y = x, a few vectors of a thread's scratch: what its next chunk needs of this one, copied once."""
+    x, y = job.x + 4 * thread * job.x_thread, job.y + 4 * thread * job.y_thread
+    _copy(floats(x), floats(y), job.vectors)
+
+
 @procedure(floats_t, int_t, floats_t, int_t, floats_t, int_t, int_t, int_t, floats_t, types.float32)
 def _mask_row(
     e: Emitter, d, d_pixel, y, y_pixel, z, z_pixel, pixels, channels, total, floor
