@@ -168,6 +168,24 @@ def test_large_images_are_shared_by_all_threads(changes):
         np.testing.assert_allclose(plan.predict(images), expected, atol=2e-5 * abs(expected).max())
 
 
+@needs_jit
+@pytest.mark.parametrize("precision", ["direct", "f2", "f4"])
+@pytest.mark.parametrize("changes", [{}, {"input_size": 247, "fires": 2, "pools": (1, 2, 3)}])
+def test_maps_are_pooled_in_bands_and_panels(changes, precision):
+    """Bands of Winograd tiles, carried over and cut at the edge; panels, where those share out."""
+    settings = {"classes": 5, "input_size": 258, "base_e": 64, "incr_e": 64, "fires": 4}
+    model = squeezenet1_1(**settings | {"pools": (1, 3, 5)} | changes)
+    params, (images, _) = lively(model), batch(model, 1)
+    expected = StepByStep(model, params).predict(images)
+    for threads in (1, 2, 3):
+        plan = compile(
+            model, 1, training=False, precision=precision, threads=threads, params=params
+        )
+        got = plan.predict(images)
+        np.testing.assert_allclose(got, expected, atol=2e-5 * abs(expected).max())
+        np.testing.assert_array_equal(plan.predict(images), got)
+
+
 @pytest.mark.parametrize("changes", [{}, {"norm": True, "bypass": "simple"}])
 def test_ten_training_losses_agree_with_step_by_step(changes):
     model = squeezenet_cifar(**SMALL | changes)
