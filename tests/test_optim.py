@@ -5,7 +5,11 @@ import pytest
 
 from tinysqueeze.errors import UserError
 from tinysqueeze.kernels.optimiser import ema_update
-from tinysqueeze.optim import SCHEDULES, SGD, Adam, learning_rate
+from tinysqueeze.models import squeezenet_cifar
+from tinysqueeze.optim import SCHEDULES, SGD, Adam, Muon, learning_rate, orthogonalise
+from tinysqueeze.params import flatten, initialise
+from tinysqueeze.recipes import Recipe, hidden_matrices
+from tinysqueeze.stepwise import StepByStep
 
 
 def steps(optimiser, decay, lr=0.1, count=7):
@@ -48,6 +52,47 @@ def test_sgd_by_its_formula():
     )
     assert velocity == pytest.approx(0.9 * 0.2 + 0.5 + 0.1 * 1.0)
     assert params == pytest.approx(1.0 - 0.1 * 0.78)
+
+
+@pytest.mark.parametrize("shape", [(5, 40), (40, 5), (16, 16), (1, 7)])
+def test_orthogonalise_is_the_polar_factor(shape):
+    """Against the singular value decomposition: the same vectors, values near 1."""
+    matrix = np.random.default_rng(1).standard_normal(shape)
+    u, values, vt = np.linalg.svd(matrix, full_matrices=False)
+    inside = u.T @ orthogonalise(matrix) @ vt.T
+    assert np.allclose(inside, np.diag(np.diag(inside)), atol=1e-9)
+    assert np.all(np.abs(np.diag(inside)[values > 0.02 * values[0]] - 0.95) < 0.3)
+
+
+def test_muon_turns_hidden_weights_and_leaves_the_rest_to_sgd():
+    model = squeezenet_cifar(fires=1, base_e=8, stem_filters=4, squeeze_ratio=0.25, pools=(1,))
+    one, other = (StepByStep(model, initialise(model, 1)) for _ in range(2))
+    matrices = hidden_matrices(model)
+    assert len(matrices) == 3  # squeeze and both expands, neither conv1 nor the classifier
+    rng = np.random.default_rng(2)
+    grads = rng.standard_normal(one.vector.shape).astype(np.float32)
+    muon, sgd = Recipe(optimiser="muon").make_optimiser(model), SGD()
+    decay = np.zeros_like(grads)
+    assert isinstance(muon, Muon)
+    for optimiser, engine in ((muon, one), (sgd, other)):
+        optimiser.update(engine.vector, grads.copy(), optimiser.start(engine.vector), decay, 0.1, 1)
+    before = flatten(initialise(model, 1))
+    for path, weight in flatten(one.params).items():
+        if path.startswith("fire2") and weight.ndim == 4:
+            start = before[path].reshape(-1, weight.shape[3])
+            length = np.sqrt(2 * weight.shape[3])
+            start = start * (length / np.linalg.norm(start))
+            turn = np.linalg.norm(weight.reshape(start.shape) - start) / length
+            assert turn == pytest.approx(0.15 * 0.1, rel=0.3)
+        else:
+            assert np.array_equal(weight, flatten(other.params)[path])
+
+
+def test_muon_leaves_frozen_weights_alone():
+    model = squeezenet_cifar(fires=2, base_e=8, stem_filters=4, squeeze_ratio=0.25, pools=(1,))
+    all_of_them = hidden_matrices(model)
+    assert hidden_matrices(model, ("conv1/*",)) == all_of_them
+    assert hidden_matrices(model, ("fire2/*",)) == all_of_them[3:]
 
 
 def test_adam_first_step_is_the_rate():

@@ -93,7 +93,7 @@ def test_a_seed_repeats_bit_for_bit(shapes3):
 
 
 @pytest.mark.parametrize("stop_after", [1, 6, 9])
-@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize("optimiser", ["sgd", "adam", "muon"])
 def test_resume_equals_never_having_stopped(shapes3, tmp_path, stop_after, optimiser):
     recipe = Recipe(
         epochs=3, batch_size=16, pad=2, flip="alternate", average=0.9, optimiser=optimiser, lr=0.02

@@ -38,7 +38,7 @@ from tinysqueeze.models import (
     squeezenet_cifar,
     vgg16,
 )
-from tinysqueeze.optim import SGD, Adam
+from tinysqueeze.optim import SGD, Adam, Muon
 from tinysqueeze.params import flatten, initialise, unflatten
 from tinysqueeze.recipes import Recipe
 from tinysqueeze.stepwise import StepByStep
@@ -48,7 +48,7 @@ from tinysqueeze.window import Window
 
 __all__ = [
     "EVAL", "MODELS", "SGD", "Adam", "AvgPool2D", "BatchNorm", "Block", "Chain", "Concat", "Conv2D",
-    "Dropout", "Fire", "Flatten", "GlobalAvgPool2D", "Layer", "Linear", "MaxPool2D", "Model", "Plan",
+    "Dropout", "Fire", "Flatten", "GlobalAvgPool2D", "Layer", "Linear", "MaxPool2D", "Model", "Muon", "Plan",
     "ReLU", "Recipe", "Residual", "Run", "Softmax", "SqueezeNet", "StepByStep", "UserError", "Window",
     "alexnet", "alexnet_torchvision", "begin", "build", "check_layer", "check_model", "checkpoint",
     "compile", "count", "data", "diagnose", "evaluate", "evaluate_training", "flatten", "initialise",

@@ -122,7 +122,7 @@ def resume(
     recipe = Recipe.from_dict(saved.meta["recipe"])
     params = unflatten(_role(saved.arrays, "params"))
     engine = make_engine(saved.model, recipe.share(ranks), params, threads, recipe.precision)
-    slots = recipe.make_optimiser().start(engine.vector)
+    slots = recipe.make_optimiser(saved.model).start(engine.vector)
     average = np.zeros_like(engine.vector) if recipe.average else None
     for role, vector in (slots if average is None else {**slots, "average": average}).items():
         found = _role(saved.arrays, role)

@@ -1,4 +1,4 @@
-"""From gradients to new parameters: SGD with momentum, Adam, learning-rate schedules, averaging.
+"""From gradients to new parameters: SGD with momentum, Adam, Muon, learning-rate schedules.
 
 An optimiser is a value too: what it remembers (velocities, moments) is a dict of vectors, one entry
 for each number in the flat parameter vector, passed in and out.
@@ -6,7 +6,7 @@ for each number in the flat parameter vector, passed in and out.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, pi, sqrt
 
 import numpy as np
 
@@ -17,9 +17,13 @@ Slots = dict[str, np.ndarray]  # "velocity" -> a vector as long as the parameter
 
 
 class Optimiser:
-    """How a step is taken. `decay` holds each number's own weight decay (0 for biases and norms)."""
+    """How a step is taken. `decay` holds each number's own weight decay (0 for biases and norms).
+
+    `matrices` are the weights that it treats as matrices, of a length of their own; see `Muon`.
+    """
 
     slots: tuple[str, ...]
+    matrices: tuple[tuple[int, int, int], ...] = ()
 
     def start(self, params: np.ndarray) -> Slots:
         """What it remembers before the first step: zeros."""
@@ -104,6 +108,68 @@ class Adam(Optimiser):
             step,
             threads,
         )
+
+
+@dataclass(frozen=True)
+class Muon(Optimiser):
+    """Momentum, orthogonalised: weights of hidden convolutions turn by the same angle in all directions.
+
+    A gradient's large singular values belong to the few directions that much of the batch agrees on;
+    Muon makes all of them 1, so that rare directions are learned as fast (K. Jordan et al., Muon: an
+    optimizer for hidden layers in neural networks, 2024). `matrices` says where those weights lie in
+    the flat vector, each as (start, rows, columns) with rows = KH * KW * C and columns = F.
+
+    Each keeps the length that He's initialisation gives it and moves by `turn * lr` of it, so that
+    weight decay has nothing to do there (`decay` must be 0). Everything else goes by SGD with Nesterov
+    momentum.
+    """
+
+    matrices: tuple[tuple[int, int, int], ...] = ()
+    momentum: float = 0.9
+    turn: float = 0.15
+    slots = ("velocity", "momentum")
+
+    def update(
+        self,
+        params: np.ndarray,
+        grads: np.ndarray,
+        slots: Slots,
+        decay: np.ndarray,
+        lr: float,
+        step: int,
+        threads: int | None = None,
+    ) -> None:
+        """One step, in place; the gradients of `matrices` are used up (0 afterwards)."""
+        for start, rows, columns in self.matrices:
+            weight, grad, mean = (
+                vector[start : start + rows * columns].reshape(rows, columns)
+                for vector in (params, grads, slots["momentum"])
+            )
+            mean *= self.momentum
+            mean += grad
+            length = np.float32(sqrt(2 * columns))  # of a weight with variance 2 / rows
+            size = self.turn * lr * length / sqrt(min(rows, columns))
+            weight *= length / np.linalg.norm(weight)
+            weight -= np.float32(size) * orthogonalise(grad + np.float32(self.momentum) * mean)
+            grad[...] = 0
+        kernels.sgd_update(
+            params, grads, slots["velocity"], decay, lr, self.momentum, True, threads
+        )
+
+
+def orthogonalise(matrix: np.ndarray, steps: int = 5) -> np.ndarray:
+    """The nearest matrix whose singular values are all about 1 (0.7 to 1.2), without computing them.
+
+    `matrix` = U S Vᵀ becomes about U Vᵀ by Newton-Schulz iterations: an odd polynomial of the matrix is
+    that polynomial of each singular value, and this one lifts small values fast (Jordan et al. 2024).
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = wide / (np.linalg.norm(wide) + 1e-7)
+    for _ in range(steps):
+        square = x @ x.T
+        x = a * x + (b * square + c * (square @ square)) @ x
+    return x if wide is matrix else x.T
 
 
 Schedule = Callable[

@@ -1,11 +1,16 @@
 """How to train, as values: what a recipe says, the usual ones, and those with a name and a result."""
 
 from dataclasses import asdict, dataclass, fields
+from fnmatch import fnmatch
 from typing import Any, Literal
+
+import numpy as np
 
 from tinysqueeze.data import Augment
 from tinysqueeze.errors import UserError
-from tinysqueeze.optim import SGD, Adam, Optimiser, learning_rate
+from tinysqueeze.models import Model
+from tinysqueeze.optim import SGD, Adam, Muon, Optimiser, learning_rate
+from tinysqueeze.params import trained_shapes
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,14 @@ class Recipe:
             raise UserError(
                 "smoothing, average and warmup are shares from 0 up to, not including, 1"
             )
-        if self.optimiser not in ("sgd", "adam"):
-            raise UserError(f"no optimiser named {self.optimiser!r}; there are sgd and adam")
+        if self.optimiser not in ("sgd", "adam", "muon"):
+            raise UserError(f"no optimiser named {self.optimiser!r}; there are sgd, adam and muon")
         learning_rate(self.schedule, self.lr, 0.0, self.warmup)  # a wrong name is better known now
 
-    def make_optimiser(self) -> Optimiser:
-        """The optimiser that it names."""
+    def make_optimiser(self, model: Model) -> Optimiser:
+        """The optimiser that it names, for the parameters of `model` in a flat vector."""
+        if self.optimiser == "muon":
+            return Muon(hidden_matrices(model, self.frozen), self.momentum)
         return Adam() if self.optimiser == "adam" else SGD(self.momentum, self.nesterov)
 
     def augment(self) -> Augment:
@@ -77,6 +84,21 @@ class Recipe:
         if unknown:
             raise UserError(f"recipe: no such setting: {', '.join(sorted(unknown))}")
         return cls(**values | {"frozen": tuple(values.get("frozen", ()))})
+
+
+def hidden_matrices(model: Model, frozen: tuple[str, ...] = ()) -> tuple[tuple[int, int, int], ...]:
+    """Where the weights of all convolutions but the first and the last lie in the flat vector.
+
+    Each as (start, rows, columns): a (KH, KW, C, F) weight is a matrix of KH * KW * C rows and F
+    columns. Those that a pattern of `frozen` names are left out.
+    """
+    found, start = [], 0
+    for path, shape in trained_shapes(model).items():
+        size = int(np.prod(shape))
+        if len(shape) == 4:
+            found.append((path, (start, size // shape[3], shape[3])))
+        start += size
+    return tuple(place for path, place in found[1:-1] if not any(fnmatch(path, p) for p in frozen))
 
 
 def recipe_dict(recipe: Recipe) -> dict[str, Any]:

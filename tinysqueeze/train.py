@@ -18,7 +18,7 @@ from tinysqueeze.kernels.optimiser import ema_update
 from tinysqueeze.layers import Params, Run
 from tinysqueeze.models import Model
 from tinysqueeze.ops import reference
-from tinysqueeze.optim import Slots, learning_rate
+from tinysqueeze.optim import Optimiser, Slots, learning_rate
 from tinysqueeze.params import buffer_shapes, flatten, initialise, trained_shapes
 from tinysqueeze.recipes import Recipe
 
@@ -130,7 +130,7 @@ def begin(
         recipe=recipe,
         normalise=normalise or Normalise.of(dataset),
         classes=dataset.classes,
-        slots=recipe.make_optimiser().start(engine.vector),
+        slots=recipe.make_optimiser(model).start(engine.vector),
         average=engine.vector.copy() if recipe.average else None,
     )
 
@@ -148,7 +148,8 @@ def run(
     TrainingError where the loss is no longer finite, naming the layer that broke first.
     """
     recipe, engine = training.recipe, training.engine
-    optimiser, decay = recipe.make_optimiser(), _decay(training)
+    optimiser = recipe.make_optimiser(engine.model)
+    decay = _decay(training, optimiser)
     frozen = _frozen(engine, recipe.frozen)
     shard = (communicator.rank, communicator.ranks)
     statistics = engine.vector[_trained_size(engine.model) :]
@@ -283,13 +284,18 @@ def _borrowed(engine: Engine, vector: np.ndarray) -> Iterator[None]:
         engine.vector[:] = own
 
 
-def _decay(training: Training) -> np.ndarray:
-    """Each number's weight decay: the recipe's for trained weights, 0 for everything else."""
+def _decay(training: Training, optimiser: Optimiser) -> np.ndarray:
+    """Each number's weight decay: the recipe's for trained weights, 0 for everything else.
+
+    And 0 for weights whose length the optimiser keeps.
+    """
     decay = np.zeros_like(training.engine.vector)
     for path, view in flatten(training.engine.views(decay)).items():
         matches = any(fnmatch(path, pattern) for pattern in training.recipe.frozen)
         if view.ndim > 1 and not matches:  # a norm's scale has one axis, a weight two or four
             view[...] = training.recipe.weight_decay
+    for start, rows, columns in optimiser.matrices:
+        decay[start : start + rows * columns] = 0
     return decay
 
 
