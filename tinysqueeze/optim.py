@@ -5,13 +5,17 @@ for each number in the flat parameter vector, passed in and out.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from math import cos, pi, sqrt
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from tinysqueeze.errors import UserError
 from tinysqueeze.kernels import optimiser as kernels
+from tinysqueeze.kernels.team import default_threads
 
 Slots = dict[str, np.ndarray]  # "velocity" -> a vector as long as the parameters
 
@@ -140,7 +144,9 @@ class Muon(Optimiser):
         threads: int | None = None,
     ) -> None:
         """One step, in place; the gradients of `matrices` are used up (0 afterwards)."""
-        for start, rows, columns in self.matrices:
+
+        def turn(place: tuple[int, int, int]) -> None:
+            start, rows, columns = place
             weight, grad, mean = (
                 vector[start : start + rows * columns].reshape(rows, columns)
                 for vector in (params, grads, slots["momentum"])
@@ -152,9 +158,23 @@ class Muon(Optimiser):
             weight *= length / np.linalg.norm(weight)
             weight -= np.float32(size) * orthogonalise(grad + np.float32(self.momentum) * mean)
             grad[...] = 0
+
+        largest_first = sorted(self.matrices, key=lambda place: -place[1] * place[2] ** 2)
+        with _blas().limit(limits=1):  # a matrix a thread: they are too small to be shared
+            list(_workers(threads).map(turn, largest_first))
         kernels.sgd_update(
             params, grads, slots["velocity"], decay, lr, self.momentum, True, threads
         )
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
+
+
+@cache
+def _workers(threads: int | None) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads or default_threads())
 
 
 def orthogonalise(matrix: np.ndarray, steps: int = 5) -> np.ndarray:

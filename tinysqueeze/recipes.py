@@ -128,27 +128,29 @@ class NamedRecipe:
     recipe: Recipe
 
 
-NORMAL = {"norm": True, "bypass": "simple"}
-SHALLOW = NORMAL | {"stem_filters": 64, "fires": 6, "squeeze_ratio": 0.25, "pools": (1, 3, 5)}
-"""Six Fire modules, two at 16x16, two at 8x8 and two at 4x4 pixels, with squeeze layers twice as wide as
-the paper's: per second of training this learns fastest, since narrow and shallow networks see more
-images, and small maps are where most filters are worth their time."""
+SHALLOW: dict[str, Any] = {
+    "norm": True, "bypass": "simple", "stem_filters": 64, "fires": 6, "pools": (1, 3, 5),
+    "base_e": 64, "incr_e": 64, "squeeze_ratio": 0.5, "pct3x3": 0.75,
+}  # fmt: skip
+"""Six Fire modules, two each at 16x16, 8x8 and 4x4 pixels, fewer filters than the paper's but squeeze
+layers half as wide as the expand layers: per second of training this learns the most, since a small
+network sees more images, and the 3x3 filters are nearly free with Winograd."""
+
 RECIPES: dict[str, NamedRecipe] = {
     "fast": NamedRecipe(
         "CIFAR-10 in ten minutes on 2 cores",
-        SHALLOW | {"base_e": 96, "incr_e": 96, "pct3x3": 0.75},
+        SHALLOW,
         Recipe(
-            epochs=18, batch_size=64, lr=0.1, smoothing=0.1, pad=3, flip="alternate",
-            average=0.998, flip_test=True, test_every=6,
+            epochs=20, batch_size=128, lr=0.14, optimiser="muon", smoothing=0.1, pad=2,
+            flip="alternate", average=0.998, flip_test=True, test_every=5,
         ),
     ),
     "tiny": NamedRecipe(
         "fewer than 125,000 parameters, in ten minutes",
-        SHALLOW
-        | {"stem_filters": 32, "base_e": 64, "incr_e": 32, "pct3x3": 0.75, "pools": (1, 4, 6)},
+        SHALLOW | {"stem_filters": 32, "incr_e": 32, "squeeze_ratio": 0.25, "pools": (1, 4, 6)},
         Recipe(
-            epochs=36, batch_size=64, lr=0.1, smoothing=0.05, pad=3, flip="alternate",
-            average=0.998, weight_decay=2e-4, flip_test=True, test_every=6,
+            epochs=25, batch_size=128, lr=0.14, optimiser="muon", smoothing=0.1, pad=2,
+            flip="alternate", average=0.998, flip_test=True, test_every=5,
         ),
     ),
     "paper": NamedRecipe(
