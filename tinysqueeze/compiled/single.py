@@ -5,10 +5,11 @@ where the weights are: then each thread reads only its part of the weights. Thre
 other between stages, since a 3x3 convolution looks at its neighbours' rows.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from tinysqueeze.compiled.bands import TILES, Bands, bands_of, by_rows
 from tinysqueeze.compiled.convolution import EVERY_ROW, Convolution
 from tinysqueeze.compiled.inference import Inference
 from tinysqueeze.compiled.layout import window_fields
@@ -23,33 +24,10 @@ from tinysqueeze.kernels.products import product
 from tinysqueeze.kernels.team import Split, Stage
 from tinysqueeze.kernels.winograd import winograd_input, winograd_output
 
-TILES = 32
-"""Winograd tiles in a chunk."""
-BAND = 8
-"""Rows of a pooled map that are made at a time, from a band of the map before."""
-
 
 def rows_of(view: View) -> View:
     """An image seen as many images of one row."""
     return replace(view, unit=view.row, next=view.row, height=1)
-
-
-@dataclass(frozen=True)
-class Bands:
-    """How a map and the pool after it are made together, in bands of a few units.
-
-    The last `over` rows of a band lie in the next one's windows as well. They are carried over to
-    its beginning, so that each unit only adds rows further down.
-    """
-
-    units: int
-    rows: int
-    """Rows of the map that a unit adds: with Winograd, one row of tiles."""
-    pooled: int
-    """Rows of the pool that it makes of them."""
-    over: int
-    limit: int
-    """The most units that a band should have, to stay in the cache."""
 
 
 class SingleInference(Inference):
@@ -188,33 +166,19 @@ class SingleInference(Inference):
 
     # --- convolution and pool together ----------------------------------------------------------
 
-    def _bands(self, i: int, step: Step) -> Bands | None:
-        """The bands of a convolution and its pool; None where the map is small, or needed whole."""
-        if not isinstance(step, ConvStep) or not step.pool or step.bypass is not None:
-            return None
-        (high, _), (down, _) = step.pool.kernel, step.pool.stride
-        tiled = [conv for conv in self.convs[i] if conv.m]
-        m = tiled[0].m if tiled else down
-        whole = step.arms[0].window.is_pointwise if not tiled else m % down != 0
-        if whole or step.pool.pad != (0, 0):
-            return None
-        if any(conv.m != m or not self._by_rows(conv) for conv in tiled):
-            return None
-        limit = max(1, TILES // tiled[0].tiles[1]) if tiled else BAND
-        pooled = m // down
-        units = -(-self.network.maps[step.target].height // pooled)
-        return Bands(units, m, pooled, max(high - down, 0), limit)
+    def _bands(self, i: int, step: ConvStep) -> Bands | None:
+        convs = [conv for conv in self.convs[i] if conv.arm is not step.shortcut]
+        return bands_of(step, convs, self.network.maps[step.target].height, self.workspace.threads)
 
     def _halo(self, number: int) -> Halo:
-        """Bands begin `over` rows further down, so that Winograd's last tiles reach further."""
+        """With room for the tiles of bands."""
         halo = super()._halo(number)
         for i, step in enumerate(self.network.steps):
-            bands = self._bands(i, step) if step.source == number else None
-            for conv in self.convs[i] if bands else []:
-                if bands and conv.m:
-                    below = bands.over + bands.units * conv.m + 2 - conv.arm.window.pad[0]
-                    below -= self.network.maps[number].height
-                    halo = halo.around(Halo(bottom=max(0, below)))
+            if not isinstance(step, ConvStep) or step.source != number:
+                continue
+            if bands := self._bands(i, step):
+                for conv in self.convs[i]:
+                    halo = halo.around(bands.halo(conv))
         return halo
 
     def _banded(
@@ -310,14 +274,9 @@ class SingleInference(Inference):
 
     # --- Winograd -------------------------------------------------------------------------------
 
-    def _by_rows(self, conv: Convolution) -> bool:
-        """Are there enough tiles to cut a Winograd convolution by rows of them?"""
-        high, wide = conv.tiles
-        return high * wide >= TILES * 2 * self.workspace.threads
-
     def _winograd(self, conv, x: View, y: View, bias, floor: float, wait: bool) -> None:
         """By rows of tiles if there are enough of them for each thread; else by panels."""
-        if not self._by_rows(conv):
+        if not by_rows(conv, self.workspace.threads):
             self._winograd_panels(conv, x, y, bias, floor, wait)
             return
         high, wide = conv.tiles
