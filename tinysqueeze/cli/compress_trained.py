@@ -26,7 +26,7 @@ from tinysqueeze.recipes import Recipe, recipe_dict
 from tinysqueeze.train import Training, begin
 
 PRUNED = 0.7  # of all weights, where --prune is not given
-HELD_OUT = 0.1  # of the training images, for the choices
+HELD_OUT = 0.02  # of the training images, for the choices; the retraining lacks them, so few
 SAVE_EVERY = 60.0  # seconds: what a kill may cost at most
 
 Masks = dict[str, NDArray[np.bool_]]
