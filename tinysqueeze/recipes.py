@@ -157,8 +157,8 @@ RECIPES: dict[str, NamedRecipe] = {
         "the paper's network but for its stem: no batch norm, no bypass",
         {},
         Recipe(
-            epochs=24, batch_size=64, lr=0.04, warmup=0.2, smoothing=0.1, pad=3, flip="alternate",
-            average=0.998, flip_test=True, test_every=6,
+            epochs=18, batch_size=128, lr=0.05, optimiser="muon", smoothing=0.1, pad=3,
+            flip="alternate", average=0.998, flip_test=True, test_every=6,
         ),
     ),
 }  # fmt: skip
