@@ -120,7 +120,7 @@ class NamedRecipe:
     """A network and a way to train it on CIFAR-10 that belong together, found by experiment.
 
     `model` are the metaparameters that differ from `squeezenet_cifar`; `purpose` says what it is for
-    and what it reached.
+    and what it reached on 5,000 test images (see notebooks/results/recipes.csv).
     """
 
     purpose: str
@@ -138,7 +138,7 @@ network sees more images, and the 3x3 filters are nearly free with Winograd."""
 
 RECIPES: dict[str, NamedRecipe] = {
     "fast": NamedRecipe(
-        "CIFAR-10 in ten minutes on 2 cores",
+        "CIFAR-10 in ten minutes on 2 cores: 88.1 %",
         SHALLOW,
         Recipe(
             epochs=22, batch_size=128, lr=0.14, optimiser="muon", smoothing=0.1, pad=4,
@@ -146,7 +146,7 @@ RECIPES: dict[str, NamedRecipe] = {
         ),
     ),
     "tiny": NamedRecipe(
-        "fewer than 125,000 parameters, in ten minutes",
+        "fewer than 125,000 parameters, in eight minutes: 87.3 %",
         SHALLOW | {"incr_e": 32, "squeeze_ratio": 0.25, "pools": (1, 4, 6)},
         Recipe(
             epochs=25, batch_size=128, lr=0.14, optimiser="muon", smoothing=0.1, pad=2,
@@ -154,7 +154,7 @@ RECIPES: dict[str, NamedRecipe] = {
         ),
     ),
     "paper": NamedRecipe(
-        "the paper's network but for its stem: no batch norm, no bypass",
+        "the paper's network but for its stem, without batch norm and bypass, in 17 minutes: 86.5 %",
         {},
         Recipe(
             epochs=18, batch_size=128, lr=0.05, optimiser="muon", smoothing=0.1, pad=3,

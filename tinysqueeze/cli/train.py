@@ -58,7 +58,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         metavar="NAME",
-        help="; ".join(f"{name}: {one.purpose}" for name, one in RECIPES.items()),
+        help="; ".join(f"{name}: {one.purpose}" for name, one in RECIPES.items()).replace(
+            "%", "%%"
+        ),
     )
     parser.add_argument(
         "--model", metavar="M", help="which network (the recipe's, or squeezenet_cifar)"
