@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from tinysqueeze.pictures.style import BLUE, ORANGE, QUIET, Picture, styled
 from tinysqueeze.results import Result, summaries
 
+MINUTES = (1, 2, 3, 4, 6, 8, 10, 12, 15, 20, 30, 45, 60, 90, 120)
 ENGINES = {"compiled": ("tinysqueeze", BLUE), "torch": ("PyTorch", ORANGE)}
 
 
@@ -44,8 +45,16 @@ def accuracy_by_minutes(results: Sequence[Result]) -> Picture:
         xscale="log", xlabel="minutes on 2 cores", ylabel="test accuracy, percent",
         title="What each recipe reaches, and how soon",
     )  # fmt: skip
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+    ticks = [m for m in MINUTES if lines and _within(m, [line.minutes for line in lines])]
+    axes.set_xticks(ticks, [f"{m:g}" for m in ticks])
+    axes.set_xticks([], minor=True)
+    axes.margins(0.12)
     axes.grid(True, axis="y")
-    axes.legend(loc="lower right")
+    if len({line.engine for line in lines}) > 1:
+        axes.legend(loc="best")
     return picture
+
+
+def _within(tick: float, values: Sequence[float]) -> bool:
+    """Is a tick between the least and the greatest, or not far outside?"""
+    return min(values) / 1.25 <= tick <= max(values) * 1.25
