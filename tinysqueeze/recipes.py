@@ -120,7 +120,7 @@ class NamedRecipe:
     """A network and a way to train it on CIFAR-10 that belong together, found by experiment.
 
     `model` are the metaparameters that differ from `squeezenet_cifar`; `purpose` says what it is for
-    and what it reached on 5,000 test images (see notebooks/results/recipes.csv).
+    and what one training reached on 5,000 test images (notebooks/results/recipes.csv).
     """
 
     purpose: str
@@ -133,8 +133,8 @@ SHALLOW: dict[str, Any] = {
     "base_e": 64, "incr_e": 64, "squeeze_ratio": 0.5, "pct3x3": 0.75,
 }  # fmt: skip
 """Six Fire modules, two each at 16x16, 8x8 and 4x4 pixels, fewer filters than the paper's but squeeze
-layers half as wide as the expand layers: per second of training this learns the most, since a small
-network sees more images, and the 3x3 filters are nearly free with Winograd."""
+layers half as wide as the expand layers: a small network sees more images in the same time, and the
+3x3 filters are nearly free with Winograd. Wider ones, and later pools, ended alike in equal time."""
 
 RECIPES: dict[str, NamedRecipe] = {
     "fast": NamedRecipe(

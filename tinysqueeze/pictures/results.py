@@ -45,16 +45,12 @@ def accuracy_by_minutes(results: Sequence[Result]) -> Picture:
         xscale="log", xlabel="minutes on 2 cores", ylabel="test accuracy, percent",
         title="What each recipe reaches, and how soon",
     )  # fmt: skip
-    ticks = [m for m in MINUTES if lines and _within(m, [line.minutes for line in lines])]
-    axes.set_xticks(ticks, [f"{m:g}" for m in ticks])
-    axes.set_xticks([], minor=True)
     axes.margins(0.12)
+    first, last = axes.get_xlim()
+    ticks = [minutes for minutes in MINUTES if first <= minutes <= last]
+    axes.set_xticks(ticks, [str(minutes) for minutes in ticks])
+    axes.set_xticks([], minor=True)
     axes.grid(True, axis="y")
     if len({line.engine for line in lines}) > 1:
         axes.legend(loc="best")
     return picture
-
-
-def _within(tick: float, values: Sequence[float]) -> bool:
-    """Is a tick between the least and the greatest, or not far outside?"""
-    return min(values) / 1.25 <= tick <= max(values) * 1.25
