@@ -8,7 +8,7 @@ from tinysqueeze.kernels.optimiser import ema_update
 from tinysqueeze.models import squeezenet_cifar
 from tinysqueeze.optim import SCHEDULES, SGD, Adam, Muon, learning_rate, orthogonalise
 from tinysqueeze.params import flatten, initialise
-from tinysqueeze.recipes import Recipe, hidden_matrices
+from tinysqueeze.recipes import Recipe, filter_matrices
 from tinysqueeze.stepwise import StepByStep
 
 
@@ -64,11 +64,11 @@ def test_orthogonalise_is_the_polar_factor(shape):
     assert np.all(np.abs(np.diag(inside)[values > 0.02 * values[0]] - 0.95) < 0.3)
 
 
-def test_muon_turns_hidden_weights_and_leaves_the_rest_to_sgd():
+def test_muon_turns_filters_and_leaves_the_rest_to_sgd():
     model = squeezenet_cifar(fires=1, base_e=8, stem_filters=4, squeeze_ratio=0.25, pools=(1,))
     one, other = (StepByStep(model, initialise(model, 1)) for _ in range(2))
-    matrices = hidden_matrices(model)
-    assert len(matrices) == 3  # squeeze and both expands, neither conv1 nor the classifier
+    matrices = filter_matrices(model)
+    assert len(matrices) == 4  # conv1, squeeze and both expands, not the classifier
     rng = np.random.default_rng(2)
     grads = rng.standard_normal(one.vector.shape).astype(np.float32)
     muon, sgd = Recipe(optimiser="muon").make_optimiser(model), SGD()
@@ -78,7 +78,7 @@ def test_muon_turns_hidden_weights_and_leaves_the_rest_to_sgd():
         optimiser.update(engine.vector, grads.copy(), optimiser.start(engine.vector), decay, 0.1, 1)
     before = flatten(initialise(model, 1))
     for path, weight in flatten(one.params).items():
-        if path.startswith("fire2") and weight.ndim == 4:
+        if not path.startswith("conv3") and weight.ndim == 4:
             start = before[path].reshape(-1, weight.shape[3])
             length = np.sqrt(2 * weight.shape[3])
             start = start * (length / np.linalg.norm(start))
@@ -90,9 +90,9 @@ def test_muon_turns_hidden_weights_and_leaves_the_rest_to_sgd():
 
 def test_muon_leaves_frozen_weights_alone():
     model = squeezenet_cifar(fires=2, base_e=8, stem_filters=4, squeeze_ratio=0.25, pools=(1,))
-    all_of_them = hidden_matrices(model)
-    assert hidden_matrices(model, ("conv1/*",)) == all_of_them
-    assert hidden_matrices(model, ("fire2/*",)) == all_of_them[3:]
+    all_of_them = filter_matrices(model)
+    assert filter_matrices(model, ("conv1/*",)) == all_of_them[1:]
+    assert filter_matrices(model, ("fire2/*",)) == (all_of_them[0], *all_of_them[4:])
 
 
 def test_adam_first_step_is_the_rate():

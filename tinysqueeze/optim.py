@@ -116,7 +116,7 @@ class Adam(Optimiser):
 
 @dataclass(frozen=True)
 class Muon(Optimiser):
-    """Momentum, orthogonalised: weights of hidden convolutions turn by the same angle in all directions.
+    """Momentum, orthogonalised: a convolution's weights turn by the same angle in all directions.
 
     A gradient's large singular values belong to the few directions that much of the batch agrees on;
     Muon makes all of them 1, so that rare directions are learned as fast (K. Jordan et al., Muon: an

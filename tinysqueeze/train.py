@@ -244,9 +244,9 @@ def _finish_epoch(
 
 def evaluate_training(training: Training, dataset: Dataset) -> Evaluation:
     """Evaluate the training's best parameters (the average, if it keeps one), as its recipe says."""
-    flip = training.recipe.flip_test
+    views = {"flip": training.recipe.flip_test, "shift": training.recipe.shift_test}
     with _borrowed(training.engine, training.best_vector):
-        return evaluate(training.engine, dataset, training.normalise, flip=flip)
+        return evaluate(training.engine, dataset, training.normalise, **views)
 
 
 def evaluate(
@@ -255,19 +255,40 @@ def evaluate(
     normalise: Normalise,
     batch_size: int = 256,
     flip: bool = False,
+    shift: bool = False,
 ) -> Evaluation:
-    """Logits, loss and accuracy on a whole dataset; `flip` averages with the mirrored images'."""
+    """Logits, loss and accuracy on a whole dataset; of several views the logits are averaged.
+
+    `flip` adds the mirrored images. `shift` adds each one moved by a pixel up and left, and down and
+    right, at half the weight (K. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024, §3.5).
+    """
     feed = batches(dataset, batch_size, shuffle=False, normalise=normalise)
-    parts = []
-    for images, _ in feed:
-        logits = engine.predict(images).copy()
-        if flip:
-            logits = (logits + engine.predict(np.ascontiguousarray(images[:, :, ::-1]))) / 2
-        parts.append(logits)
-    logits = np.concatenate(parts)
+    logits = np.concatenate(
+        [
+            sum(weight * engine.predict(view) for weight, view in _views(images, flip, shift))
+            for images, _ in feed
+        ]
+    )
     loss, _ = reference.softmax_cross_entropy(logits, dataset.labels)
     accuracy = float((logits.argmax(axis=1) == dataset.labels).mean())
     return Evaluation(loss, accuracy, logits, dataset.labels)
+
+
+def _views(images: np.ndarray, flip: bool, shift: bool) -> list[tuple[float, np.ndarray]]:
+    """The weight of each view of a batch, in sum 1, and the view (edges mirrored where it moves)."""
+    views = [(1.0, images)]
+    if shift:
+        height, width = images.shape[1:3]
+        wide = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+        moved = [wide[:, i : i + height, i : i + width] for i in (0, 2)]
+        views = [(0.5, images), *((0.25, view) for view in moved)]
+    if flip:
+        views = [
+            (w / 2, v)
+            for weight, view in views
+            for w, v in ((weight, view), (weight, view[:, :, ::-1]))
+        ]
+    return [(weight, np.ascontiguousarray(view)) for weight, view in views]
 
 
 @contextmanager

@@ -43,6 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--flip", action="store_true", help="average with the mirrored images (as trained)"
     )
     parser.add_argument(
+        "--shift", action="store_true", help="average with images moved by a pixel (as trained)"
+    )
+    parser.add_argument(
         "--stepwise", action="store_true", help="layer by layer instead of compiled (slow)"
     )
     parser.add_argument(
@@ -69,12 +72,14 @@ def run(args: argparse.Namespace) -> int:
         saved = checkpoint.read(args.weights)
         model, params, normalise = saved.model, saved.params, saved.normalise
         source = args.data or saved.meta["extra"]["data"]
-        flip = args.flip or saved.meta["recipe"].get("flip_test", False)
+        trained = saved.meta["recipe"]
+        flip = args.flip or trained.get("flip_test", False)
+        shift = args.shift or trained.get("shift_test", False)
     elif args.data and _is_dataset(args.data):
         weights = find_weights(args.weights, args.classes)
         model, source = weights.model, args.data
         params, normalise = training_start(weights)
-        flip = args.flip
+        flip, shift = args.flip, args.shift
     else:
         if args.plot or args.answers:
             raise UserError(
@@ -91,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         compile_kernels()
     make = stepwise_engine if args.stepwise else compiled_engine
     engine = make(model, args.batch_size, params, args.threads, "f4")
-    score = evaluate(engine, dataset, normalise, args.batch_size, flip)
+    score = evaluate(engine, dataset, normalise, args.batch_size, flip, shift)
     probabilities = softmax(score.logits.astype(float))
     error = calibration(probabilities, score.labels).error
     found = {
@@ -102,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         "top1": score.accuracy,
         "top5": score.top(5),
         "flip": flip,
+        "shift": shift,
         "calibration_error": error,
         "class_accuracy": _by_class(dataset, score),
     }

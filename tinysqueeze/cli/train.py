@@ -133,6 +133,7 @@ HELP = {
     "flip": "random or alternate",
     "cutout": "side of a blanked square",
     "flip_test": "average the logits of an image and its mirror image when testing",
+    "shift_test": "average with the logits of the image moved by a pixel when testing",
     "test_every": "epochs from one test to the next",
     "average": "share kept by the running average of the weights, each step",
     "precision": "of 3x3 convolutions: f4 (fastest), f2 or direct",
