@@ -141,15 +141,15 @@ layers half as wide as the expand layers: a small network sees more images in th
 
 RECIPES: dict[str, NamedRecipe] = {
     "fast": NamedRecipe(
-        "CIFAR-10 in ten minutes on 2 cores: 88.1 %",
+        "CIFAR-10 in ten minutes on 2 cores: 89.1 %",
         SHALLOW,
         Recipe(
-            epochs=23, batch_size=128, lr=0.14, warmup=0.05, optimiser="muon", smoothing=0.1, pad=3,
-            flip="alternate", average=0.998, flip_test=True, shift_test=True, test_every=12,
+            epochs=21, batch_size=128, lr=0.14, warmup=0.05, optimiser="muon", smoothing=0.1, pad=3,
+            flip="alternate", average=0.998, flip_test=True, shift_test=True, test_every=7,
         ),
     ),
     "best": NamedRecipe(
-        "as much as an hour gives",
+        "as much as an hour gives: 91.4 % in 50 minutes",
         SHALLOW | {"fires": 8, "freq": 3, "pools": (1, 4, 7), "squeeze_ratio": 0.75},
         Recipe(
             epochs=60, batch_size=128, lr=0.14, warmup=0.05, optimiser="muon", smoothing=0.1, pad=4,
