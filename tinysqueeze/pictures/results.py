@@ -11,7 +11,7 @@ ENGINES = {"compiled": ("tinysqueeze", BLUE), "torch": ("PyTorch", ORANGE)}
 
 @styled
 def accuracy_by_minutes(results: Sequence[Result]) -> Picture:
-    """A dot a training, a recipe's name at its mean, a line from ours to PyTorch's run of the same."""
+    """A dot a training, a recipe's name below its dots, a line from ours to PyTorch's run of the same."""
     lines = [line for line in summaries(results) if line.engine in ENGINES]
     told = "; ".join(
         f"{line.recipe} on {ENGINES[line.engine][0]} {100 * line.accuracy:.1f}% in "
@@ -32,12 +32,14 @@ def accuracy_by_minutes(results: Sequence[Result]) -> Picture:
             axes.plot(minutes, scores, "o", ms=5, color=colour, alpha=0.8, label=name)
         for line in lines:
             if line.engine == engine:
-                place = (line.minutes, 100 * line.accuracy)
+                lowest = min(r.accuracy for r in own if r.recipe == line.recipe)
                 axes.annotate(
                     line.recipe,
-                    place,
-                    (7, -9),
+                    (line.minutes, 100 * lowest),
+                    (0, -6),
                     textcoords="offset points",
+                    ha="center",
+                    va="top",
                     fontsize=8,
                     color=colour,
                 )
