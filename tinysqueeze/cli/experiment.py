@@ -44,7 +44,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=int, default=2, metavar="N", help="trainings of each network"
     )
-    parser.add_argument("--lr", type=float, default=SHORT.lr, metavar="F", help="peak rate")
+    parser.add_argument(
+        "--lr",
+        type=float,
+        metavar="F",
+        help=f"peak rate (otherwise {SHORT.lr}, or what the experiment needs)",
+    )
     parser.add_argument("--images", type=int, metavar="N", help="train on so many images only")
     parser.add_argument(
         "--validation",
@@ -69,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     experiment, own = find(args.name), changes(args)
     table = args.out / f"{experiment.name}.csv"
     dataset, measured, split = _images(args)
-    recipe = replace(SHORT, lr=args.lr, epochs=_epochs(args, experiment, table, len(dataset), own))
+    lr = args.lr or experiment.lr or SHORT.lr
+    recipe = replace(SHORT, lr=lr, epochs=_epochs(args, experiment, table, len(dataset), own))
     before = {(row["point"], row["seed"]) for row in read_rows(table)}
     todo = [job for job in grid(experiment, args.seeds) if (job[0].label, job[1]) not in before]
     steps = recipe.epochs * (len(dataset) // recipe.batch_size)
