@@ -33,6 +33,13 @@ def experiment_curve(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) 
     if experiment.paper:
         ghost = axes.twinx()
         ghost.plot(list(experiment.paper), list(experiment.paper.values()), "o:", color=QUIET, ms=4)
+        least, most = min(experiment.paper.values()), max(experiment.paper.values())
+        low, high = axes.get_ylim()
+        span, best = most - least, max(means)
+        low, high = min(low, best - 1.05 * span), max(high, best + 0.05 * span)
+        axes.set_ylim(low, high)
+        shift = most - best  # as many points a centimetre, and the best equally high
+        ghost.set_ylim(low + shift, high + shift)
         ghost.set_ylabel("the paper: ImageNet top-5, percent", color=QUIET)
         ghost.tick_params(colors=QUIET)
         ghost.spines["right"].set_visible(True)
