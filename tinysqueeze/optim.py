@@ -183,7 +183,8 @@ def orthogonalise(matrix: np.ndarray, steps: int = 5) -> np.ndarray:
     `matrix` = U S Vᵀ becomes about U Vᵀ by Newton-Schulz iterations: an odd polynomial of the matrix is
     that polynomial of each singular value, and this one lifts small values fast (Jordan et al. 2024).
     Each iterate is factor @ matrix, so only the small square factor has to be iterated: 3x3 filters
-    are a matrix six times as long as it is wide.
+    are a matrix several times as long as it is wide. `matrix` (rows, columns) and the result are alike
+    in shape and dtype, float32 or float64.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T

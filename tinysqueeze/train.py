@@ -283,11 +283,7 @@ def _views(images: np.ndarray, flip: bool, shift: bool) -> list[tuple[float, np.
         moved = [wide[:, i : i + height, i : i + width] for i in (0, 2)]
         views = [(0.5, images), *((0.25, view) for view in moved)]
     if flip:
-        views = [
-            (w / 2, v)
-            for weight, view in views
-            for w, v in ((weight, view), (weight, view[:, :, ::-1]))
-        ]
+        views = [(w / 2, side) for w, view in views for side in (view, view[:, :, ::-1])]
     return [(weight, np.ascontiguousarray(view)) for weight, view in views]
 
 

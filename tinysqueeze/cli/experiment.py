@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     experiment, own = find(args.name), changes(args)
     table = args.out / f"{experiment.name}.csv"
     dataset, measured, split = _images(args)
-    lr = args.lr or experiment.lr or SHORT.lr
+    lr = (experiment.lr or SHORT.lr) if args.lr is None else args.lr
     recipe = replace(SHORT, lr=lr, epochs=_epochs(args, experiment, table, len(dataset), own))
     before = {(row["point"], row["seed"]) for row in read_rows(table)}
     todo = [job for job in grid(experiment, args.seeds) if (job[0].label, job[1]) not in before]
