@@ -98,6 +98,9 @@ def test_paths_are_the_ones_people_know_with_or_without_a_bypass() -> None:
     assert extra == {f"fire{i}/bypass/{name}" for i in (2, 4, 6, 8) for name in ("weight", "bias")}
     normed = set(trained_shapes(squeezenet1_0(norm=True))) - plain
     assert {"conv1_norm/weight", "fire2/squeeze_norm/bias", "fire2/expand_norm/weight"} < normed
+    around = set(trained_shapes(squeezenet1_0(norm=True, bypass="complex"))) - normed - plain
+    names = ("conv/weight", "conv/bias", "norm/weight", "norm/bias")
+    assert around == {f"fire{i}/bypass/{name}" for i in (2, 4, 6, 8) for name in names}
 
 
 def test_every_metaparameter_is_heard() -> None:

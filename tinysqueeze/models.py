@@ -122,8 +122,8 @@ class SqueezeNet:
     3x3, and squeeze_ratio * e squeeze filters. `pools` names the layers that a max-pool follows
     (Strategy 3: late). `bypass` is "simple" (around each Fire whose input and output are alike) or
     "complex" (a 1x1 convolution around the others as well). `norm` puts a batch norm before each
-    ReLU but conv10's. `final_relu` is the ReLU after conv10, which the authors have; without it a
-    network trains more surely, since it can't fall silent.
+    ReLU but conv10's, and after the convolution of a complex bypass. `final_relu` is the ReLU after
+    conv10, which the authors have; without it a network trains more surely, since it can't fall silent.
     """
 
     classes: int = 1000
@@ -199,7 +199,10 @@ class SqueezeNet:
     def _bypassed(self, fire: Fire, channels: int, expand: int) -> Layer:
         if self.bypass and channels == expand:
             return Residual(fire)
-        return Residual(fire, Conv2D(expand, 1)) if self.bypass == "complex" else fire
+        if self.bypass != "complex":
+            return fire
+        conv = Conv2D(expand, 1)
+        return Residual(fire, Chain((("conv", conv), ("norm", BatchNorm()))) if self.norm else conv)
 
 
 V1_1 = {"stem_filters": 64, "stem_kernel": 3, "pools": (1, 3, 5)}

@@ -45,10 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=int, default=2, metavar="N", help="trainings of each network"
     )
     parser.add_argument(
-        "--lr",
-        type=float,
-        metavar="F",
-        help=f"peak rate (otherwise {SHORT.lr}, or what the experiment needs)",
+        "--lr", type=float, metavar="F", default=SHORT.lr, help="peak rate (otherwise %(default)s)"
     )
     parser.add_argument("--images", type=int, metavar="N", help="train on so many images only")
     parser.add_argument(
@@ -74,8 +71,7 @@ def run(args: argparse.Namespace) -> int:
     experiment, own = find(args.name), changes(args)
     table = args.out / f"{experiment.name}.csv"
     dataset, measured, split = _images(args)
-    lr = (experiment.lr or SHORT.lr) if args.lr is None else args.lr
-    recipe = replace(SHORT, lr=lr, epochs=_epochs(args, experiment, table, len(dataset), own))
+    recipe = replace(SHORT, lr=args.lr, epochs=_epochs(args, experiment, table, len(dataset), own))
     before = {(row["point"], row["seed"]) for row in read_rows(table)}
     todo = [job for job in grid(experiment, args.seeds) if (job[0].label, job[1]) not in before]
     steps = recipe.epochs * (len(dataset) // recipe.batch_size)

@@ -84,10 +84,8 @@ class Convolution:
 
     # --- forward ------------------------------------------------------------------------------
 
-    def forward(
-        self, x: View, y: View, bias: np.ndarray, floor: float, add: bool = False
-    ) -> list[Job]:
-        """y = max(floor, x * weight + bias), y being all channels of this arm. `add`: to what is in y."""
+    def forward(self, x: View, y: View, bias: np.ndarray, floor: float) -> list[Job]:
+        """y = max(floor, x * weight + bias), y being all channels of this arm."""
         if self.m:
             return self._winograd(x, y, bias, floor)
         window = self.arm.window
@@ -112,7 +110,7 @@ class Convolution:
                 bias=bias,
                 floor=floor,
                 y_rows=pixels_of(y, self.count),
-                add=add,
+                add=0,
                 rows_per_unit=self.result.pixels,
                 rows_beyond=0,
                 rows_in_all=EVERY_ROW,

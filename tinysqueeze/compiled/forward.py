@@ -81,8 +81,8 @@ class ForwardPass(Layout):
             self._convolve(i, step, x, result, step.floor, chunks)
             if step.bypass is not None and step.relu:
                 chunks.add(self._remember_signs(step, result))
-        if step.shortcut or (step.bypass is not None and not step.norm):
-            self._add_bypass(i, step, result, chunks)
+        if step.bypass is not None and not step.norm:
+            self._add_bypass(step, result, chunks)
         if step.pool and not step.pools_norm:
             chunks.add(self._pool(step, result, y))
         if not (self._is_squeeze(i) or self._is_norm_beside(i, i + 1)):
@@ -212,8 +212,8 @@ class ForwardPass(Layout):
             y, chosen = self.views[step.target], self._chosen(step).array
             chunks.add(self._pool(step, z, y, normed=1, chosen=chosen, **known))
             return chunks
-        adds = step.bypass is not None and not step.shortcut
-        around = {"around": self.views[step.bypass]} if adds and step.bypass else {}
+        adds = step.bypass is not None
+        around = {"around": self.views[step.bypass]} if step.bypass is not None else {}
         made = job(
             norm_apply, {"y": result} | around, x=z.array, x_next=z.next, adds=adds,
             height=size.height, width=size.width, channels=padded, **known,

@@ -44,7 +44,7 @@ class Inference(Layout):
     def _weight_params(self, step: ConvStep, arm: Arm) -> dict[str, Any]:
         """The parameters themselves; where a norm follows, room for folded ones."""
         params = super()._weight_params(step, arm)
-        if not step.norm or arm is step.shortcut:
+        if not step.norm:
             return params
         bias = np.empty(arm.filters, np.float32)
         folded = {"weight": np.empty_like(params["weight"]), "bias": bias}
@@ -149,7 +149,7 @@ class Inference(Layout):
         result = self.workspace.chunk("result", chunks.count, step.result) if step.pool else y
         self._convolve(i, step, x, result, step.floor, chunks)
         if step.bypass is not None:
-            self._add_bypass(i, step, result, chunks)
+            self._add_bypass(step, result, chunks)
         if step.pool:
             chunks.add(
                 job(

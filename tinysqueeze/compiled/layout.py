@@ -59,19 +59,17 @@ class Layout:
         }
 
     def _convolutions(self, step: ConvStep) -> list[Convolution]:
-        """The arms of a step, and last its shortcut if it has one."""
+        """The arms of a step."""
         count = chunk_size(step.result, self.batch, self.workspace.threads)
         made = []
-        for arm in (*step.arms, *([step.shortcut] if step.shortcut else [])):
-            number = step.bypass if arm is step.shortcut else step.source
-            assert number is not None
-            source = self.network.maps[number]
-            m = winograd_size(arm, number, step.result, self.precision)
+        source = self.network.maps[step.source]
+        positions = np.arange(source.channels) if step.source == 0 else source.positions
+        for arm in step.arms:
+            m = winograd_size(arm, step.source, step.result, self.precision)
             weights = Weights(
                 self.workspace, arm, source, m, self._weight_params(step, arm),
-                needs_dx=self.trains and number != 0,
+                needs_dx=self.trains and step.source != 0,
             )  # fmt: skip
-            positions = np.arange(source.channels) if number == 0 else source.positions
             made.append(Convolution(self.workspace, arm, weights, step.result, positions, count))
         return made
 
@@ -84,10 +82,9 @@ class Layout:
         halo = NONE
         for i, step in enumerate(self.network.steps):
             if isinstance(step, ConvStep) and step.source == number:
+                source = self.network.maps[number]
                 for conv in self.convs[i]:
-                    if conv.arm is not step.shortcut:
-                        source = self.network.maps[number]
-                        halo = halo.around(halo_of(conv.arm, conv.m, source, step.result))
+                    halo = halo.around(halo_of(conv.arm, conv.m, source, step.result))
         return halo
 
     def _images(self) -> View:
@@ -141,23 +138,17 @@ class Layout:
         """Packs the weights of a step's arms, and convolves chunk by chunk."""
         bias = self._bias(step.name, step.result)
         for conv in self.convs[i]:
-            if conv.arm is not step.shortcut:
-                own = bias[conv.arm.offset :]
-                conv.weights.pack(self.pack_stage, self.transform_stage, own)
-                part = target.part(conv.arm.offset, conv.weights.filters)
-                jobs = conv.forward(x, part, own, floor)
-                self._note_images(jobs, x)
-                chunks.add(*jobs)
+            own = bias[conv.arm.offset :]
+            conv.weights.pack(self.pack_stage, self.transform_stage, own)
+            part = target.part(conv.arm.offset, conv.weights.filters)
+            jobs = conv.forward(x, part, own, floor)
+            self._note_images(jobs, x)
+            chunks.add(*jobs)
 
-    def _add_bypass(self, i: int, step: ConvStep, result: View, chunks: Chunks) -> None:
-        """result += the map at the beginning of the bypass, or its convolution."""
+    def _add_bypass(self, step: ConvStep, result: View, chunks: Chunks) -> None:
+        """result += the map that the bypass brings."""
         assert step.bypass is not None
         around = self.views[step.bypass]
-        if step.shortcut:
-            conv, bias = self.convs[i][-1], self._bias(step.shortcut.path, step.result)
-            conv.weights.pack(self.pack_stage, self.transform_stage, bias)
-            chunks.add(*conv.forward(around, result, bias, -np.inf, add=True))
-            return
         if around.halo == NONE and result.halo == NONE:
             around, result = around.as_rows(), result.as_rows()
         chunks.add(

@@ -108,7 +108,6 @@ class ConvStep:
     norm: tuple[str, BatchNorm] | None = None
     relu: bool = False
     bypass: int | None = None  # the map that is added
-    shortcut: Arm | None = None  # a 1x1 convolution on the way
     pool: Window | None = None
 
     @property
@@ -291,12 +290,18 @@ class _Builder:
         return None
 
     def residual(self, layer: Residual, path: str, source: int) -> int:
-        """The body with the bypass joined to its last step, or the whole thing as one layer."""
+        """The shortcut's steps, then the body's, to whose last one the bypass is joined.
+
+        Or the whole thing as one layer.
+        """
         maps, steps = list(self.maps), list(self.steps)
         self.held.append(source)
         try:
+            around = source
+            if layer.shortcut is not None:
+                around = self.layer(layer.shortcut, join(path, "bypass"), source)
             target = self.layer(layer.body, path, source)
-            self.join_bypass(layer, path, source, target)
+            self.join_bypass(around, source, target)
             return target
         except _NotFusable:
             self.maps[:], self.steps[:] = maps, steps
@@ -304,24 +309,17 @@ class _Builder:
         finally:
             self.held.pop()
 
-    def join_bypass(self, layer: Residual, path: str, source: int, target: int) -> None:
-        """Adds map `source` to the result of the last step."""
+    def join_bypass(self, around: int, source: int, target: int) -> None:
+        """Adds map `around` to the result of the last step."""
         last = self.steps[-1]
         fits = (
             isinstance(last, ConvStep) and last.target == target and last.source != source
             and last.bypass is None and last.pool is None and source != 0
+            and self.maps[around] == last.result
         )  # fmt: skip
         if not fits or not isinstance(last, ConvStep):
             raise _NotFusable
-        shortcut = None
-        if isinstance(layer.shortcut, Conv2D) and layer.shortcut.window.is_pointwise:
-            conv = layer.shortcut
-            if conv.groups != 1 or len(last.result.segments) > 1:
-                raise _NotFusable
-            shortcut = Arm(join(path, "bypass"), conv.window, conv.filters, conv.bias)
-        elif layer.shortcut is not None or self.maps[source] != last.result:
-            raise _NotFusable
-        self.steps[-1] = replace(last, bypass=source, shortcut=shortcut)
+        self.steps[-1] = replace(last, bypass=around)
 
     def unfused(self, layer: Layer, path: str, source: int) -> int:
         """A step that runs the layer itself."""

@@ -76,7 +76,7 @@ class SingleInference(Inference):
     def _conv(self, i: int, step: ConvStep) -> None:
         x, y = self._source(step), self.views[step.target]
         bias = self._bias(step.name, step.result)
-        convs = [conv for conv in self.convs[i] if conv.arm is not step.shortcut]
+        convs = self.convs[i]
         for conv in convs:
             conv.weights.pack(self.pack_stage, self.transform_stage, bias[conv.arm.offset :])
         if self._is_head(i, step):
@@ -100,7 +100,7 @@ class SingleInference(Inference):
             else:
                 self._product(conv, x, part, own, step.floor, last)
         if step.bypass is not None:
-            self._join(step, self.convs[i][-1], result)
+            self._join(step, result)
         if step.pool:
             self._pool(step, result, y)
 
@@ -119,14 +119,12 @@ class SingleInference(Inference):
         self._stage(size.height, self._share(size.height), copy)
         return image
 
-    def _product(
-        self, conv, x: View, y: View, bias: np.ndarray, floor: float, wait: bool, add: bool = False
-    ) -> None:
+    def _product(self, conv, x: View, y: View, bias: np.ndarray, floor: float, wait: bool) -> None:
         """A convolution done directly, by rows or by panels: whichever needs fewer bytes a thread."""
         size, weights = conv.result, conv.weights
         by_panel = weights.rows * weights.filters > size.pixels * (x.channels + weights.filters)
         height = size.height if by_panel else self._share(size.height)
-        made = self._product_job(conv, x, y, bias, floor, height, add=add, by_panel=by_panel)
+        made = self._product_job(conv, x, y, bias, floor, height, by_panel=by_panel)
         if by_panel:
             self._stage(-(-weights.filters // TARGET.panel), 1, made, wait=wait)
         else:
@@ -134,7 +132,7 @@ class SingleInference(Inference):
 
     def _product_job(
         self, conv, x: View, y: View, bias: np.ndarray, floor: float, height: int,
-        add: bool = False, by_panel: bool = False, rows: int = 1, beyond: int = 0, skip: int = 0,
+        by_panel: bool = False, rows: int = 1, beyond: int = 0, skip: int = 0,
     ) -> Job:  # fmt: skip
         """y = x * weight for up to `height` rows of the result at a time; a unit is `rows` of them.
 
@@ -150,7 +148,7 @@ class SingleInference(Inference):
             x_rows=pixel_table(1, 0, height, size.width, down, right) + np.int32(skip * down),
             x_steps=patch_table(window.kernel, x.row, x.pixel, conv.positions),
             w=conv.weights.forward, depth=conv.weights.rows, vectors=conv.arm.vectors, bias=bias,
-            floor=floor, add=add, by_panel=by_panel,
+            floor=floor, add=0, by_panel=by_panel,
             y_rows=pixel_table(1, 0, height, size.width, y.row, y.pixel) + np.int32(skip * y.row),
             rows_per_unit=size.pixels if by_panel else rows * size.width,
             rows_beyond=beyond * size.width,
@@ -167,8 +165,9 @@ class SingleInference(Inference):
     # --- convolution and pool together ----------------------------------------------------------
 
     def _bands(self, i: int, step: ConvStep) -> Bands | None:
-        convs = [conv for conv in self.convs[i] if conv.arm is not step.shortcut]
-        return bands_of(step, convs, self.network.maps[step.target].height, self.workspace.threads)
+        return bands_of(
+            step, self.convs[i], self.network.maps[step.target].height, self.workspace.threads
+        )
 
     def _halo(self, number: int) -> Halo:
         """With room for the tiles of bands."""
@@ -257,15 +256,10 @@ class SingleInference(Inference):
         made = self._pool_job(step, x, y, step.pool.stride[0] * x.row)
         self._stage(y.height, self._share(y.height), made)
 
-    def _join(self, step: ConvStep, conv, result: View) -> None:
+    def _join(self, step: ConvStep, result: View) -> None:
         """Adds the bypass."""
         assert step.bypass is not None
         around = self.views[step.bypass]
-        if step.shortcut:
-            bias = self._bias(step.shortcut.path, step.result)
-            conv.weights.pack(self.pack_stage, self.transform_stage, bias)
-            self._product(conv, around, result, bias, -np.inf, True, add=True)
-            return
         x, y = rows_of(around), rows_of(result)
         made = job(
             add_map, {"x": x, "y": y}, height=1, width=result.width, channels=result.channels

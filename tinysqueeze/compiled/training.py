@@ -140,14 +140,10 @@ class TrainingStep(ForwardPass):
         x = self._input(step, chunks)
         dx, add = self._dx(i, step, chunks)
         for number, conv in sorted(enumerate(convs), key=lambda numbered: bool(numbered[1].m)):
-            if conv.arm is step.shortcut:
-                continue
             part = dense.part(conv.arm.offset, conv.weights.filters)
             self._arm_backward(conv, x, part, dx, add, chunks, number)
             self._join_bias(conv, step, conv.arm.offset)
             add = True
-        if around is not None and step.shortcut:
-            self._shortcut_backward(step, convs[-1], around, chunks)
         self._release(step.target)
         if not (i and (self._is_squeeze(i - 1) or self._is_norm_beside(i - 1, i))):
             self._close_backward()
@@ -177,7 +173,7 @@ class TrainingStep(ForwardPass):
             self.gradient_of[step.source] = dx
         else:
             dx = self._new_gradient(step.source)
-        only_adds = all(conv.m for conv in self.convs[i] if conv.arm is not step.shortcut)
+        only_adds = all(conv.m for conv in self.convs[i])
         if only_adds:
             whole = dx.whole()
             chunks.add(job(clear, {"x": whole}, vectors=whole.channels // TARGET.lanes))
@@ -216,11 +212,9 @@ class TrainingStep(ForwardPass):
         return to
 
     def _bypass_gradient(self, step: ConvStep, d: View, chunks: Chunks) -> View | None:
-        """The gradient of the sum, if there is a bypass; a simple one hands it on to its map."""
+        """The gradient of the sum, if there is a bypass, handed on to the map that is added."""
         if step.bypass is None:
             return None
-        if step.shortcut:
-            return self._unpooled(step, d, chunks)
         known = self.gradient_of.get(step.bypass)
         if (
             known is None
@@ -244,19 +238,6 @@ class TrainingStep(ForwardPass):
             )
         )
         return around
-
-    def _shortcut_backward(self, step, conv: Convolution, d: View, chunks: Chunks) -> None:
-        """The complex bypass: a 1x1 convolution of the map at its beginning."""
-        size = step.result
-        total, stride = self.gradients.reserve(size.padded)
-        dense = self._dense("shortcut gradient", chunks, size)
-        chunks.add(self._mask_job(d, d, dense, (total, stride), size, -np.inf))
-        known = step.bypass in self.gradient_of
-        dx = self.gradient_of[step.bypass] if known else self._new_gradient(step.bypass)
-        self._arm_backward(conv, self.views[step.bypass], dense, dx, known, chunks, 9)
-        if conv.arm.bias:
-            bias = self.grads[f"{conv.arm.path}/bias"]
-            conv.weights.bias_gradient((total, stride), bias, self.join_stage)
 
     def _mask_job(self, d: View, y: View, z: View, total, size: Map, floor: float) -> Job:
         return job(

@@ -21,7 +21,7 @@ class Experiment:
     """What is varied, what the paper found (ImageNet top-5, percent, by x), and where it says so.
 
     `base` is what all its networks share. All have batch norm, without which a few epochs say more
-    about the start than about the network. `lr` is the peak rate, where the usual one is too high.
+    about the start than about the network.
     """
 
     name: str
@@ -31,7 +31,6 @@ class Experiment:
     points: tuple[Point, ...]
     paper: dict[float, float] = field(default_factory=dict)
     base: dict[str, Any] = field(default_factory=lambda: {"norm": True})
-    lr: float | None = None
 
     @property
     def is_numeric(self) -> bool:
@@ -84,7 +83,6 @@ EXPERIMENTS = {
             "bypass",
             _named(none={}, simple={"bypass": "simple"}, complex={"bypass": "complex"}),
             {0: 80.3, 1: 82.5, 2: 82.0},
-            lr=0.07,  # no norm holds what complex bypasses add up: at 0.14 it overflows
         ),
         Experiment(
             "downsampling",
