@@ -74,6 +74,7 @@ def compare(model, n=3, size=None, precision="f2", threads=2, limit=2e-4):
     logits, loss, grads = exact(model, params, images, labels)
     got, right = plan.loss_and_grads(images, labels)
     assert got == pytest.approx(loss, rel=1e-4)
+    assert plan.losses == pytest.approx(reference.cross_entropies(logits, labels)[0], rel=1e-3)
     assert right == (logits.argmax(1) == labels).sum()
     largest = max(np.linalg.norm(g) for g in grads.values())
     for path, mine in flatten(plan.grads).items():

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from tinysqueeze.data import Augment, Dataset, Normalise, batches
+from tinysqueeze.data import Augment, Dataset, Normalise, batches, hardest
 from tinysqueeze.data.augment import Changes, prepare
 from tinysqueeze.errors import DataError
 
@@ -50,6 +50,23 @@ def test_prepare_equals_numpy(photos, rng, edge, cutout):
         np.testing.assert_allclose(out[n], expected, atol=2e-6)
     assert np.abs(changes.shift).max() == 4
     assert 0 < changes.flip.sum() < 50
+
+
+def test_hardest_first_and_others_by_chance(photos):
+    losses = np.random.default_rng(3).random(50)
+    hard = set(np.argsort(-losses)[:10])
+    found = [hardest(losses, 30, 10, seed=1, epoch=e) for e in (2, 2, 3)]
+    for chosen in found:
+        assert len(set(chosen)) == 30
+        assert hard <= set(chosen)
+        assert not hard <= set(chosen[:10])  # shuffled
+    assert np.array_equal(found[0], found[1])
+    assert set(found[0]) != set(found[2])
+    (_, labels), *_ = batches(photos, 30, order=found[0], drop_last=True)
+    assert np.array_equal(labels, photos.labels[found[0]])
+    assert sum(1 for _ in batches(photos, 16, order=found[0], drop_last=True)) == 1
+    with pytest.raises(DataError, match="no batch of 40 in 30 images"):
+        next(batches(photos, 40, order=found[0], drop_last=True))
 
 
 def test_normalised_training_images_have_mean_0_and_deviation_1(photos):

@@ -33,6 +33,15 @@ def test_the_networks_are_what_they_claim():
     assert not any(isinstance(layer, BatchNorm) for _, layer, *_ in leaves(paper, (32, 32, 3)))
 
 
+def test_keep_and_hard():
+    recipe = Recipe(epochs=5, batch_size=10, keep=0.5, hard=0.2)
+    assert [recipe.batches(101, epoch) for epoch in range(5)] == [10, 10, 5, 5, 5]
+    assert recipe.steps(101) == 35
+    for wrong in ({"keep": 0.0}, {"keep": 1.1}, {"keep": 0.5, "hard": 0.6}, {"hard": -0.1}):
+        with pytest.raises(UserError, match="keep is the share"):
+            Recipe(**wrong)
+
+
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(UserError, match="there are fast"):
         find_recipe("slow")

@@ -61,6 +61,7 @@ def test_follows_our_engines(bypass, against):
         images, labels = batch(8, 12, seed=step)
         got, expected = (e.loss_and_grads(images, labels, 0.1) for e in (theirs, ours))
         assert got[0] == pytest.approx(expected[0], rel=2e-4)
+        np.testing.assert_allclose(theirs.losses, ours.losses, rtol=2e-3)
         if step == 0:
             assert got[1] == expected[1]
             assert max(distances(theirs.grads, ours.grads).values()) < 1e-4

@@ -92,12 +92,18 @@ def test_a_seed_repeats_bit_for_bit(shapes3):
     assert not same_bits(first, other)
 
 
-@pytest.mark.parametrize("stop_after", [1, 6, 9])
-@pytest.mark.parametrize("optimiser", ["sgd", "adam", "muon"])
-def test_resume_equals_never_having_stopped(shapes3, tmp_path, stop_after, optimiser):
-    recipe = Recipe(
-        epochs=3, batch_size=16, pad=2, flip="alternate", average=0.9, optimiser=optimiser, lr=0.02
-    )
+HARD_IMAGES = {"keep": 0.7, "hard": 0.4, "epochs": 4}
+
+
+@pytest.mark.parametrize("stop_after", [1, 6, 9, 14])
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimiser": "sgd"}, {"optimiser": "adam"}, {"optimiser": "muon"}, HARD_IMAGES],
+    ids=str,
+)
+def test_resume_equals_never_having_stopped(shapes3, tmp_path, stop_after, changes):
+    usual = Recipe(epochs=3, batch_size=16, pad=2, flip="alternate", average=0.9, lr=0.02)
+    recipe = replace(usual, **changes)
     model = tiny(norm=True, bypass="simple", dropout=0.3)
     whole = begin(model, shapes3, recipe)
     last(whole, shapes3, test=shapes3)
@@ -116,6 +122,30 @@ def test_resume_equals_never_having_stopped(shapes3, tmp_path, stop_after, optim
         for t in (whole, again)
     ]
     assert kept[0] == kept[1]
+
+
+def test_epochs_prefer_hard_images(shapes3):
+    recipe = Recipe(batch_size=16, lr=0.02, **HARD_IMAGES)
+    training = begin(tiny(), shapes3, recipe, make_engine=stepwise_engine)
+    before = training.losses.copy()
+    per_epoch = []
+    for report in run(training, shapes3):
+        if report.batch == 1:
+            per_epoch.append(report.batches)
+            chosen = training.order
+            assert len(set(chosen)) == len(chosen) == 16 * report.batches
+            if report.epoch >= 2:
+                hard = np.argsort(-before, kind="stable")[: round(0.4 * len(shapes3))]
+                assert set(hard) <= set(chosen)
+        elif report.batch == 2 and report.epoch == 2:
+            seen = chosen[:32]
+            assert (training.losses[seen] != before[seen]).all()
+            unseen = np.setdiff1d(np.arange(len(shapes3)), seen)
+            assert np.array_equal(training.losses[unseen], before[unseen])
+        before = training.losses.copy() if report.result is not None else before
+    whole, part = len(shapes3) // 16, round(0.7 * len(shapes3)) // 16
+    assert per_epoch == [whole, whole, part, part]
+    assert np.isfinite(training.losses[chosen]).all()
 
 
 def test_nan_stops_training_and_names_the_layer(shapes3):

@@ -31,6 +31,7 @@ from tinysqueeze.train import Training
 
 FORMAT = "tinysqueeze-checkpoint-1"
 NAME = "checkpoint.safetensors"
+PER_IMAGE = ("losses", "order")  # where the recipe prefers hard images
 COUNTERS = ("epoch", "batch", "step", "loss_sum", "correct", "seen", "seconds")
 
 
@@ -65,6 +66,9 @@ def save(path: str | Path, training: Training, **extra: Any) -> Path:
         for role, vector in vectors.items()
         for place, view in flatten(engine.views(vector)).items()
     }
+    for name in PER_IMAGE:
+        if getattr(training, name) is not None:
+            arrays[f"images/{name}"] = getattr(training, name)
     meta = {
         "spec": engine.model.spec,
         "recipe": recipe_dict(training.recipe),
@@ -131,10 +135,12 @@ def resume(
                 raise CheckpointError(f"the checkpoint lacks {role}/{place}")
             view[...] = found[place]
     counters = {name: saved.meta["counters"][name] for name in COUNTERS}
+    losses, order = (saved.arrays.get(f"images/{name}") for name in PER_IMAGE)
     history = list(saved.meta["history"])
     return Training(
-        engine, recipe, saved.normalise, saved.classes, slots, average, history=history, **counters
-    )
+        engine, recipe, saved.normalise, saved.classes, slots, average, losses, order,
+        history=history, **counters,
+    )  # fmt: skip
 
 
 def versions() -> dict[str, str]:

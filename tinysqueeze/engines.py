@@ -18,6 +18,7 @@ class Engine(Protocol):
     vector: np.ndarray
     grad_vector: np.ndarray
     params: Params
+    losses: np.ndarray  # (N,): of each image of the last step
 
     @property
     def threads(self) -> int | None: ...

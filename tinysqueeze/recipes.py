@@ -12,6 +12,9 @@ from tinysqueeze.models import Model
 from tinysqueeze.optim import SGD, Adam, Muon, Optimiser, learning_rate
 from tinysqueeze.params import trained_shapes
 
+WHOLE_EPOCHS = 2
+"""After so many epochs of all images, losses say which are hard."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -21,10 +24,11 @@ class Recipe:
     the share `warmup` of all steps. Weight decay is for weights, not for biases and norms. `pad`,
     `flip` and `cutout` are those of `data.Augment` (`flip` "" for none). `average` is the share kept
     each step of the running average of the parameters (0: none) that is evaluated and saved beside
-    them. `flip_test` averages the logits of an image and its mirror image wherever this training is
-    evaluated, which is after every `test_every`-th epoch and the last; `shift_test` those of an image
-    moved by a pixel, too. `frozen` are patterns of paths that stay as they are ("conv1*",
-    "fire[2-5]/*").
+    them. From the third epoch on, an epoch is the share `keep` of all images: the share `hard` (of
+    all) whose losses were largest when last seen, and others by chance. `flip_test` averages the
+    logits of an image and its mirror image wherever this training is evaluated, which is after every
+    `test_every`-th epoch and the last; `shift_test` those of an image moved by a pixel, too. `frozen`
+    are patterns of paths that stay as they are ("conv1*", "fire[2-5]/*").
     """
 
     epochs: int = 10
@@ -41,6 +45,8 @@ class Recipe:
     flip: Literal["random", "alternate", ""] = ""
     cutout: int = 0
     average: float = 0.0
+    keep: float = 1.0
+    hard: float = 0.0
     frozen: tuple[str, ...] = ()
     flip_test: bool = False
     shift_test: bool = False
@@ -57,6 +63,11 @@ class Recipe:
             raise UserError(
                 "smoothing, average and warmup are shares from 0 up to, not including, 1"
             )
+        if not 0 <= self.hard <= self.keep <= 1 or not self.keep:
+            raise UserError(
+                f"keep is the share of the images that an epoch sees, hard a part of it: got keep "
+                f"{self.keep}, hard {self.hard}"
+            )
         if self.optimiser not in ("sgd", "adam", "muon"):
             raise UserError(f"no optimiser named {self.optimiser!r}; there are sgd, adam and muon")
         learning_rate(self.schedule, self.lr, 0.0, self.warmup)  # a wrong name is better known now
@@ -70,6 +81,15 @@ class Recipe:
     def augment(self) -> Augment:
         """How training images are varied."""
         return Augment(pad=self.pad, flip=self.flip or None, cutout=self.cutout)
+
+    def batches(self, count: int, epoch: int) -> int:
+        """Whole batches of an epoch, counted from 0, of a dataset of `count` images."""
+        seen = round(self.keep * count) if epoch >= WHOLE_EPOCHS else count
+        return seen // self.batch_size
+
+    def steps(self, count: int) -> int:
+        """Batches of all epochs."""
+        return sum(self.batches(count, epoch) for epoch in range(self.epochs))
 
     def share(self, ranks: int) -> int:
         """Images a batch for each of the ranks that train together. Raises UserError."""

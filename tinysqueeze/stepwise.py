@@ -13,6 +13,7 @@ from tinysqueeze.layers import Params, Run
 from tinysqueeze.loss import softmax_cross_entropy
 from tinysqueeze.models import Model
 from tinysqueeze.ops import fast
+from tinysqueeze.ops.reference import cross_entropies
 from tinysqueeze.params import check_fit, flatten, initialise, shapes, unflatten
 
 
@@ -21,7 +22,7 @@ class StepByStep:
 
     `params` and `grads` are trees of views into `vector` and `grad_vector`, batch norm's buffers
     included (their gradients stay zero). `views(other)` names the parts of any vector of that
-    length, for instance an optimiser's velocity.
+    length, for instance an optimiser's velocity. `losses` are those of the last step's images, (N,).
     """
 
     threads: int | None = None  # Numba's and NumPy's own
@@ -33,6 +34,7 @@ class StepByStep:
         self.vector = np.zeros(sum(int(np.prod(s)) for s in shapes(model).values()), np.float32)
         self.grad_vector = np.zeros_like(self.vector)
         self.params, self.grads = self.views(self.vector), self.views(self.grad_vector)
+        self.losses = np.zeros(0, np.float32)
         self.load(params)
 
     def views(self, vector: np.ndarray) -> Params:
@@ -60,6 +62,7 @@ class StepByStep:
         run = Run(self.ops, np.random.default_rng(seed))
         logits, cache = self.model.forward(self.params, images, run)
         loss, dlogits = softmax_cross_entropy(logits, labels, smoothing, run)
+        self.losses, _ = cross_entropies(logits, labels, smoothing)
         _, grads = self.model.backward(self.params, cache, dlogits, run)
         _assign(self.grads, grads)
         _assign(self.params, self.model.moved_buffers(self.params, cache))

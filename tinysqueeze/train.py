@@ -10,7 +10,7 @@ from math import isfinite
 import numpy as np
 
 from tinysqueeze.communicator import ALONE, Communicator
-from tinysqueeze.data import Dataset, Normalise, batches
+from tinysqueeze.data import Dataset, Normalise, batches, hardest
 from tinysqueeze.diagnose import first_broken
 from tinysqueeze.engines import Engine, EngineMaker, compiled_engine
 from tinysqueeze.errors import ShapeError, TrainingError, UserError
@@ -28,7 +28,9 @@ class Training:
     """A training under way: everything that a checkpoint must keep to go on as if never stopped.
 
     `epoch` epochs are complete, and `batch` batches of the next one; `loss_sum`, `correct`, `seen`
-    and `seconds` are of that one so far. `average` is a vector like the engine's, or None.
+    and `seconds` are of that one so far. `average` is a vector like the engine's, or None. Where
+    epochs prefer hard images, `losses` are those of all images when last seen (infinite before
+    that), and `order` the images of the epoch that is under way.
     """
 
     engine: Engine
@@ -37,6 +39,8 @@ class Training:
     classes: tuple[str, ...]
     slots: Slots
     average: np.ndarray | None = None
+    losses: np.ndarray | None = None
+    order: np.ndarray | None = None
     epoch: int = 0
     batch: int = 0
     step: int = 0
@@ -132,6 +136,7 @@ def begin(
         classes=dataset.classes,
         slots=recipe.make_optimiser(model).start(engine.vector),
         average=engine.vector.copy() if recipe.average else None,
+        losses=np.full(len(dataset), np.inf, np.float32) if recipe.keep < 1 else None,
     )
 
 
@@ -153,10 +158,12 @@ def run(
     frozen = _frozen(engine, recipe.frozen)
     shard = (communicator.rank, communicator.ranks)
     statistics = engine.vector[_trained_size(engine.model) :]
-    per_epoch = len(dataset) // recipe.batch_size
-    total = per_epoch * recipe.epochs
+    total = recipe.steps(len(dataset))
     while not training.finished:
         epoch, started = training.epoch, time.perf_counter() - training.seconds
+        per_epoch = recipe.batches(len(dataset), epoch)
+        if training.losses is not None and not training.batch:
+            training.order = _order(training, per_epoch * recipe.batch_size)
         feed = batches(
             dataset,
             recipe.batch_size,
@@ -165,6 +172,7 @@ def run(
             augment=recipe.augment(),
             drop_last=True,
             start=training.batch,
+            order=training.order,
             shard=shard,
             normalise=training.normalise,
         )
@@ -174,6 +182,7 @@ def run(
             seed = _step_seed(recipe.seed, training.step, communicator.rank)
             loss, correct = engine.loss_and_grads(images, labels, recipe.smoothing, seed)
             sums = communicator.total(np.array([loss * len(labels), correct, len(labels)], float))
+            _remember_losses(training, communicator)
             if not isfinite(sums[0]):
                 raise _broken(training, images, labels, lr)
             communicator.mean(engine.grad_vector)
@@ -197,6 +206,24 @@ def run(
                 result = _finish_epoch(training, report, test, communicator)
                 report = replace(report, result=result)
             yield report
+
+
+def _order(training: Training, count: int) -> np.ndarray:
+    """The images of the epoch that begins."""
+    assert training.losses is not None
+    recipe, hard = training.recipe, round(training.recipe.hard * len(training.losses))
+    return hardest(training.losses, count, min(hard, count), recipe.seed, training.epoch)
+
+
+def _remember_losses(training: Training, communicator: Communicator) -> None:
+    """File the losses of the step's images, of all ranks."""
+    if training.losses is None or training.order is None:
+        return
+    size, mine = training.recipe.batch_size, training.engine.losses
+    losses = np.zeros(size)
+    losses[communicator.rank * len(mine) :][: len(mine)] = mine
+    images = training.order[training.batch * size :][:size]
+    training.losses[images] = communicator.total(losses)
 
 
 def _report(training: Training, per_epoch: int, lr: float) -> Report:

@@ -59,7 +59,10 @@ class TorchEngine(StepByStep):
 
         x, y = self._refreshed(images, training=True), torch.from_numpy(labels.astype(np.int64))
         logits = self._network(x)
-        loss = torch.nn.functional.cross_entropy(logits, y, label_smoothing=smoothing)
+        losses = torch.nn.functional.cross_entropy(
+            logits, y, reduction="none", label_smoothing=smoothing
+        )
+        self.losses, loss = losses.detach().numpy(), losses.mean()
         for place, found in zip(self._grads, torch.autograd.grad(loss, self._tensors), strict=True):
             place.copy_(found.permute(2, 3, 1, 0) if found.ndim == 4 else found)
         return float(loss.detach()), int((logits.detach().argmax(1) == y).sum())

@@ -135,6 +135,8 @@ HELP = {
     "flip_test": "average the logits of an image and its mirror image when testing",
     "shift_test": "average with the logits of the image moved by a pixel when testing",
     "test_every": "epochs from one test to the next",
+    "keep": "share of the images that an epoch sees, from the third on",
+    "hard": "share of the images, those of the largest losses, that is among them for sure",
     "average": "share kept by the running average of the weights, each step",
     "precision": "of 3x3 convolutions: f4 (fastest), f2 or direct",
     "seed": "for weights, order and augmentation",
@@ -264,9 +266,8 @@ def _train(
     together: Communicator,
 ) -> int:
     """Train to the end, or until told to stop (the exit status is then not 0); saves as it goes."""
-    steps = len(dataset) // training.recipe.batch_size
     hidden = True if together.rank else None
-    with interruptible() as interrupt, tqdm(total=steps, unit="batch", disable=hidden) as bar:
+    with interruptible() as interrupt, tqdm(total=0, unit="batch", disable=hidden) as bar:
         for report in train(training, dataset, test, together):
             _show(bar, report, training.recipe)
             if report.result is not None:
@@ -283,7 +284,7 @@ def _train(
 
 
 def _show(bar: Any, report: Report, recipe: Recipe) -> None:
-    bar.n = report.batch
+    bar.n, bar.total = report.batch, report.batches
     bar.set_description(f"epoch {report.epoch + 1}/{recipe.epochs}", refresh=False)
     bar.set_postfix_str(
         f"loss {report.loss:.3f}, accuracy {report.accuracy:.1%}, {report.images_per_second:,.0f} images/s",

@@ -19,6 +19,7 @@ from tinysqueeze.kernels.team import Team
 from tinysqueeze.layers import Params, Run
 from tinysqueeze.loss import softmax_cross_entropy
 from tinysqueeze.models import Model
+from tinysqueeze.ops.reference import cross_entropies
 from tinysqueeze.params import check_fit, flatten, initialise, shapes, unflatten
 
 SINGLE_PIXELS = 96 * 96
@@ -39,7 +40,8 @@ class Plan:
     """A model ready to run for batches of up to `batch` images of its input size.
 
     `vector` holds all parameters (and batch norm's running statistics), `grad_vector` their
-    gradients; `params` and `grads` are trees of views into them. Change `vector` in place: the next
+    gradients; `params` and `grads` are trees of views into them; `losses` are those of the last
+    training step's images, (N,). Change `vector` in place: the next
     call sees it (an inference plan, training=False, packs its weights once: call `load` after a
     change). A plan may be used by one thread at a time (others wait); two plans never disturb
     each other.
@@ -65,6 +67,7 @@ class Plan:
         self._training: TrainingStep | None = self._build(True) if training else None
         self._inference: Inference | None = None
         self._fresh = False
+        self.losses = np.zeros(0, np.float32)
         self.load(initialise(model) if params is None else params)
 
     def _build(self, training: bool) -> Any:
@@ -156,7 +159,9 @@ class Plan:
             )
         assert self._training is not None
         with self._lock:
-            return self._training.run(self.team, images, labels, smoothing, seed)
+            result = self._training.run(self.team, images, labels, smoothing, seed)
+            self.losses = self._training.losses[: len(images)].copy()
+            return result
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits (N, classes) of any number of images (N, H, W, C) float32, in evaluation mode.
@@ -191,6 +196,7 @@ class _Plain:
     """Stands in for both kinds of programs where Numba may not compile (NUMBA_DISABLE_JIT)."""
 
     batch = 1 << 20
+    losses = np.zeros(0, np.float32)
     workspace = Workspace(1)
 
     def __init__(self, model: Model, params: Params, grads: Params) -> None:
@@ -204,6 +210,7 @@ class _Plain:
         mode = Run(rng=np.random.default_rng(seed))
         logits, cache = self.model.forward(self.params, images, mode)
         loss, dlogits = softmax_cross_entropy(logits, labels, smoothing, mode)
+        self.losses, _ = cross_entropies(logits, labels, smoothing)
         _, grads = self.model.backward(self.params, cache, dlogits, mode)
         _copy_into(self.grads, grads)
         _copy_into(self.params, self.model.moved_buffers(self.params, cache))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from tinysqueeze.data.augment import AS_IT_IS, Augment, Normalise, prepare
+from tinysqueeze.data.augment import AS_IT_IS, Augment, Ints, Normalise, prepare
 from tinysqueeze.data.dataset import Dataset
 from tinysqueeze.errors import DataError
 
@@ -23,6 +23,7 @@ def batches(
     seed: int = 0,
     augment: Augment | None = None,
     shuffle: bool = True,
+    order: Ints | None = None,
     drop_last: bool = False,
     start: int = 0,
     shard: tuple[int, int] = (0, 1),
@@ -36,6 +37,8 @@ def batches(
     given (give it: the test set takes the training set's). The last batch holds what is left over,
     unless `drop_last`.
 
+    `order` are the numbers of the epoch's images, where it isn't simply all of them.
+
     `shard` = (rank, ranks) yields this rank's part of each batch of `batch_size`: all ranks together
     see just what a single one would, changes included.
 
@@ -46,17 +49,18 @@ def batches(
     """
     count, (height, width) = len(dataset), dataset.images.shape[1:3]
     augment = augment or AS_IT_IS
-    if batch_size < 1 or (drop_last and count < batch_size):
-        raise DataError(f"{dataset.name}: no batch of {batch_size} in {count} images")
+    if order is None:
+        order = _stream(seed, epoch, ORDER).permutation(count) if shuffle else np.arange(count)
+    if batch_size < 1 or (drop_last and len(order) < batch_size):
+        raise DataError(f"{dataset.name}: no batch of {batch_size} in {len(order)} images")
     if not 0 <= augment.pad < min(height, width):
         raise DataError(f"{dataset.name}: cannot pad {height}x{width} images by {augment.pad}")
     images = np.ascontiguousarray(dataset.images)
     normalise = normalise or Normalise.of(dataset)
-    order = _stream(seed, epoch, ORDER).permutation(count) if shuffle else np.arange(count)
     turns = _stream(seed, 0, TURNS).random(count) < 0.5  # the same in every epoch...
     turns ^= epoch % 2 == 1  # ...but for the turn
     rank, ranks = shard
-    last = count // batch_size if drop_last else -(-count // batch_size)
+    last = len(order) // batch_size if drop_last else -(-len(order) // batch_size)
     for b in range(start, last):
         chosen = order[b * batch_size : (b + 1) * batch_size]
         rng = _stream(seed, epoch, CHANGES, b)
@@ -67,6 +71,20 @@ def batches(
         batch = np.empty(shape, np.float32) if out is None else out[: len(chosen)]
         prepare(images, chosen, changes.part(mine), augment, normalise, batch)
         yield batch, dataset.labels[chosen]
+
+
+def hardest(losses: npt.NDArray[np.floating], count: int, hard: int, seed: int, epoch: int) -> Ints:
+    """`count` images for an epoch, shuffled: the `hard` ones of the largest losses, others by chance.
+
+    losses (N,) are those of all images when last seen. Easy images teach little more: a network
+    learns faster from those it still gets wrong (Loshchilov and Hutter, Online Batch Selection for
+    Faster Training of Neural Networks, 2016; Jiang et al., Accelerating Deep Learning by Focusing on
+    the Biggest Losers, 2019), but should not forget the others.
+    """
+    rng = _stream(seed, epoch, ORDER)
+    by_loss = np.argsort(-losses, kind="stable")
+    others = rng.permutation(by_loss[hard:])[: count - hard]
+    return rng.permutation(np.concatenate([by_loss[:hard], others]))
 
 
 def _stream(seed: int, *names: int) -> np.random.Generator:

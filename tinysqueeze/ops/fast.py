@@ -13,6 +13,7 @@ from numba import njit
 # and log use vector instructions that Numba's would not.
 from tinysqueeze.ops.reference import (
     conv2d,
+    cross_entropies,
     dropout_mask,
     global_avg_pool2d,
     global_avg_pool2d_backward,
@@ -37,6 +38,7 @@ __all__ = [
     "col2im",
     "conv2d",
     "conv2d_backward",
+    "cross_entropies",
     "dropout_mask",
     "fold_windows",
     "global_avg_pool2d",

@@ -224,7 +224,15 @@ def softmax_backward(y: np.ndarray, dy: np.ndarray) -> np.ndarray:
 def softmax_cross_entropy(
     logits: np.ndarray, labels: np.ndarray, smoothing: float = 0.0
 ) -> tuple[float, np.ndarray]:
-    """Mean of -sum(target * log softmax(logits)) and its gradient (softmax - target) / N.
+    """The mean of the images' cross-entropies, and its gradient."""
+    losses, dlogits = cross_entropies(logits, labels, smoothing)
+    return float(losses.mean(dtype=np.float64)), dlogits / logits.dtype.type(len(logits))
+
+
+def cross_entropies(
+    logits: np.ndarray, labels: np.ndarray, smoothing: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """-sum(target * log softmax(logits)) of each image, (N,), and its gradient, softmax - target.
 
     logits (N, classes), labels (N,) integers. The target is 1 for the label and 0 elsewhere;
     smoothing moves that share of it evenly to all classes (Szegedy et al. 2016, section 7).
@@ -234,5 +242,4 @@ def softmax_cross_entropy(
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     target = np.full_like(logits, smoothing / classes)
     target[np.arange(n), labels] += 1 - smoothing
-    loss = -(target * log_p).sum(dtype=np.float64) / n
-    return float(loss), ((np.exp(log_p) - target) / n).astype(logits.dtype)
+    return -(target * log_p).sum(axis=1), np.exp(log_p) - target
