@@ -223,8 +223,8 @@ def test_flip_at_test_time_averages_two_views(shapes3):
     assert np.allclose(both, (one + other) / 2, atol=1e-6)
 
 
-def test_shifts_at_test_time_weigh_half_as_much(shapes3):
-    """0.5 of the image, 0.25 of each shift by a pixel along the diagonal; flips of all of them."""
+def test_shifts_at_test_time_are_nine(shapes3):
+    """Logits are the mean over all places up to a pixel away; flips of all of them."""
     training = begin(tiny(), shapes3, Recipe(), make_engine=stepwise_engine)
 
     def logits(images, **views):
@@ -232,11 +232,9 @@ def test_shifts_at_test_time_weigh_half_as_much(shapes3):
         return evaluate(training.engine, changed, training.normalise, **views).logits
 
     wide = np.pad(shapes3.images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    size = shapes3.images.shape[1]
-    up, down = (wide[:, i : i + size, i : i + size] for i in (0, 2))
     for flip in (False, True):
-        expected = logits(shapes3.images, flip=flip) / 2
-        expected += (logits(up, flip=flip) + logits(down, flip=flip)) / 4
+        places = [wide[:, y : y + 12, x : x + 12] for y in range(3) for x in range(3)]
+        expected = sum(logits(place, flip=flip) for place in places) / 9
         got = logits(shapes3.images, flip=flip, shift=True)
         assert np.allclose(got, expected, atol=1e-6)
 

@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--flip", action="store_true", help="average with the mirrored images (as trained)"
     )
     parser.add_argument(
-        "--shift", action="store_true", help="average with images moved by a pixel (as trained)"
+        "--shift", action="store_true", help="average with images moved by up to a pixel"
     )
     parser.add_argument(
         "--stepwise", action="store_true", help="layer by layer instead of compiled (slow)"

@@ -133,7 +133,7 @@ HELP = {
     "flip": "random or alternate",
     "cutout": "side of a blanked square",
     "flip_test": "average the logits of an image and its mirror image when testing",
-    "shift_test": "average with the logits of the image moved by a pixel when testing",
+    "shift_test": "average with the logits of the image moved by up to a pixel when testing",
     "test_every": "epochs from one test to the next",
     "keep": "share of the images that an epoch sees, from the third on",
     "hard": "share of the images, those of the largest losses, that is among them for sure",
@@ -194,7 +194,8 @@ def _run(args: argparse.Namespace, together: Communicator) -> int:
         return code
     for line in together.lines():
         print(line)
-    score = evaluate_training(training, test)
+    tested = training.evaluation if ranks == 1 and not args.no_test else None
+    score = tested or evaluate_training(training, test)
     folder.finish(training, score, test)
     print(
         f"test accuracy {score.accuracy:.2%} on {len(test):,} images of {test.name} after "
