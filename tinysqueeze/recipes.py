@@ -178,9 +178,8 @@ RECIPES: dict[str, NamedRecipe] = {
         | OVERLAPPING
         | {"fires": 8, "freq": 3, "pools": (1, 4, 7), "squeeze_ratio": 0.75},
         Recipe(
-            epochs=100, batch_size=256, lr=0.2, warmup=0.05, optimiser="muon", smoothing=0.1, pad=4,
-            cutout=8, flip="alternate", average=0.998, keep=0.5, hard=0.3, flip_test=True,
-            shift_test=True, test_every=50,
+            epochs=55, batch_size=256, lr=0.2, warmup=0.05, optimiser="muon", smoothing=0.1, pad=4,
+            cutout=8, flip="alternate", average=0.998, flip_test=True, shift_test=True, test_every=11,
         ),
     ),
     "tiny": NamedRecipe(
