@@ -25,10 +25,11 @@ class Recipe:
     `flip` and `cutout` are those of `data.Augment` (`flip` "" for none). `average` is the share kept
     each step of the running average of the parameters (0: none) that is evaluated and saved beside
     them. From the third epoch on, an epoch is the share `keep` of all images: the share `hard` (of
-    all) whose losses were largest when last seen, and others by chance. `flip_test` averages the
-    logits of an image and its mirror image wherever this training is evaluated, which is after every
-    `test_every`-th epoch and the last; `shift_test` those of an image moved by up to a pixel. `frozen`
-    are patterns of paths that stay as they are ("conv1*", "fire[2-5]/*").
+    all) whose losses were largest when last seen, and others by chance; so loss and accuracy of such
+    an epoch are worse than those of all images. `flip_test` averages the logits of an image and its
+    mirror image wherever this training is evaluated, which is after every `test_every`-th epoch and
+    the last; `shift_test` those of an image moved by up to a pixel. `frozen` are patterns of paths
+    that stay as they are ("conv1*", "fire[2-5]/*").
     """
 
     epochs: int = 10
