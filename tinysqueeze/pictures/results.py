@@ -1,6 +1,7 @@
 """The results page's picture: accuracy against minutes, ours and PyTorch's run of each recipe."""
 
 from collections.abc import Sequence
+from math import log
 
 from tinysqueeze.pictures.style import BLUE, ORANGE, QUIET, Picture, styled
 from tinysqueeze.results import Result, summaries
@@ -11,7 +12,7 @@ ENGINES = {"compiled": ("tinysqueeze", BLUE), "torch": ("PyTorch", ORANGE)}
 
 @styled
 def accuracy_by_minutes(results: Sequence[Result]) -> Picture:
-    """A dot a training, a recipe's name below its dots, a line from ours to PyTorch's run of the same."""
+    """A dot a training, a recipe's name beside its dots, a line from ours to PyTorch's run of the same."""
     lines = [line for line in summaries(results) if line.engine in ENGINES]
     told = "; ".join(
         f"{line.recipe} on {ENGINES[line.engine][0]} {100 * line.accuracy:.1f}% in "
@@ -30,19 +31,23 @@ def accuracy_by_minutes(results: Sequence[Result]) -> Picture:
         if own:
             minutes, scores = [r.minutes for r in own], [100 * r.accuracy for r in own]
             axes.plot(minutes, scores, "o", ms=5, color=colour, alpha=0.8, label=name)
-        for line in lines:
-            if line.engine == engine:
-                lowest = min(r.accuracy for r in own if r.recipe == line.recipe)
-                axes.annotate(
-                    line.recipe,
-                    (line.minutes, 100 * lowest),
-                    (0, -6),
-                    textcoords="offset points",
-                    ha="center",
-                    va="top",
-                    fontsize=8,
-                    color=colour,
-                )
+        alike = [line for line in lines if line.engine == engine]
+        for line in alike:
+            dots = [r.accuracy for r in own if r.recipe == line.recipe]
+            crowded = any(  # by a recipe of the same length that lies lower
+                abs(log(other.minutes / line.minutes)) < 0.1 and other.accuracy < line.accuracy
+                for other in alike
+            )
+            axes.annotate(
+                line.recipe,
+                (line.minutes, 100 * (max(dots) if crowded else min(dots))),
+                (0, 6 if crowded else -6),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if crowded else "top",
+                fontsize=8,
+                color=colour,
+            )
     axes.set(
         xscale="log", xlabel="minutes on 2 cores", ylabel="test accuracy, percent",
         title="What each recipe reaches, and how soon",
