@@ -11,6 +11,7 @@ from tinysqueeze.errors import UserError
 from tinysqueeze.layers import BatchNorm
 from tinysqueeze.models import build, squeezenet_cifar
 from tinysqueeze.recipes import RECIPES, Recipe, find_recipe, recipe_dict
+from tinysqueeze.train import evaluate_training
 
 
 def network(name):
@@ -68,3 +69,22 @@ def test_train_by_recipe(folder, tmp_path, capsys):
     capsys.readouterr()
     assert main(["train", "--resume", str(out), "--recipe", "fast"]) == 1
     assert "leave out --recipe" in capsys.readouterr().err
+
+
+def test_the_last_test_is_made_once(folder, tmp_path, monkeypatch):
+    """The summary has the accuracy of the last epoch's test, and --no-test one of its own."""
+    made = []
+
+    def counted(*given):
+        made.append(evaluate_training(*given))
+        return made[-1]
+
+    for module in ("tinysqueeze.train", "tinysqueeze.cli.train"):
+        monkeypatch.setattr(f"{module}.evaluate_training", counted)
+    small = ["--epochs", "1", "--batch-size", "16", "--set", "base_e=8", "--set", "incr_e=8"]
+    for extra in ([], ["--no-test"]):
+        out = tmp_path / f"run{len(extra)}"
+        assert main(["train", "--data", str(folder), "--out", str(out), *small, *extra]) == 0
+        assert len(made) == 1
+        summary = json.loads((out / "summary.json").read_text())
+        assert summary["test_accuracy"] == made.pop().accuracy

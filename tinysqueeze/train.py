@@ -183,9 +183,9 @@ def run(
             seed = _step_seed(recipe.seed, training.step, communicator.rank)
             loss, correct = engine.loss_and_grads(images, labels, recipe.smoothing, seed)
             sums = communicator.total(np.array([loss * len(labels), correct, len(labels)], float))
-            _remember_losses(training, communicator)
             if not isfinite(sums[0]):
                 raise _broken(training, images, labels, lr)
+            _remember_losses(training, communicator)
             communicator.mean(engine.grad_vector)
             if communicator.ranks > 1 and statistics.size:  # each rank's own images moved them
                 statistics[...] = communicator.total(statistics) / communicator.ranks

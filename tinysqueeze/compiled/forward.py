@@ -212,10 +212,9 @@ class ForwardPass(Layout):
             y, chosen = self.views[step.target], self._chosen(step).array
             chunks.add(self._pool(step, z, y, normed=1, chosen=chosen, **known))
             return chunks
-        adds = step.bypass is not None
         around = {"around": self.views[step.bypass]} if step.bypass is not None else {}
         made = job(
-            norm_apply, {"y": result} | around, x=z.array, x_next=z.next, adds=adds,
+            norm_apply, {"y": result} | around, x=z.array, x_next=z.next, adds=bool(around),
             height=size.height, width=size.width, channels=padded, **known,
         )  # fmt: skip
         chunks.add(made)

@@ -76,10 +76,11 @@ def batches(
 def hardest(losses: npt.NDArray[np.floating], count: int, hard: int, seed: int, epoch: int) -> Ints:
     """`count` images for an epoch, shuffled: the `hard` ones of the largest losses, others by chance.
 
-    losses (N,) are those of all images when last seen. Easy images teach little more: a network
-    learns faster from those it still gets wrong (Loshchilov and Hutter, Online Batch Selection for
-    Faster Training of Neural Networks, 2016; Jiang et al., Accelerating Deep Learning by Focusing on
-    the Biggest Losers, 2019), but should not forget the others.
+    losses (N,) floats are those of all images when last seen; the result is (count,) int64. Easy
+    images teach little more: a network learns faster from those it still gets wrong (Loshchilov and
+    Hutter, Online Batch Selection for Faster Training of Neural Networks, 2016; Jiang et al.,
+    Accelerating Deep Learning by Focusing on the Biggest Losers, 2019), but should not forget the
+    others.
     """
     rng = _stream(seed, epoch, ORDER)
     by_loss = np.argsort(-losses, kind="stable")

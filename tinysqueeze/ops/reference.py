@@ -224,7 +224,10 @@ def softmax_backward(y: np.ndarray, dy: np.ndarray) -> np.ndarray:
 def softmax_cross_entropy(
     logits: np.ndarray, labels: np.ndarray, smoothing: float = 0.0
 ) -> tuple[float, np.ndarray]:
-    """The mean of the images' cross-entropies, and its gradient."""
+    """The mean of the images' cross-entropies, and its gradient to the logits, of their shape and dtype.
+
+    logits (N, classes), labels (N,) integers, smoothing: as in `cross_entropies`.
+    """
     losses, dlogits = cross_entropies(logits, labels, smoothing)
     return float(losses.mean(dtype=np.float64)), dlogits / logits.dtype.type(len(logits))
 
