@@ -1,6 +1,7 @@
 """From run folders to the table of results; clear refusals; the answers of a network, kept small."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from tinysqueeze.results import (
 
 
 def result(seed=0, accuracy=0.9, engine="compiled", minutes=9.5, recipe="fast") -> Result:
-    return Result(recipe, engine, seed, 735_000, 52_500_000, 20, minutes, accuracy)
+    return Result(recipe, engine, seed, 735_000, 52_500_000, 20, 16, minutes, accuracy)
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_a_run_folder_becomes_a_row(tmp_path):
     summary = {
         "recipe_name": "fast", "engine": "compiled", "seed": 3, "parameters": 735_000,
         "multiply_adds": 52_500_000, "recipe": {"epochs": 20}, "wall_seconds": 570.0,
-        "test_accuracy": 0.9,
+        "test_accuracy": 0.9, "lanes": 16,
     }  # fmt: skip
     place = tmp_path / "summary.json"
     place.write_text(json.dumps(summary))
@@ -68,9 +69,14 @@ def test_the_table_has_means_and_spreads(results):
     assert first.spread == pytest.approx(0.01)
     lines = markdown(results).splitlines()
     assert lines[2] == (
-        "| fast | 735,000 | 52.5 M | 9.5 | 91.00 % ± 1.00 (3 seeds) | 27.0 | 90.50 % (1 seed) |"
+        "| fast | 735,000 | 52.5 M | 512 bits | 9.5 | 91.00 % ± 1.00 (3 seeds) | 27.0 "
+        "| 90.50 % (1 seed) |"
     )
-    assert lines[3] == "| tiny | 735,000 | 52.5 M | 4.0 | 85.00 % (1 seed) | – | – |"
+    assert lines[3] == "| tiny | 735,000 | 52.5 M | 512 bits | 4.0 | 85.00 % (1 seed) | – | – |"
+    elsewhere = replace(result(minutes=14.0), lanes=8)
+    assert markdown([*results, elsewhere]).splitlines()[-1] == (
+        "| fast | 735,000 | 52.5 M | 256 bits | 14.0 | 90.00 % (1 seed) | – | – |"
+    )
     assert "fast on PyTorch 90.5% in 27.0 minutes" in accuracy_by_minutes(results).alt
 
 
@@ -82,6 +88,7 @@ def test_the_command(tmp_path, capsys):
         summary = {
             "recipe_name": "fast", "engine": "compiled", "seed": seed, "parameters": 1,
             "multiply_adds": 1, "recipe": {"epochs": 1}, "wall_seconds": 60, "test_accuracy": 0.5,
+            "lanes": 16,
         }  # fmt: skip
         (folder / "summary.json").write_text(json.dumps(summary))
         runs.append(str(folder))

@@ -22,8 +22,9 @@ from tinysqueeze.scores import worst_mistakes
 class Result:
     """One training: which recipe, run by which engine, and what it took and reached.
 
-    `minutes` are of wall time, loading and evaluation included; accuracy (0 to 1) is on the test
-    images; multiply-adds are those of one image forward.
+    `minutes` are of wall time, loading and evaluation included, on a processor whose vectors hold
+    `lanes` float32 numbers (16: AVX-512, 8: AVX2); accuracy (0 to 1) is on the test images;
+    multiply-adds are those of one image forward.
     """
 
     recipe: str
@@ -32,6 +33,7 @@ class Result:
     parameters: int
     multiply_adds: int
     epochs: int
+    lanes: int
     minutes: float
     accuracy: float
 
@@ -51,6 +53,7 @@ def read_run(folder: str | Path) -> Result:
             parameters=int(summary["parameters"]),
             multiply_adds=int(summary["multiply_adds"]),
             epochs=int(summary["recipe"]["epochs"]),
+            lanes=int(summary["lanes"]),
             minutes=round(summary["wall_seconds"] / 60, 3),
             accuracy=float(summary["test_accuracy"]),
         )
@@ -87,44 +90,50 @@ def read_results(path: str | Path) -> list[Result]:
 
 @dataclass(frozen=True)
 class Summary:
-    """All seeds of one recipe on one engine: means, and standard deviations (NaN for one seed)."""
+    """All seeds of one recipe on one engine and kind of processor: means, and standard deviations
+    (NaN for one seed)."""
 
     recipe: str
     engine: str
     seeds: int
     parameters: int
     multiply_adds: int
+    lanes: int
     minutes: float
     accuracy: float
     spread: float
 
 
 def summaries(results: Sequence[Result]) -> list[Summary]:
-    """A line for each (recipe, engine), in the order in which they come."""
-    groups: dict[tuple[str, str], list[Result]] = {}
+    """A line for each (recipe, engine, lanes), in the order in which they come."""
+    groups: dict[tuple[str, str, int], list[Result]] = {}
     for result in results:
-        groups.setdefault((result.recipe, result.engine), []).append(result)
+        groups.setdefault((result.recipe, result.engine, result.lanes), []).append(result)
     lines = []
-    for (recipe, engine), runs in groups.items():
+    for (recipe, engine, lanes), runs in groups.items():
         scores = [run.accuracy for run in runs]
         spread = stdev(scores) if len(runs) > 1 else float("nan")
         sizes = runs[0].parameters, runs[0].multiply_adds
         minutes = mean(run.minutes for run in runs)
-        lines.append(Summary(recipe, engine, len(runs), *sizes, minutes, mean(scores), spread))
+        lines.append(
+            Summary(recipe, engine, len(runs), *sizes, lanes, minutes, mean(scores), spread)
+        )
     return lines
 
 
 def markdown(results: Sequence[Result]) -> str:
     """The table of the results page: ours, and the same recipe by PyTorch beside it where it was run."""
-    lines = {(line.recipe, line.engine): line for line in summaries(results)}
+    lines = {(line.recipe, line.lanes, line.engine): line for line in summaries(results)}
     text = [
-        "| recipe | parameters | multiply-adds | minutes | test accuracy | PyTorch: minutes | accuracy |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| recipe | parameters | multiply-adds | vectors | minutes | test accuracy "
+        "| PyTorch: minutes | accuracy |",
+        "|---|---:|---:|---|---:|---:|---:|---:|",
     ]
-    for recipe in dict.fromkeys(recipe for recipe, _ in lines):
-        either = next(line for (name, _), line in lines.items() if name == recipe)
-        ours, theirs = lines.get((recipe, "compiled")), lines.get((recipe, "torch"))
+    for recipe, lanes in dict.fromkeys((recipe, lanes) for recipe, lanes, _ in lines):
+        ours, theirs = (lines.get((recipe, lanes, engine)) for engine in ("compiled", "torch"))
+        either = next(line for key, line in lines.items() if key[:2] == (recipe, lanes))
         cells = [recipe, f"{either.parameters:,}", f"{either.multiply_adds / 1e6:.1f} M"]
+        cells.append(f"{32 * lanes} bits")
         for line in (ours, theirs):
             cells += [f"{line.minutes:.1f}", percent(line)] if line else ["–", "–"]
         text.append(f"| {' | '.join(cells)} |")

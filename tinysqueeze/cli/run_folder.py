@@ -14,6 +14,7 @@ from tinysqueeze import checkpoint
 from tinysqueeze.count import count
 from tinysqueeze.data import Dataset
 from tinysqueeze.files import write_atomically
+from tinysqueeze.kernels import TARGET
 from tinysqueeze.ops.reference import softmax
 from tinysqueeze.pictures.training import confusion_matrix, learning_curve, sample_predictions
 from tinysqueeze.recipes import recipe_dict
@@ -77,6 +78,7 @@ class RunFolder:
             "multiply_adds": table.multiply_adds,
             "data": about.data,
             "engine": about.engine,
+            "lanes": TARGET.lanes,
             "recipe_name": about.recipe,
             "test_accuracy": score.accuracy,
             "test_loss": score.loss,
