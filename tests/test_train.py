@@ -148,6 +148,23 @@ def test_epochs_prefer_hard_images(shapes3):
     assert np.isfinite(training.losses[chosen]).all()
 
 
+def test_biases_of_norms_have_a_rate_of_their_own(shapes3):
+    """After one step of plain SGD they have gone four times as far, and everything else as far."""
+    plain = Recipe(epochs=1, batch_size=16, momentum=0.0, nesterov=False, warmup=0)
+    steps = []
+    for recipe in (plain, replace(plain, norm_bias_rate=4.0)):
+        training = begin(tiny(norm=True), shapes3, recipe)
+        before = training.engine.vector.copy()
+        next(run(training, shapes3))
+        steps.append(flatten(training.engine.views(training.engine.vector - before)))
+    for path, moved in steps[0].items():
+        times = 4 if path.endswith("norm/bias") else 1
+        np.testing.assert_allclose(steps[1][path], times * moved, rtol=1e-4, atol=1e-7)
+    assert any(moved.any() for path, moved in steps[0].items() if path.endswith("norm/bias"))
+    with pytest.raises(UserError, match="norm_bias_rate must be above 0"):
+        Recipe(norm_bias_rate=0)
+
+
 def test_nan_stops_training_and_names_the_layer(shapes3):
     model = tiny()
     params = initialise(model)

@@ -156,7 +156,7 @@ def run(
     recipe, engine = training.recipe, training.engine
     optimiser = recipe.make_optimiser(engine.model)
     decay = _decay(training, optimiser)
-    frozen = _frozen(engine, recipe.frozen)
+    frozen, biases = _frozen(engine, recipe.frozen), _norm_biases(engine)
     shard = (communicator.rank, communicator.ranks)
     statistics = engine.vector[_trained_size(engine.model) :]
     total = recipe.steps(len(dataset))
@@ -191,6 +191,8 @@ def run(
                 statistics[...] = communicator.total(statistics) / communicator.ranks
             for view in frozen:
                 view[...] = 0
+            for view in biases if recipe.norm_bias_rate != 1 else ():
+                view *= recipe.norm_bias_rate
             training.step += 1
             numbers = (engine.vector, engine.grad_vector, training.slots, decay)
             optimiser.update(*numbers, lr, training.step, engine.threads)
@@ -352,6 +354,13 @@ def _frozen(engine: Engine, patterns: tuple[str, ...]) -> list[np.ndarray]:
                 f"frozen: {pattern!r} matches no parameter, for instance {next(iter(grads))}"
             )
     return [view for path, view in grads.items() if any(fnmatch(path, p) for p in patterns)]
+
+
+def _norm_biases(engine: Engine) -> list[np.ndarray]:
+    """The gradients of the biases of all batch norms: they have a running mean beside them."""
+    grads = flatten(engine.views(engine.grad_vector))
+    means = (path for path in buffer_shapes(engine.model) if path.endswith("/mean"))
+    return [grads[path.removesuffix("mean") + "bias"] for path in means]
 
 
 def _keep(average: float, step: int) -> float:

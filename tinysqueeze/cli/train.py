@@ -128,6 +128,7 @@ HELP = {
     "optimiser": "sgd, adam or muon",
     "momentum": "of sgd and muon",
     "weight_decay": "pull of the weights to zero",
+    "norm_bias_rate": "times the learning rate, for the biases of batch norms",
     "smoothing": "label smoothing",
     "pad": "pixels by which crops may move",
     "flip": "random or alternate",
