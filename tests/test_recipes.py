@@ -8,9 +8,11 @@ from tinysqueeze.cli import main
 from tinysqueeze.compose import leaves
 from tinysqueeze.count import count
 from tinysqueeze.errors import UserError
+from tinysqueeze.kernels import TARGET
 from tinysqueeze.layers import BatchNorm
 from tinysqueeze.models import build, squeezenet_cifar
 from tinysqueeze.recipes import RECIPES, Recipe, find_recipe, recipe_dict
+from tinysqueeze.results import read_run
 from tinysqueeze.train import evaluate_training
 
 
@@ -60,6 +62,7 @@ def test_train_by_recipe(folder, tmp_path, capsys):
     changed = {"epochs": 1, "batch_size": 16}
     assert summary["recipe"] == json.loads(json.dumps(recipe_dict(named.recipe))) | changed
     assert summary["recipe_name"] == "fast"
+    assert read_run(out).lanes == TARGET.lanes
     assert summary["engine"] == "compiled"
     assert summary["wall_seconds"] > summary["seconds"] > 0
     given = {**named.model, "base_e": 8, "incr_e": 8, "classes": 2, "input_size": 16}

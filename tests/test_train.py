@@ -163,6 +163,8 @@ def test_biases_of_norms_have_a_rate_of_their_own(shapes3):
     assert any(moved.any() for path, moved in steps[0].items() if path.endswith("norm/bias"))
     with pytest.raises(UserError, match="norm_bias_rate must be above 0"):
         Recipe(norm_bias_rate=0)
+    with pytest.raises(UserError, match="must be 1 with adam"):
+        Recipe(norm_bias_rate=2, optimiser="adam")
 
 
 def test_nan_stops_training_and_names_the_layer(shapes3):

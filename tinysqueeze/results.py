@@ -90,8 +90,10 @@ def read_results(path: str | Path) -> list[Result]:
 
 @dataclass(frozen=True)
 class Summary:
-    """All seeds of one recipe on one engine and kind of processor: means, and standard deviations
-    (NaN for one seed)."""
+    """All seeds of one recipe on one engine and kind of processor, as `Result` has them.
+
+    Minutes and accuracy are means; `spread` is the accuracy's standard deviation, NaN for one seed.
+    """
 
     recipe: str
     engine: str

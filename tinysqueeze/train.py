@@ -156,7 +156,8 @@ def run(
     recipe, engine = training.recipe, training.engine
     optimiser = recipe.make_optimiser(engine.model)
     decay = _decay(training, optimiser)
-    frozen, biases = _frozen(engine, recipe.frozen), _norm_biases(engine)
+    frozen = _frozen(engine, recipe.frozen)
+    biases = _norm_biases(engine) if recipe.norm_bias_rate != 1 else []
     shard = (communicator.rank, communicator.ranks)
     statistics = engine.vector[_trained_size(engine.model) :]
     total = recipe.steps(len(dataset))
@@ -191,7 +192,7 @@ def run(
                 statistics[...] = communicator.total(statistics) / communicator.ranks
             for view in frozen:
                 view[...] = 0
-            for view in biases if recipe.norm_bias_rate != 1 else ():
+            for view in biases:
                 view *= recipe.norm_bias_rate
             training.step += 1
             numbers = (engine.vector, engine.grad_vector, training.slots, decay)

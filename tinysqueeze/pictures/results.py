@@ -21,8 +21,8 @@ def accuracy_by_minutes(results: Sequence[Result]) -> Picture:
     )
     picture = Picture(6.8, 4, f"Test accuracy by minutes of training: {told}.")
     axes = picture.subplots()
-    for recipe in dict.fromkeys(line.recipe for line in lines):
-        pair = [line for line in lines if line.recipe == recipe]
+    for alike in dict.fromkeys((line.recipe, line.lanes) for line in lines):
+        pair = [line for line in lines if (line.recipe, line.lanes) == alike]
         axes.plot(
             [p.minutes for p in pair], [100 * p.accuracy for p in pair], color=QUIET, lw=1, ls=":"
         )
@@ -31,12 +31,12 @@ def accuracy_by_minutes(results: Sequence[Result]) -> Picture:
         if own:
             minutes, scores = [r.minutes for r in own], [100 * r.accuracy for r in own]
             axes.plot(minutes, scores, "o", ms=5, color=colour, alpha=0.8, label=name)
-        alike = [line for line in lines if line.engine == engine]
-        for line in alike:
-            dots = [r.accuracy for r in own if r.recipe == line.recipe]
+        theirs = [line for line in lines if line.engine == engine]
+        for line in theirs:
+            dots = [r.accuracy for r in own if (r.recipe, r.lanes) == (line.recipe, line.lanes)]
             crowded = any(  # by a recipe of the same length that lies lower
                 abs(log(other.minutes / line.minutes)) < 0.1 and other.accuracy < line.accuracy
-                for other in alike
+                for other in theirs
             )
             axes.annotate(
                 line.recipe,
