@@ -66,6 +66,7 @@ CASES: dict[str, tuple[Layer, Shape]] = {
     "complex bypass": (Residual(Conv2D(4, 3, pad=1), Conv2D(4, 1)), (2, 4, 3, 2)),
     "fire": (Fire(2, 3, 3), (2, 4, 3, 4)),
     "fire with batch norm": (Fire(4, 3, 3, norm=True), (2, 4, 3, 4)),
+    "fire with linear squeeze": (Fire(4, 3, 3, norm=True, linear_squeeze=True), (2, 4, 3, 4)),
     "chain": (
         Chain((("conv", Conv2D(4, 3)), ("relu", ReLU()), ("pool", MaxPool2D(2, 2, ceil=True)))),
         (2, 7, 6, 2),

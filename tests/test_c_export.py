@@ -85,6 +85,7 @@ NETS = {
     "v1_1": models.squeezenet1_1(**TINY | {"input_size": 47}),
     "norm, complex bypass": models.squeezenet_cifar(**TINY, bypass="complex", norm=True),
     "simple bypass": models.squeezenet_cifar(**TINY, bypass="simple"),
+    "norm, linear squeeze": models.squeezenet_cifar(**TINY, norm=True, linear_squeeze=True),
     "groups, average, linear": _model(
         ("a", Conv2D(8, (3, 2), (2, 1), (1, 0))),
         ("b", MaxPool2D(3, 2, 1, ceil=True)),

@@ -91,6 +91,8 @@ VARIANTS = {
     "norm": {"norm": True},
     "norm and bypass": {"norm": True, "bypass": "simple"},
     "norm and complex bypass": {"norm": True, "bypass": "complex", "pools": (2, 3)},
+    "linear squeeze": {"linear_squeeze": True, "bypass": "complex"},
+    "norm, linear squeeze": {"norm": True, "linear_squeeze": True, "bypass": "simple"},
     "odd channels": {"base_e": 21, "incr_e": 13, "stem_filters": 7, "pct3x3": 0.3},
     "odd channels, all": {"base_e": 21, "incr_e": 13, "bypass": "complex", "norm": True},
     "only 1x1": {"pct3x3": 0.0},

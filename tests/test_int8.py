@@ -52,7 +52,13 @@ def test_grids_hold_zero_exactly_and_the_ends_nearly():
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"norm": True}, {"bypass": "simple"}, {"bypass": "complex", "norm": True}],
+    [
+        {},
+        {"norm": True},
+        {"bypass": "simple"},
+        {"bypass": "complex", "norm": True},
+        {"linear_squeeze": True, "norm": True},
+    ],
     ids=str,
 )
 def test_close_to_the_floats(rng, changes):

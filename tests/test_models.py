@@ -98,6 +98,8 @@ def test_paths_are_the_ones_people_know_with_or_without_a_bypass() -> None:
     assert extra == {f"fire{i}/bypass/{name}" for i in (2, 4, 6, 8) for name in ("weight", "bias")}
     normed = set(trained_shapes(squeezenet1_0(norm=True))) - plain
     assert {"conv1_norm/weight", "fire2/squeeze_norm/bias", "fire2/expand_norm/weight"} < normed
+    linear = set(trained_shapes(squeezenet1_0(norm=True, linear_squeeze=True)))
+    assert linear == {path for path in plain | normed if "squeeze_norm" not in path}
     around = set(trained_shapes(squeezenet1_0(norm=True, bypass="complex"))) - normed - plain
     names = ("conv/weight", "conv/bias", "norm/weight", "norm/bias")
     assert around == {f"fire{i}/bypass/{name}" for i in (2, 4, 6, 8) for name in names}
@@ -189,6 +191,7 @@ WHOLE = {
     "v1.1 complex bypass": squeezenet1_1(**TINY, bypass="complex"),
     "v1.1 simple bypass, norm": squeezenet1_1(**TINY, bypass="simple", norm=True),
     "cifar": squeezenet_cifar(),
+    "cifar, linear squeeze": squeezenet_cifar(norm=True, linear_squeeze=True, base_e=32, incr_e=32),
     "cifar, norm": squeezenet_cifar(norm=True, bypass="simple", base_e=32, incr_e=32),
 }
 

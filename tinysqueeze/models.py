@@ -30,7 +30,9 @@ class Fire(Block):
 
     Strategy 1: some of the expand filters are 1x1. Strategy 2: the squeeze layer is narrower than
     the expand layer, so that the 3x3 filters see few channels. `norm` puts a batch norm before each
-    ReLU. Raises UserError where Strategy 2 is broken, unless `allow_wide_squeeze`.
+    ReLU. With `linear_squeeze` neither follows the squeeze layer: a ReLU there loses what few channels
+    cannot hold twice (Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018,
+    §3.2). Raises UserError where Strategy 2 is broken, unless `allow_wide_squeeze`.
     """
 
     squeeze: int
@@ -38,6 +40,7 @@ class Fire(Block):
     expand3x3: int
     norm: bool = False
     allow_wide_squeeze: bool = False
+    linear_squeeze: bool = False
 
     def __post_init__(self) -> None:
         expand = self.expand1x1 + self.expand3x3
@@ -52,7 +55,7 @@ class Fire(Block):
 
     @property
     def body(self) -> Layer:
-        """Squeeze, ReLU, both expands side by side, ReLU."""
+        """Squeeze, ReLU (unless linear), both expands side by side, ReLU."""
         arms = (
             ("expand1x1", Conv2D(self.expand1x1, 1)),
             ("expand3x3", Conv2D(self.expand3x3, 3, pad=1)),
@@ -65,7 +68,10 @@ class Fire(Block):
             ("expand_norm", BatchNorm()),
             ("expand_relu", ReLU()),
         ]
-        return Chain(tuple(s for s in steps if self.norm or not s[0].endswith("_norm")))
+        left_out = {"squeeze_norm", "squeeze_relu"} if self.linear_squeeze else set()
+        if not self.norm:
+            left_out |= {"squeeze_norm", "expand_norm"}
+        return Chain(tuple(step for step in steps if step[0] not in left_out))
 
 
 @dataclass(frozen=True)
@@ -122,8 +128,9 @@ class SqueezeNet:
     3x3, and squeeze_ratio * e squeeze filters. `pools` names the layers that a max-pool follows
     (Strategy 3: late). `bypass` is "simple" (around each Fire whose input and output are alike) or
     "complex" (a 1x1 convolution around the others as well). `norm` puts a batch norm before each
-    ReLU but conv10's, and after the convolution of a complex bypass. `final_relu` is the ReLU after
-    conv10, which the authors have; without it a network trains more surely, since it can't fall silent.
+    ReLU but conv10's, and after the convolution of a complex bypass. `linear_squeeze` leaves the squeeze
+    layers without norm and ReLU. `final_relu` is the ReLU after conv10, which the authors have; without
+    it a network trains more surely, since it can't fall silent.
     """
 
     classes: int = 1000
@@ -147,6 +154,7 @@ class SqueezeNet:
     conv10_pad: int = 0
     final_relu: bool = True
     allow_wide_squeeze: bool = False
+    linear_squeeze: bool = False
 
     def __post_init__(self) -> None:
         if self.bypass not in (None, "simple", "complex"):
@@ -164,7 +172,9 @@ class SqueezeNet:
         expand = self.base_e + self.incr_e * (i // self.freq)
         wide = round(self.pct3x3 * expand)
         squeeze = max(1, round(self.squeeze_ratio * expand))
-        return Fire(squeeze, expand - wide, wide, self.norm, self.allow_wide_squeeze)
+        return Fire(
+            squeeze, expand - wide, wide, self.norm, self.allow_wide_squeeze, self.linear_squeeze
+        )
 
     def steps(self) -> Children:
         """The network, layer by layer, with the paper's names."""
