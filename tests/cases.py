@@ -13,6 +13,7 @@ from tinysqueeze.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool2D,
+    HardSwish,
     Layer,
     Linear,
     MaxPool2D,
@@ -54,6 +55,7 @@ CASES: dict[str, tuple[Layer, Shape]] = {
     },
     "global average": (GlobalAvgPool2D(), (2, 3, 5, 4)),
     "relu": (ReLU(), (2, 3, 4, 5)),
+    "hard-swish": (HardSwish(), (4, 5, 6, 7)),
     "flatten": (Flatten(), (2, 3, 2, 4)),
     "linear": (Linear(4), (3, 5)),
     "linear without bias": (Linear(4, bias=False), (3, 5)),
@@ -67,6 +69,7 @@ CASES: dict[str, tuple[Layer, Shape]] = {
     "fire": (Fire(2, 3, 3), (2, 4, 3, 4)),
     "fire with batch norm": (Fire(4, 3, 3, norm=True), (2, 4, 3, 4)),
     "fire with linear squeeze": (Fire(4, 3, 3, norm=True, linear_squeeze=True), (2, 4, 3, 4)),
+    "fire with hard-swish": (Fire(2, 3, 3, activation="hard-swish"), (2, 4, 3, 4)),
     "chain": (
         Chain((("conv", Conv2D(4, 3)), ("relu", ReLU()), ("pool", MaxPool2D(2, 2, ceil=True)))),
         (2, 7, 6, 2),

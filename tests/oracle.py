@@ -16,6 +16,7 @@ from tinysqueeze.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool2D,
+    HardSwish,
     Layer,
     Linear,
     MaxPool2D,
@@ -61,6 +62,8 @@ def _forward(layer: Layer, params: dict, x: torch.Tensor, training: bool) -> tor
         return F.softmax(x, dim=-1)
     if isinstance(layer, ReLU):
         return F.relu(x)
+    if isinstance(layer, HardSwish):
+        return F.hardswish(x)
     if isinstance(layer, Dropout):
         assert not training, "PyTorch draws other masks"
         return x

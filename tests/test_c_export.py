@@ -86,6 +86,7 @@ NETS = {
     "norm, complex bypass": models.squeezenet_cifar(**TINY, bypass="complex", norm=True),
     "simple bypass": models.squeezenet_cifar(**TINY, bypass="simple"),
     "norm, linear squeeze": models.squeezenet_cifar(**TINY, norm=True, linear_squeeze=True),
+    "hard-swish": models.squeezenet_cifar(**TINY, norm=True, activation="hard-swish", bypass="simple"),
     "groups, average, linear": _model(
         ("a", Conv2D(8, (3, 2), (2, 1), (1, 0))),
         ("b", MaxPool2D(3, 2, 1, ceil=True)),

@@ -93,6 +93,13 @@ VARIANTS = {
     "norm and complex bypass": {"norm": True, "bypass": "complex", "pools": (2, 3)},
     "linear squeeze": {"linear_squeeze": True, "bypass": "complex"},
     "norm, linear squeeze": {"norm": True, "linear_squeeze": True, "bypass": "simple"},
+    "hard-swish": {"activation": "hard-swish"},
+    "norm, hard-swish": {
+        "activation": "hard-swish",
+        "norm": True,
+        "bypass": "simple",
+        "pools": (1, 2),
+    },
     "odd channels": {"base_e": 21, "incr_e": 13, "stem_filters": 7, "pct3x3": 0.3},
     "odd channels, all": {"base_e": 21, "incr_e": 13, "bypass": "complex", "norm": True},
     "only 1x1": {"pct3x3": 0.0},

@@ -58,6 +58,7 @@ def test_grids_hold_zero_exactly_and_the_ends_nearly():
         {"bypass": "simple"},
         {"bypass": "complex", "norm": True},
         {"linear_squeeze": True, "norm": True},
+        {"activation": "hard-swish", "norm": True, "bypass": "simple"},
     ],
     ids=str,
 )

@@ -20,6 +20,7 @@ NETS = {
     "cifar": models.squeezenet_cifar(),
     "complex bypass": models.squeezenet_cifar(bypass="complex", norm=True),
     "simple bypass": models.squeezenet1_0(bypass="simple", input_size=99),
+    "hard-swish": models.squeezenet_cifar(norm=True, activation="hard-swish", bypass="simple"),
     "linear squeeze": models.squeezenet_cifar(bypass="simple", norm=True, linear_squeeze=True),
     "alexnet": models.alexnet(),
     "vgg16": models.vgg16(),

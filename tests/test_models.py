@@ -8,7 +8,7 @@ from cases import make_params, small_params, training_run
 
 from tinysqueeze.compose import leaves
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.layers import EVAL, Dropout, MaxPool2D, ReLU
+from tinysqueeze.layers import EVAL, Dropout, HardSwish, MaxPool2D, ReLU
 from tinysqueeze.models import (
     MODELS,
     Fire,
@@ -115,6 +115,12 @@ def test_every_metaparameter_is_heard() -> None:
     assert model.steps[-1][0] == "pool7"
     names = [name for name, _ in squeezenet1_0(final_relu=False, dropout=0).steps]
     assert "conv10_relu" not in names
+    kinds = {
+        type(part) for _, part, *_ in leaves(squeezenet_cifar(activation="hard-swish"), (32, 32, 3))
+    }
+    assert HardSwish in kinds
+    assert ReLU not in kinds
+    assert squeezenet1_0(activation="hard-swish").steps[1][0] == "conv1_swish"
     assert "drop9" not in names
 
 
@@ -148,6 +154,7 @@ def test_the_smallest_image_of_1_0_is_21_pixels() -> None:
     ("changes", "words"),
     [
         ({"stem": 3}, "no such metaparameter: stem; there are"),
+        ({"activation": "gelu"}, "'relu' or 'hard-swish', not 'gelu'"),
         ({"bypass": "none"}, "'simple' or 'complex', not 'none'"),
         ({"pools": (0,)}, "pools follow layers 1 to 9"),
         ({"pct3x3": 1.5}, "a share from 0 to 1"),
@@ -192,6 +199,7 @@ WHOLE = {
     "v1.1 simple bypass, norm": squeezenet1_1(**TINY, bypass="simple", norm=True),
     "cifar": squeezenet_cifar(),
     "cifar, linear squeeze": squeezenet_cifar(norm=True, linear_squeeze=True, base_e=32, incr_e=32),
+    "cifar, hard-swish": squeezenet_cifar(norm=True, activation="hard-swish", base_e=32, incr_e=32),
     "cifar, norm": squeezenet_cifar(norm=True, bypass="simple", base_e=32, incr_e=32),
 }
 

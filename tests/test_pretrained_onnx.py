@@ -29,6 +29,7 @@ VARIANTS = {
     "norm": squeezenet_cifar(norm=True),
     "norm and complex": squeezenet_cifar(norm=True, bypass="complex", dropout=0.5),
     "linear squeeze": squeezenet_cifar(norm=True, bypass="simple", linear_squeeze=True),
+    "hard-swish": squeezenet_cifar(norm=True, activation="hard-swish"),
     "no final ReLU": squeezenet1_1(classes=5, input_size=64, final_relu=False),
     "padded conv10": squeezenet1_0(classes=5, input_size=67, conv10_pad=1),
     "only 1x1": squeezenet_cifar(pct3x3=0.0),

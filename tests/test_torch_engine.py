@@ -44,11 +44,20 @@ def distances(got, expected):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("bypass", [None, "simple", "complex"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"bypass": "simple"},
+        {"bypass": "complex"},
+        {"bypass": "simple", "activation": "hard-swish", "linear_squeeze": True},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("against", ["stepwise", "direct", "f4"])
-def test_follows_our_engines(bypass, against):
+def test_follows_our_engines(changes, against):
     pytest.importorskip("torch")
-    model = squeezenet_cifar(**SMALL, bypass=bypass)
+    model = squeezenet_cifar(**SMALL, **changes)
     params = started(model)
     theirs = torch_engine(model, params, threads=1)
     if against == "stepwise":

@@ -17,6 +17,7 @@ from tinysqueeze.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool2D,
+    HardSwish,
     Layer,
     Linear,
     MaxPool2D,
@@ -48,8 +49,9 @@ from tinysqueeze.window import Window
 
 __all__ = [
     "EVAL", "MODELS", "SGD", "Adam", "AvgPool2D", "BatchNorm", "Block", "Chain", "Concat", "Conv2D",
-    "Dropout", "Fire", "Flatten", "GlobalAvgPool2D", "Layer", "Linear", "MaxPool2D", "Model", "Muon", "Plan",
-    "ReLU", "Recipe", "Residual", "Run", "Softmax", "SqueezeNet", "StepByStep", "UserError", "Window",
+    "Dropout", "Fire", "Flatten", "GlobalAvgPool2D", "HardSwish", "Layer", "Linear",
+    "MaxPool2D", "Model", "Muon", "Plan", "ReLU", "Recipe", "Residual", "Run", "Softmax",
+    "SqueezeNet", "StepByStep", "UserError", "Window",
     "alexnet", "alexnet_torchvision", "begin", "build", "check_layer", "check_model", "checkpoint",
     "compile", "count", "data", "diagnose", "evaluate", "evaluate_training", "flatten", "initialise",
     "leaves", "map_layers", "map_leaves", "run", "softmax_cross_entropy", "squeezenet1_0",

@@ -14,6 +14,7 @@ from tinysqueeze.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool2D,
+    HardSwish,
     Layer,
     Linear,
     MaxPool2D,
@@ -156,7 +157,7 @@ def _(layer: Linear, record: Record, example: int, at: Place) -> Formula:
     return Formula(f"dx[{c}] = the sum over the outputs of dy·weight", numbers, value)
 
 
-# ------------------------------------------------------------------------------------ ReLU, dropout
+# ------------------------------------------------------------------------ ReLU, hard-swish, dropout
 
 
 @forward_formula.register
@@ -174,6 +175,24 @@ def _(layer: ReLU, record: Record, example: int, at: Place) -> Formula:
     why = f"y = {y:.4g} > 0: it was open" if y > 0 else "y = 0: it was shut"
     rule = f"{_place('dx', at)} = dy where y > 0, else 0"
     return Formula(rule, f"{why}, so dx = {value:.6g} (dy = {dy:.6g})", value)
+
+
+@forward_formula.register
+def _(layer: HardSwish, record: Record, example: int, at: Place) -> Formula:
+    x = float(record.x[example][at])
+    value = x * min(max(x / 6 + 0.5, 0.0), 1.0)
+    rule = f"{_place('y', at)} = x · (x / 6 + 1/2, from 0 to 1)"
+    return Formula(rule, f"x = {x:.6g}, so y = {value:.6g}", value)
+
+
+@backward_formula.register
+def _(layer: HardSwish, record: Record, example: int, at: Place) -> Formula:
+    assert record.dy is not None
+    x, dy = float(record.x[example][at]), float(record.dy[example][at])
+    slope = 0.0 if x <= -3 else 1.0 if x >= 3 else x / 3 + 0.5
+    rule = f"{_place('dx', at)} = dy · slope: 0 up to -3, 1 from 3 on, x / 3 + 1/2 between"
+    numbers = f"x = {x:.4g}: the slope is {slope:.6g}, so dx = {dy * slope:.6g} (dy = {dy:.6g})"
+    return Formula(rule, numbers, dy * slope)
 
 
 @forward_formula.register

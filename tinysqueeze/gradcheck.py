@@ -114,9 +114,10 @@ def _same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
 
 
 def switches(cache: Mapping[str, Any]) -> list[np.ndarray]:
-    """Which way every ReLU (on or off) and max-pool (which pixel) went, read from the caches."""
+    """Which way every ReLU (on or off), hard-swish (which piece) and max-pool (which pixel) went."""
     named = [(path.split("/")[-1], kept) for path, kept in flatten(cache).items()]
-    return [kept > 0 if name == "y" else kept for name, kept in named if name in ("y", "argmax")]
+    found = [(name, kept) for name, kept in named if name in ("y", "argmax", "piece")]
+    return [kept > 0 if name == "y" else kept for name, kept in found]
 
 
 def check_layer(

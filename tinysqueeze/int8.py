@@ -7,8 +7,8 @@ sum of products is exact in int32, and is brought to the scale of its target by 
 
     q = clamp(zero + floor((sum * multiplier + 2^(shift-1)) / 2^shift), lowest, 255)
 
-with a 31-bit multiplier, in 64 bits. Nothing is left to rounding modes, so the same bytes come out of
-this file and of the exported C.
+with a 31-bit multiplier, in 64 bits. A hard-swish is a table of 256 bytes. Nothing is left to rounding
+modes, so the same bytes come out of this file and of the exported C.
 """
 
 from collections.abc import Mapping
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from tinysqueeze import lowering
 from tinysqueeze.errors import UserError
 from tinysqueeze.layers import Conv2D
-from tinysqueeze.lowering import Add, Conv, Pool, Rectify, Step, Steps, lower, place
+from tinysqueeze.lowering import Add, Conv, Pool, Rectify, Step, Steps, Swish, lower, place
 from tinysqueeze.memory import fuse, is_global
 from tinysqueeze.models import Model
-from tinysqueeze.ops.reference import pool_divisor, windows
+from tinysqueeze.ops.reference import hard_swish, pool_divisor, windows
 
 Bytes = NDArray[np.uint8]
 WIDE_RANGE = 1 << 15  # what the last convolution gives are integers about this large
@@ -86,18 +86,19 @@ class Int8Network:
     grids: dict[int, Grid]
     convs: dict[int, Int8Conv]  # by the position of the step
     adds: dict[int, Int8Add]
+    tables: dict[int, Bytes]  # by the position of a hard-swish: what it makes of each of 256 bytes
     wide: int
     logit_scale: float
 
     @property
     def parameter_bytes(self) -> int:
-        """Bytes of weights, biases, multipliers and shifts."""
+        """Bytes of weights, biases, multipliers, shifts and tables."""
         arrays = [
             array
             for conv in self.convs.values()
             for array in (conv.weight, conv.bias, conv.multiplier, conv.shift)
         ]
-        return sum(array.nbytes for array in arrays)
+        return sum(array.nbytes for array in (*arrays, *self.tables.values()))
 
     def encode(self, images: np.ndarray) -> Bytes:
         """Images as the float network takes them, (N, H, W, C), as bytes."""
@@ -139,6 +140,8 @@ class Int8Network:
                 return to_bytes(rescale(total, np.int64(1), add.shift), zero_out, step.relu)
             case Rectify():
                 return np.maximum(x, zero_in.astype(np.uint8))
+            case Swish():
+                return self.tables[i][x]
 
 
 def sums(x: Bytes, zero: np.ndarray, conv: Int8Conv, step: Conv) -> NDArray[np.int64]:
@@ -202,7 +205,7 @@ def quantise(
     wide = wide_map(steps)
     if wide >= 0:
         grids[wide] = _wide_grid(grids[wide])
-    network = Int8Network(steps, grids, {}, {}, wide, _logit_scale(steps, grids))
+    network = Int8Network(steps, grids, {}, {}, {}, wide, _logit_scale(steps, grids))
     for i, step in enumerate(steps.steps):
         if isinstance(step, Conv):
             weight, bias = (a.astype(np.float64) for a in lowering.weights(steps, step, params))
@@ -214,6 +217,8 @@ def quantise(
         elif isinstance(step, Add):
             scales = [float(grids[value].scale[0]) for value in (*step.sources, step.target)]
             network.adds[i] = _int8_add(*scales)
+        elif isinstance(step, Swish):
+            network.tables[i] = _swish_table(grids[step.source], grids[step.target])
     _correct_biases(network, params, images)
     return network
 
@@ -338,6 +343,13 @@ def fixed_point(factor: np.ndarray) -> tuple[NDArray[np.int32], NDArray[np.uint8
         raise UserError("a layer's output is so much finer than its input that int8 cannot hold it")
     multiplier = np.where(shift > 62, 0, multiplier)
     return multiplier.astype(np.int32), np.minimum(shift, 62).astype(np.uint8)
+
+
+def _swish_table(given: Grid, made: Grid) -> Bytes:
+    """What a hard-swish makes of each byte of a map whose channels share one scale."""
+    scale = float(given.scale[0])
+    y, _ = hard_swish(scale * (np.arange(256) - given.zero))
+    return Grid(made.scale[:1], made.zero).encode(y)
 
 
 def _int8_add(first: float, second: float, target: float) -> Int8Add:

@@ -207,6 +207,25 @@ class ReLU(Layer):
 
 
 @dataclass(frozen=True)
+class HardSwish(Layer):
+    """x * (x / 6 + 1/2, kept from 0 to 1): a ReLU with a soft bend.
+
+    Howard et al., Searching for MobileNetV3, 2019, §5.2.
+    """
+
+    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+        """Any shape -> the same."""
+        y, piece = run.ops.hard_swish(x)
+        return y, {"x": x, "piece": piece}
+
+    def backward(
+        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
+    ) -> tuple[np.ndarray, Params]:
+        """dy times the slope at x."""
+        return run.ops.hard_swish_backward(cache["x"], cache["piece"], dy), {}
+
+
+@dataclass(frozen=True)
 class _Pool2D(Layer):
     """What both pools share: a window, and one output channel for each channel in."""
 

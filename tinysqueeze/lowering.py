@@ -20,6 +20,7 @@ from tinysqueeze.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool2D,
+    HardSwish,
     Layer,
     Linear,
     MaxPool2D,
@@ -109,7 +110,20 @@ class Rectify:
         return (self.source,)
 
 
-Step = Conv | Pool | Add | Rectify
+@dataclass(frozen=True)
+class Swish:
+    """A hard-swish, always a step of its own."""
+
+    source: int
+    target: int
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The maps it reads."""
+        return (self.source,)
+
+
+Step = Conv | Pool | Add | Rectify | Swish
 
 
 @dataclass(frozen=True)
@@ -167,6 +181,10 @@ class _Lowering:
                 return self.norm(layer, path, value)
             case ReLU():
                 return self.relu(value)
+            case HardSwish():
+                target = self.new(self.shapes[value])
+                self.steps.append(Swish(value, target))
+                return target
             case MaxPool2D() | AvgPool2D():
                 return self.pool(layer.window, isinstance(layer, AvgPool2D), value)
             case GlobalAvgPool2D():
@@ -320,6 +338,8 @@ def run_step(
             return fast.relu(y) if step.relu else y
         case Rectify():
             return fast.relu(x)
+        case Swish():
+            return fast.hard_swish(x)[0]
 
 
 def place(steps: Steps, step: Step, maps: dict[int, np.ndarray], y: np.ndarray) -> None:

@@ -16,12 +16,27 @@ from tinysqueeze.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool2D,
+    HardSwish,
     Layer,
     Linear,
     MaxPool2D,
     ReLU,
     Shape,
 )
+
+Activation = Literal["relu", "hard-swish"]
+ACTIVATIONS: dict[str, tuple[str, type[Layer]]] = {
+    "relu": ("relu", ReLU), "hard-swish": ("swish", HardSwish),
+}  # fmt: skip
+"""By name: how its layers are called ("conv1_relu"), and what they are."""
+
+
+def _activated(name: str, activation: str) -> tuple[str, Layer]:
+    """The activation behind layer `name`, named after it."""
+    if activation not in ACTIVATIONS:
+        raise UserError(f"activation is {' or '.join(map(repr, ACTIVATIONS))}, not {activation!r}")
+    suffix, layer = ACTIVATIONS[activation]
+    return f"{name}_{suffix}", layer()
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,8 @@ class Fire(Block):
     the expand layer, so that the 3x3 filters see few channels. `norm` puts a batch norm before each
     ReLU. With `linear_squeeze` neither follows the squeeze layer: a ReLU there loses what few channels
     cannot hold twice (Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018,
-    §3.2). Raises UserError where Strategy 2 is broken, unless `allow_wide_squeeze`.
+    §3.2). `activation` "hard-swish" stands for ReLU (Howard et al., Searching for MobileNetV3, 2019,
+    §5.2). Raises UserError where Strategy 2 is broken, unless `allow_wide_squeeze`.
     """
 
     squeeze: int
@@ -41,6 +57,7 @@ class Fire(Block):
     norm: bool = False
     allow_wide_squeeze: bool = False
     linear_squeeze: bool = False
+    activation: Activation = "relu"
 
     def __post_init__(self) -> None:
         expand = self.expand1x1 + self.expand3x3
@@ -60,18 +77,15 @@ class Fire(Block):
             ("expand1x1", Conv2D(self.expand1x1, 1)),
             ("expand3x3", Conv2D(self.expand3x3, 3, pad=1)),
         )
+        squeeze = [("squeeze_norm", BatchNorm()), _activated("squeeze", self.activation)]
         steps: list[tuple[str, Layer]] = [
             ("squeeze", Conv2D(self.squeeze, 1)),
-            ("squeeze_norm", BatchNorm()),
-            ("squeeze_relu", ReLU()),
+            *([] if self.linear_squeeze else squeeze),
             ("", Concat(tuple(arm for arm in arms if arm[1].filters))),
             ("expand_norm", BatchNorm()),
-            ("expand_relu", ReLU()),
+            _activated("expand", self.activation),
         ]
-        left_out = {"squeeze_norm", "squeeze_relu"} if self.linear_squeeze else set()
-        if not self.norm:
-            left_out |= {"squeeze_norm", "expand_norm"}
-        return Chain(tuple(step for step in steps if step[0] not in left_out))
+        return Chain(tuple(s for s in steps if self.norm or not s[0].endswith("_norm")))
 
 
 @dataclass(frozen=True)
@@ -129,7 +143,8 @@ class SqueezeNet:
     (Strategy 3: late). `bypass` is "simple" (around each Fire whose input and output are alike) or
     "complex" (a 1x1 convolution around the others as well). `norm` puts a batch norm before each
     ReLU but conv10's, and after the convolution of a complex bypass. `linear_squeeze` leaves the squeeze
-    layers without norm and ReLU. `final_relu` is the ReLU after conv10, which the authors have; without
+    layers without norm and ReLU. `activation` "hard-swish" takes the place of every ReLU but that after
+    conv10. `final_relu` is the ReLU after conv10, which the authors have; without
     it a network trains more surely, since it can't fall silent.
     """
 
@@ -155,6 +170,7 @@ class SqueezeNet:
     final_relu: bool = True
     allow_wide_squeeze: bool = False
     linear_squeeze: bool = False
+    activation: Activation = "relu"
 
     def __post_init__(self) -> None:
         if self.bypass not in (None, "simple", "complex"):
@@ -173,15 +189,16 @@ class SqueezeNet:
         wide = round(self.pct3x3 * expand)
         squeeze = max(1, round(self.squeeze_ratio * expand))
         return Fire(
-            squeeze, expand - wide, wide, self.norm, self.allow_wide_squeeze, self.linear_squeeze
-        )
+            squeeze, expand - wide, wide, self.norm, self.allow_wide_squeeze, self.linear_squeeze,
+            self.activation,
+        )  # fmt: skip
 
     def steps(self) -> Children:
         """The network, layer by layer, with the paper's names."""
         steps: list[tuple[str, Layer]] = [
             ("conv1", Conv2D(self.stem_filters, self.stem_kernel, self.stem_stride, self.stem_pad)),
             *([("conv1_norm", BatchNorm())] if self.norm else []),
-            ("conv1_relu", ReLU()),
+            _activated("conv1", self.activation),
             *self._pool_after(1),
         ]
         channels = self.stem_filters

@@ -172,15 +172,15 @@ their squeeze layers were linear."""
 
 RECIPES: dict[str, NamedRecipe] = {
     "fast": NamedRecipe(
-        "CIFAR-10 in nine minutes on 2 cores: 89.7 %",
+        "CIFAR-10 in ten minutes on 2 cores: 90.1 %",
         SHALLOW | {
-            "base_e": 96, "incr_e": 96, "linear_squeeze": True, "stem_kernel": 5, "stem_pad": 2,
-            "pool_kernel": 3,
+            "base_e": 96, "incr_e": 96, "linear_squeeze": True, "activation": "hard-swish",
+            "stem_kernel": 5, "stem_pad": 2, "pool_kernel": 3,
         },
         Recipe(
-            epochs=21, batch_size=256, lr=0.2, warmup=0.05, optimiser="muon", smoothing=0.1, pad=4,
+            epochs=22, batch_size=256, lr=0.2, warmup=0.05, optimiser="muon", smoothing=0.1, pad=4,
             cutout=5, flip="alternate", average=0.996, keep=0.5, hard=0.35, norm_bias_rate=16,
-            flip_test=True, shift_test=True, test_every=21,
+            flip_test=True, shift_test=True, test_every=22,
         ),
     ),
     "best": NamedRecipe(

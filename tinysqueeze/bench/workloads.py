@@ -18,6 +18,7 @@ from tinysqueeze.layers import (
     Conv2D,
     Dropout,
     GlobalAvgPool2D,
+    HardSwish,
     Layer,
     MaxPool2D,
     ReLU,
@@ -145,7 +146,7 @@ def describe(
             leaf = sizes | {"ceil": window.ceil, "filters": getattr(layer, "filters", None)}
         case BatchNorm():
             leaf = {"eps": layer.eps, "momentum": layer.momentum}
-        case ReLU() | GlobalAvgPool2D():
+        case ReLU() | HardSwish() | GlobalAvgPool2D():
             leaf = {}
         case _:
             raise UserError(f"{path}: the other sides of the benchmark have no {layer}")

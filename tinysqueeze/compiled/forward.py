@@ -184,7 +184,7 @@ class ForwardPass(Layout):
             place += TARGET.padded(segment)
 
     def _norm_forward(self, i: int, step: ConvStep, result: View) -> Chunks:
-        """Statistics of the whole batch, then y = x * scale + shift with ReLU; returns the open stage."""
+        """Statistics of the whole batch, then y = x * scale + shift, activated; returns the open stage."""
         assert step.norm
         path, layer = step.norm
         z, arrays = self._before_norm(i, step), self._norm_arrays(i, step)
@@ -207,7 +207,8 @@ class ForwardPass(Layout):
             self.count_jobs.append(made)
             stage.add(made, part.stop - part.start)
         chunks = self.forward.chunks(count)
-        known = {"scale": arrays["scale"], "shift": arrays["shift"], "floor": step.floor}
+        known: dict[str, Any] = {"scale": arrays["scale"], "shift": arrays["shift"]}
+        known |= {"floor": step.floor, "bend": step.bend}
         if step.pools_norm:
             y, chosen = self.views[step.target], self._chosen(step).array
             chunks.add(self._pool(step, z, y, normed=1, chosen=chosen, **known))
@@ -221,7 +222,7 @@ class ForwardPass(Layout):
         return chunks
 
     def _chosen(self, step: ConvStep) -> View:
-        """What the largest number of each pooling window was before norm and ReLU."""
+        """What the largest number of each pooling window was before norm and activation."""
         return self.workspace.buffer(
             f"chosen {step.target}", self.batch, self.network.maps[step.target]
         )

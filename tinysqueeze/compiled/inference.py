@@ -16,6 +16,7 @@ from tinysqueeze.compiled.sequence import Sequence
 from tinysqueeze.compiled.steps import LayerRunner, read
 from tinysqueeze.compiled.workspace import LINE, NONE, View, Workspace, job
 from tinysqueeze.kernels.head import pixel_mean
+from tinysqueeze.kernels.pointwise import hard_swish
 from tinysqueeze.kernels.pooling import max_pool
 from tinysqueeze.kernels.team import Team
 
@@ -148,6 +149,17 @@ class Inference(Layout):
         x = self._input(step, chunks)
         result = self.workspace.chunk("result", chunks.count, step.result) if step.pool else y
         self._convolve(i, step, x, result, step.floor, chunks)
+        if step.hard_swish:
+            size = step.result
+            chunks.add(
+                job(
+                    hard_swish,
+                    {"y": result},
+                    height=size.height,
+                    width=size.width,
+                    channels=size.padded,
+                )
+            )
         if step.bypass is not None:
             self._add_bypass(step, result, chunks)
         if step.pool:

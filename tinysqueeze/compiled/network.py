@@ -17,6 +17,7 @@ from tinysqueeze.layers import (
     Conv2D,
     Dropout,
     GlobalAvgPool2D,
+    HardSwish,
     Layer,
     MaxPool2D,
     ReLU,
@@ -96,7 +97,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class ConvStep:
-    """Convolutions of map `source`, then norm, ReLU, bypass and pool as far as they are there.
+    """Convolutions of map `source`, then norm, activation, bypass and pool as far as they are there.
 
     `result` is the map before the pool, `target` the number of the map after it.
     """
@@ -107,6 +108,7 @@ class ConvStep:
     result: Map
     norm: tuple[str, BatchNorm] | None = None
     relu: bool = False
+    hard_swish: bool = False
     bypass: int | None = None  # the map that is added
     pool: Window | None = None
 
@@ -117,13 +119,18 @@ class ConvStep:
 
     @property
     def pools_norm(self) -> bool:
-        """Does the pool follow norm and ReLU at once, with no bypass in between?"""
+        """Does the pool follow norm and activation at once, with no bypass in between?"""
         return self.norm is not None and self.pool is not None and self.bypass is None
 
     @property
     def floor(self) -> float:
         """0 for ReLU, minus infinity for none."""
         return 0.0 if self.relu else -np.inf
+
+    @property
+    def bend(self) -> float:
+        """1/6 for a hard-swish, 0 for none; see `Emitter.activate`."""
+        return 1 / 6 if self.hard_swish else 0.0
 
 
 @dataclass(frozen=True)
@@ -275,10 +282,15 @@ class _Builder:
         if last.pool or (last.bypass is not None and not isinstance(layer, MaxPool2D)):
             return None
         match layer:
-            case BatchNorm() if not (last.norm or last.relu):
+            case BatchNorm() if not (last.norm or last.relu or last.hard_swish):
                 self.steps[-1] = replace(last, norm=(path, layer))
                 return source
-            case ReLU() if not last.relu:
+            case HardSwish() if not (last.relu or last.hard_swish) and (
+                last.norm or not self.training
+            ):
+                self.steps[-1] = replace(last, hard_swish=True)
+                return source
+            case ReLU() if not (last.relu or last.hard_swish):
                 self.steps[-1] = replace(last, relu=True)
                 return source
             case MaxPool2D() if layer.window.area < 256:

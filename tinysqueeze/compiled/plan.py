@@ -85,7 +85,10 @@ class Plan:
                 )
             else:
                 network = lower(self.model, self.model.input_shape, False)
-                kind, batch = (SingleInference, 1) if self.is_single else (Inference, self.batch)
+                split = self.is_single and not any(
+                    isinstance(step, ConvStep) and step.hard_swish for step in network.steps
+                )
+                kind, batch = (SingleInference, 1) if split else (Inference, self.batch)
                 made = kind(network, space(), params, batch, self.precision)
         return made
 
@@ -238,6 +241,7 @@ def _describe(step: Any, network: Network) -> PlanStep:
         parts = [" and ".join(kinds) + " convolution"]
         parts += ["batch norm"] if step.norm else []
         parts += ["ReLU"] if step.relu else []
+        parts += ["hard-swish"] if step.hard_swish else []
         parts += ["bypass"] if step.bypass is not None else []
         parts += ["max-pool"] if step.pool else []
         kind = ", ".join(parts)

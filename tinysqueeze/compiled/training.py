@@ -289,7 +289,7 @@ class TrainingStep(ForwardPass):
         known = {n: arrays[n] for n in ("scale", "shift", "mean", "inverse")}
         made = job(
             norm_gradient_sums, {"d": d}, x=z.array, x_next=z.next, height=z.height,
-            width=z.width, channels=padded, floor=step.floor, sums=sums, **known,
+            width=z.width, channels=padded, floor=step.floor, bend=step.bend, sums=sums, **known,
         )  # fmt: skip
         chunks.add(made)
         self._close_backward()
@@ -305,7 +305,7 @@ class TrainingStep(ForwardPass):
             stage.add(made, part.stop - part.start)
 
     def _norm_backward(self, i: int, step: ConvStep, d: View, chunks: Chunks) -> View:
-        """d through the pool, ReLU and batch norm, dense.
+        """d through the pool, activation and batch norm, dense.
 
         The convolutions' biases move all numbers of a channel alike, which the norm takes out again:
         their gradients are 0, and so `_total` is left as it is.
@@ -314,7 +314,7 @@ class TrainingStep(ForwardPass):
         self._total(step)
         z, arrays = self._before_norm(i, step), self._norm_arrays(i, step)
         known: dict[str, Any] = {n: arrays[n] for n in ("scale", "shift", "a", "b", "c")}
-        known |= {"x": z.array, "x_next": z.next, "floor": step.floor}
+        known |= {"x": z.array, "x_next": z.next, "floor": step.floor, "bend": step.bend}
         if step.pools_norm:
             chunks.add(self._unpool(step, d, dense, normed=1, **known))
             return dense

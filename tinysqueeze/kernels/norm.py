@@ -6,8 +6,8 @@
 
 The statistics of one image are taken while it is still in the cache, in two passes (mean first, then
 squared distances from it), and joined in float64: exact enough for any batch, and the same for any
-number of threads. ReLU is folded in: whether it was open is seen from x * scale + shift. A simple
-bypass is added on the way; where a pool follows instead, the pool's kernels do the last two lines
+number of threads. ReLU or hard-swish is folded in: how far it was open is seen from x * scale + shift.
+A simple bypass is added on the way; where a pool follows instead, the pool's kernels do the last two lines
 (see `pooling.py`). At inference none of this runs: scale and shift go into the convolution before.
 
 What all of this costs is reading and writing maps that do not fit into the cache: x is written once,
@@ -113,18 +113,18 @@ def norm_finish(job, first, count, thread):
 
 
 def _apply(adds: bool) -> Callable:
-    """The intrinsic y = max(floor, x * scale + shift) for a row of pixels, `adds`: plus `around`."""
+    """The intrinsic y = activation of x * scale + shift for a row of pixels, `adds`: plus `around`."""
 
     @procedure(
-        floats_t, floats_t, floats_t, int_t, int_t, floats_t, floats_t, types.float32
+        floats_t, floats_t, floats_t, int_t, int_t, floats_t, floats_t, types.float32, types.float32
     )  # fmt: skip
-    def apply(e: Emitter, x, around, y, pixels, channels, scale, shift, floor) -> None:
-        lowest = e.splat(floor)
+    def apply(e: Emitter, x, around, y, pixels, channels, scale, shift, floor, bend) -> None:
+        lowest, bent = e.splat(floor), e.splat(bend)
 
         def one(k: Value, c: Value) -> None:
             place = e.builder.add(e.builder.mul(k, channels), c)
             value = e.fma(e.load(x, place), e.load(scale, c), e.load(shift, c))
-            value = e.at_least(value, lowest)
+            value = e.activate(value, lowest, bent)
             if adds:
                 value = e.builder.fadd(value, e.load(around, place))
             e.store(value, y, place)
@@ -139,16 +139,17 @@ _apply_alone, _apply_and_add = _apply(False), _apply(True)
 
 @kernel("""
     x x_next around? around_unit? around_next? around_row? adds
-    y y_unit y_thread y_next y_row height width channels scale shift floor:f
+    y y_unit y_thread y_next y_row height width channels scale shift floor:f bend:f
 """)
 def norm_apply(job, first, count, thread):
-    """y = max(floor, x * scale + shift), plus, if it `adds`, a bypass: the map `around`.
+    """y = activation of x * scale + shift, plus, if it `adds`, a bypass: the map `around`.
 
     x has no padding, y and `around` may have.
     """
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
     around = job.around + 4 * first * job.around_unit
     scale, shift, floor = floats(job.scale), floats(job.shift), float32(job.floor)
+    bend = float32(job.bend)
     for n in range(count):
         x = job.x + 4 * (first + n) * job.x_next
         for i in range(job.height):
@@ -156,25 +157,25 @@ def norm_apply(job, first, count, thread):
             out = floats(y + 4 * (n * job.y_next + i * job.y_row))
             if job.adds:
                 other = floats(around + 4 * (n * job.around_next + i * job.around_row))
-                _apply_and_add(row, other, out, job.width, job.channels, scale, shift, floor)
+                _apply_and_add(row, other, out, job.width, job.channels, scale, shift, floor, bend)
             else:
-                _apply_alone(row, row, out, job.width, job.channels, scale, shift, floor)
+                _apply_alone(row, row, out, job.width, job.channels, scale, shift, floor, bend)
 
 
 @procedure(floats_t, int_t, floats_t, int_t, int_t, floats_t, floats_t, floats_t, floats_t,
-           types.float32, floats_t)  # fmt: skip
+           types.float32, types.float32, floats_t)  # fmt: skip
 def _gradient_sums(
-    e: Emitter, d, d_pixel, x, pixels, channels, scale, shift, mean, inverse, floor, sums
+    e: Emitter, d, d_pixel, x, pixels, channels, scale, shift, mean, inverse, floor, bend, sums
 ) -> None:
-    """sums += (sum of dy, sum of dy * normalised x) over a row, dy being d where ReLU was open."""
+    """sums += (sum of dy, sum of dy * normalised x) over a row, dy being d behind the activation."""
     b = e.builder
-    lowest = e.splat(floor)
+    lowest, bent = e.splat(floor), e.splat(bend)
     second = e.at(sums, channels)
 
     def one(k: Value, c: Value) -> None:
         value = e.load(x, b.add(b.mul(k, channels), c))
-        off = b.fcmp_ordered("<=", e.fma(value, e.load(scale, c), e.load(shift, c)), lowest)
-        dy = b.select(off, e.every(0), e.load(d, b.add(b.mul(k, d_pixel), c)))
+        v = e.fma(value, e.load(scale, c), e.load(shift, c))
+        dy = e.activate_backward(e.load(d, b.add(b.mul(k, d_pixel), c)), v, lowest, bent)
         normal = b.fmul(b.fsub(value, e.load(mean, c)), e.load(inverse, c))
         e.store(b.fadd(e.load(sums, c), dy), sums, c)
         e.store(e.fma(dy, normal, e.load(second, c)), second, c)
@@ -184,7 +185,7 @@ def _gradient_sums(
 
 @kernel("""
     d d_unit d_thread d_next d_row d_pixel x x_next height width channels
-    scale shift mean inverse floor:f sums
+    scale shift mean inverse floor:f bend:f sums
 """)
 def norm_gradient_sums(job, first, count, thread):
     """sums[n] = (sum of dy, sum of dy * normalised x) over image n, for each channel."""
@@ -199,7 +200,7 @@ def norm_gradient_sums(job, first, count, thread):
                 floats(d + 4 * (n * job.d_next + i * job.d_row)), job.d_pixel,
                 floats(x + 4 * i * job.width * job.channels), job.width, job.channels,
                 floats(job.scale), floats(job.shift), floats(job.mean), floats(job.inverse),
-                float32(job.floor), sums,
+                float32(job.floor), float32(job.bend), sums,
             )  # fmt: skip
 
 
@@ -226,19 +227,19 @@ def norm_gradient_finish(job, first, count, thread):
 
 
 @procedure(floats_t, int_t, floats_t, floats_t, int_t, int_t, floats_t, floats_t, floats_t,
-           floats_t, floats_t, types.float32)  # fmt: skip
+           floats_t, floats_t, types.float32, types.float32)  # fmt: skip
 def _backward(
-    e: Emitter, d, d_pixel, x, z, pixels, channels, scale, shift, a, b_, c_, floor
+    e: Emitter, d, d_pixel, x, z, pixels, channels, scale, shift, a, b_, c_, floor, bend
 ) -> None:
     """z = a * dy + b * x + c for a row of pixels."""
     b = e.builder
-    lowest = e.splat(floor)
+    lowest, bent = e.splat(floor), e.splat(bend)
 
     def one(k: Value, c: Value) -> None:
         place = b.add(b.mul(k, channels), c)
         value = e.load(x, place)
-        off = b.fcmp_ordered("<=", e.fma(value, e.load(scale, c), e.load(shift, c)), lowest)
-        dy = b.select(off, e.every(0), e.load(d, b.add(b.mul(k, d_pixel), c)))
+        v = e.fma(value, e.load(scale, c), e.load(shift, c))
+        dy = e.activate_backward(e.load(d, b.add(b.mul(k, d_pixel), c)), v, lowest, bent)
         dx = e.fma(e.load(a, c), dy, e.fma(e.load(b_, c), value, e.load(c_, c)))
         e.store(dx, z, place)
 
@@ -247,10 +248,10 @@ def _backward(
 
 @kernel("""
     d d_unit d_thread d_next d_row d_pixel x x_next z z_unit z_thread z_next
-    height width channels scale shift a b c floor:f
+    height width channels scale shift a b c floor:f bend:f
 """)
 def norm_backward(job, first, count, thread):
-    """z = a * dy + b * x + c, dy being d where ReLU was open."""
+    """z = a * dy + b * x + c, dy being d behind the activation."""
     d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
     z = job.z + 4 * (first * job.z_unit + thread * job.z_thread)
     for n in range(count):
@@ -261,5 +262,5 @@ def norm_backward(job, first, count, thread):
                 floats(d + 4 * (n * job.d_next + i * job.d_row)), job.d_pixel, floats(x + row),
                 floats(z + 4 * n * job.z_next + row), job.width, job.channels,
                 floats(job.scale), floats(job.shift), floats(job.a), floats(job.b), floats(job.c),
-                float32(job.floor),
+                float32(job.floor), float32(job.bend),
             )  # fmt: skip

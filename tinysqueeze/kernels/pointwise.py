@@ -1,4 +1,4 @@
-"""Pixel by pixel: copying into padding, ReLU backward with the bias gradient, bypasses, dropout.
+"""Pixel by pixel: copying into padding, hard-swish, ReLU backward with the bias gradient, bypasses, dropout.
 
 All of these only read and write memory, so what counts is to touch each number once, in whole
 vectors. The loops over vectors are written out because LLVM can't know that the arrays are apart.
@@ -116,6 +116,30 @@ def mask(job, first, count, thread):
                 floats(z + 4 * (n * job.z_next + i * job.z_row)), job.channels,
                 job.width, job.channels, total, float32(job.floor),
             )  # fmt: skip
+
+
+# --- hard-swish ------------------------------------------------------------------------------
+
+
+@procedure(floats_t, int_t)
+def _hard_swish(e: Emitter, y, channels) -> None:
+    """y = y * (y / 6 + 1/2, kept from 0 to 1)."""
+    nothing, bend = e.every(float("-inf")), e.every(1 / 6)
+
+    def one(c: Value, _: list[Value]) -> list[Value]:
+        e.store(e.activate(e.load(y, c), nothing, bend), y, c)
+        return []
+
+    e.loop(e.int(0), channels, one, step=LANES)
+
+
+@kernel("y y_unit y_thread y_next y_row height width channels")
+def hard_swish(job, first, count, thread):
+    """Hard-swish in place, of what a convolution has just written: at inference, norms folded."""
+    y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
+    for n in range(count):
+        for i in range(job.height):
+            _hard_swish(floats(y + 4 * (n * job.y_next + i * job.y_row)), job.width * job.channels)
 
 
 # --- bypass ----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ the other side: *which windows lie over this pixel, and did it win there?* So ev
 written once, overlapping windows (3x3 with stride 2) need no special care, and neither do pixels
 that no window covers.
 
-Where batch norm and ReLU lie just before the pool (see `norm.py`), both are done on the way: the map
+Where batch norm and an activation lie just before the pool (see `norm.py`), both are done on the way: the map
 between them and the pool would be the largest of all, and is never written. A job asks for it by
 `normed`; what the norm needs of the whole batch is then known.
 """
@@ -42,18 +42,18 @@ def _largest(remembers: bool, normed: bool = False) -> Callable:
 
     Pixels are numbered by row * kernel_wide + column in the whole window, also where the edge of
     the image cuts it; `number` is that of the first pixel here. With `normed` it is the largest of
-    max(floor, x * scale + shift), and `chosen` gets the x that it was made from. Without numbers,
+    the activation of x * scale + shift, and `chosen` gets the x that it was made from. Without numbers,
     which inference has no use for, a pixel takes one instruction instead of five.
     """
 
     @procedure(floats_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, floats_t, bytes_t,
-               floats_t, floats_t, types.float32, floats_t)  # fmt: skip
+               floats_t, floats_t, types.float32, types.float32, floats_t)  # fmt: skip
     def largest(
         e: Emitter, x, x_row, x_pixel, high, wide, number, kernel_wide, channels, y, won,
-        scale, shift, floor, chosen,
+        scale, shift, floor, bend, chosen,
     ) -> None:  # fmt: skip
         b = e.builder
-        lowest = e.splat(floor)
+        lowest, bent = e.splat(floor), e.splat(bend)
 
         def byte(number: Value) -> Value:
             return e.splat(b.trunc(number, BYTE))
@@ -70,7 +70,8 @@ def _largest(remembers: bool, normed: bool = False) -> Callable:
                 if not normed:
                     return [value, byte(number)]
                 e.prefetch(e.at(place, e.int(AHEAD)))
-                return [e.at_least(e.fma(value, factor, constant), lowest), byte(number), value]
+                result = e.activate(e.fma(value, factor, constant), lowest, bent)
+                return [result, byte(number), value]
 
             def window_row(i: Value, best: list[Value]) -> list[Value]:
                 row = e.at(corner, b.mul(i, x_row))
@@ -107,14 +108,14 @@ _largest_normed = _largest(True, normed=True)
     x x_unit x_thread x_next x_row x_pixel height width
     y y_unit y_thread y_next y_row y_pixel won won_unit out_height out_width
     kernel_high kernel_wide stride_high stride_wide pad_high pad_wide channels by_row remember
-    normed? scale? shift? floor:f? chosen?
+    normed? scale? shift? floor:f? bend:f? chosen?
 """)
 def max_pool(job, first, count, thread):
     """y = the largest value of each window; won = which one it was. Windows are cut at the edges.
 
     Units are images; or `by_row` rows of the output each (x then begins at the first window's row).
     Winners are written if `remember`. With `normed`, which remembers them too, y is the largest of
-    max(floor, x * scale + shift); `chosen` = the x of it, laid out as `won`.
+    the activation of x * scale + shift; `chosen` = the x of it, laid out as `won`.
     """
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
@@ -142,19 +143,20 @@ def max_pool(job, first, count, thread):
                     _largest_normed(
                         begin_at, job.x_row, job.x_pixel, high, wide, number, job.kernel_wide,
                         job.channels, floats(y + 4 * pixel), won, floats(job.scale),
-                        floats(job.shift), float32(job.floor), floats(job.chosen + 4 * index),
+                        floats(job.shift), float32(job.floor), float32(job.bend),
+                        floats(job.chosen + 4 * index),
                     )  # fmt: skip
                 elif job.remember:
                     _largest_remembered(
                         begin_at, job.x_row, job.x_pixel, high, wide, number, job.kernel_wide,
                         job.channels, floats(y + 4 * pixel), won, begin_at, begin_at,
-                        float32(0), begin_at,
+                        float32(0), float32(0), begin_at,
                     )  # fmt: skip
                 else:
                     _largest_plain(
                         begin_at, job.x_row, job.x_pixel, high, wide, number, job.kernel_wide,
                         job.channels, floats(y + 4 * pixel), won, begin_at, begin_at,
-                        float32(0), begin_at,
+                        float32(0), float32(0), begin_at,
                     )  # fmt: skip
 
 
@@ -163,18 +165,18 @@ def _gather(normed: bool) -> Callable:
 
     `number` is this pixel's number in the first of these windows; in the next window down the pixel
     lies `down` lower by number, in the next to the right `right` lower. With `normed` this sum dy
-    goes on through ReLU and batch norm: dx = a * dy + bb * x + cc, dy being 0 where ReLU was shut.
+    goes on through the activation and batch norm: dx = a * dy + bb * x + cc.
     """
 
     @procedure(floats_t, bytes_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t,
-               floats_t, floats_t, floats_t, floats_t, types.float32,
+               floats_t, floats_t, floats_t, floats_t, types.float32, types.float32,
                floats_t, floats_t, floats_t)  # fmt: skip
     def gather(
         e: Emitter, d, won, d_row, won_row, pixel, high, wide, number, down, right, channels, dx,
-        x, scale, shift, floor, a, bb, cc,
+        x, scale, shift, floor, bend, a, bb, cc,
     ) -> None:  # fmt: skip
         b = e.builder
-        lowest = e.splat(floor)
+        lowest, bent = e.splat(floor), e.splat(bend)
 
         def some_channels(c: Value, _: list[Value]) -> list[Value]:
             def window_row(i: Value, total: list[Value]) -> list[Value]:
@@ -194,7 +196,7 @@ def _gather(normed: bool) -> Callable:
             if normed:
                 value = e.load(x, c)
                 y = e.fma(value, e.load(scale, c), e.load(shift, c))
-                dy = b.select(b.fcmp_ordered("<=", y, lowest), e.every(0), dy)
+                dy = e.activate_backward(dy, y, lowest, bent)
                 dy = e.fma(e.load(a, c), dy, e.fma(e.load(bb, c), value, e.load(cc, c)))
             e.store(dy, dx, c)
             return []
@@ -214,12 +216,12 @@ NOBODY = 255
     d d_unit d_thread d_next d_row won won_unit out_height out_width
     dx dx_unit dx_thread dx_next dx_row dx_pixel height width
     kernel_high kernel_wide stride_high stride_wide pad_high pad_wide channels
-    normed? x? x_next? scale? shift? floor:f? a? b? c?
+    normed? x? x_next? scale? shift? floor:f? bend:f? a? b? c?
 """)
 def max_pool_backward(job, first, count, thread):
     """dx = d where a pixel won its window, summed over the windows that cover it. Units: images.
 
-    With `normed`, on through ReLU and batch norm to their input x, which has no padding:
+    With `normed`, on through the activation and batch norm to their input x, which has no padding:
     dx = a * dy + b * x + c.
     """
     d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
@@ -247,10 +249,11 @@ def max_pool_backward(job, first, count, thread):
                     _gather_normed(
                         above, winners, job.d_row, job.out_width * c, c, high, wide, number, down,
                         right, c, out, x, floats(job.scale), floats(job.shift),
-                        float32(job.floor), floats(job.a), floats(job.b), floats(job.c),
+                        float32(job.floor), float32(job.bend), floats(job.a), floats(job.b),
+                        floats(job.c),
                     )  # fmt: skip
                 else:
                     _gather_plain(
                         above, winners, job.d_row, job.out_width * c, c, high, wide, number, down,
-                        right, c, out, out, out, out, float32(0), out, out, out,
+                        right, c, out, out, out, out, float32(0), float32(0), out, out, out,
                     )  # fmt: skip

@@ -80,7 +80,7 @@ def linear_backward(
     return dy @ weight.T, x.T @ dy, dy.sum(axis=0)
 
 
-# -------------------------------------------------------------------------------- ReLU and dropout
+# ------------------------------------------------------------------- ReLU, hard-swish and dropout
 
 
 def relu(x: np.ndarray) -> np.ndarray:
@@ -91,6 +91,20 @@ def relu(x: np.ndarray) -> np.ndarray:
 def relu_backward(y: np.ndarray, dy: np.ndarray) -> np.ndarray:
     """dy where the output was positive, else 0 (at the kink itself: 0)."""
     return np.where(y > 0, dy, 0)
+
+
+def hard_swish(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """x * (x / 6 + 1/2, kept from 0 to 1), element by element; and which piece x is on.
+
+    Pieces, int8: 0 where the result is 0 (x <= -3), 2 where it is x (x >= 3), 1 in between.
+    """
+    piece = ((x > -3).astype(np.int8) + (x >= 3)).astype(np.int8)
+    return x * np.clip(x / 6 + 0.5, 0, 1), piece
+
+
+def hard_swish_backward(x: np.ndarray, piece: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """dy times the slope: 0, x / 3 + 1/2 or 1."""
+    return np.choose(piece, (np.zeros_like(dy), dy * (x / 3 + 0.5), dy))
 
 
 def dropout_mask(x: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:

@@ -15,6 +15,7 @@ from tinysqueeze.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool2D,
+    HardSwish,
     Layer,
     Linear,
     MaxPool2D,
@@ -131,6 +132,8 @@ class _Graph:
                 return self.node("Conv", path, x, *given.values(), **window)
             case ReLU():
                 return self.node("Relu", path, x)
+            case HardSwish():
+                return self.node("HardSwish", path, x)
             case MaxPool2D():
                 ceil = int(layer.ceil)
                 return self.node("MaxPool", path, x, ceil_mode=ceil, **_window(layer.window))

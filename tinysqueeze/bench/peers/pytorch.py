@@ -45,6 +45,8 @@ def build(part, params):
             return Residual(build(part["body"], params), around and build(around, params))
         case "ReLU":
             return nn.ReLU(inplace=True)  # as torchvision's SqueezeNet has it
+        case "HardSwish":
+            return nn.Hardswish()
         case "GlobalAvgPool2D":
             return GlobalMean()
         case "MaxPool2D":
