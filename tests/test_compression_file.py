@@ -25,7 +25,6 @@ from tinysqueeze.compression.inspect import inspect
 from tinysqueeze.compression.tensors import Dense, Shared, Stepped, exactly
 from tinysqueeze.errors import FormatError, UserError
 from tinysqueeze.models import squeezenet1_0, squeezenet_cifar
-from tinysqueeze.ops.reference import softmax
 from tinysqueeze.params import flatten, initialise
 from tinysqueeze.pictures.compression import byte_map
 from tinysqueeze.pretrained import (
@@ -404,13 +403,24 @@ def test_what_the_authors_format_cannot_hold(weights: WeightSet) -> None:
         deep_compression_bytes(tensors)
 
 
+def test_a_file_does_not_depend_on_the_last_bits_of_a_sum(monkeypatch) -> None:
+    """Other batches add up in another order, as another processor does; the bytes stay."""
+    model = squeezenet_cifar(base_e=32, incr_e=16, fires=3, pools=(1, 2), stem_filters=16)
+    size = model.input_shape[:2]
+    given = WeightSet(model, initialise(model, 1), Preprocess(resize=size[0], crop=size), "small")
+    photos = np.random.default_rng(0).standard_normal((24, *model.input_shape)).astype(np.float32)
+    files = []
+    for batch in (10, 7):
+        monkeypatch.setattr(calibrate, "BATCH", batch)
+        files.append(to_bytes(pipeline.to_size(given, 3_500, photos)))
+    assert files[0] == files[1]
+
+
 @pytest.mark.slow
 def test_the_authors_network_in_350_kb_loses_nothing(shared_data: Path) -> None:
-    """Calibrated on every second photograph, without labels; judged on those and on the others.
+    """Calibrated on every second photograph, without labels; judged on all, and on the others alone.
 
-    The authors' 675,763 bytes get 135 of 200 right. Rounding decides a dozen undecided answers anew,
-    otherwise on every processor: so many right are left that chance explains those lost (three
-    deviations), and no sure answer changes.
+    A photograph is half a point. The authors' 675,763 bytes get 135 of 200 right, 71 of the others.
     """
     weights = load_weights(shared_data / "compressed_SqueezeNet.net")
     paths = sorted((shared_data / "imagenet200").glob("*.JPEG"))
@@ -419,21 +429,18 @@ def test_the_authors_network_in_350_kb_loses_nothing(shared_data: Path) -> None:
     labels = np.array([wnids.index(path.name.partition("_")[0]) for path in paths])
     images = np.stack([weights.preprocess(open_image(path)) for path in paths])
     plan = compile(weights.model, 10, training=False, precision="f2", params=weights.params)
-    before = plan.predict(images)
+    before = plan.predict(images).argmax(1)
     found = pipeline.to_size(weights, 350_000, images[::2])
     data = to_bytes(found)
     assert len(data) <= 350_000
     plan.load(pipeline.unpack(from_bytes(data)).params)
-    after = plan.predict(images)
-    right, still_right = (scores.argmax(1) == labels for scores in (before, after))
-    changed = before.argmax(1) != after.argmax(1)
-    lost, won = (right & ~still_right).sum(), (still_right & ~right).sum()
-    nats = [calibrate.divergence(before[part::2], after[part::2]) for part in (0, 1)]
-    surest = softmax(before[changed].astype(float)).max()
-    print(f"{len(data):,} bytes: {still_right.sum()} of 200, {lost} lost, {won} won; "
-          f"{changed.sum()} changed, the surest was {surest:.2f}; nats {nats}")  # fmt: skip
-    assert right.sum() == 135
-    assert max(nats) < 0.04
-    assert changed.sum() <= 25
-    assert surest < 0.8
-    assert lost - won <= 3 * np.sqrt(lost + won)
+    after = plan.predict(images).argmax(1)
+    print(
+        f"{len(data):,} bytes: {(after == labels).sum()} of 200, before {(before == labels).sum()}"
+    )
+    print(
+        f"of the others {(after == labels)[1::2].sum()}, {(after == before)[1::2].sum()} as before"
+    )
+    assert (before == labels).sum() == 135
+    assert (after == labels).sum() >= 134
+    assert (after == before)[1::2].sum() >= 90

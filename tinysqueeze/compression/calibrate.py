@@ -8,6 +8,9 @@ No labels are needed, only images like those that the network will see. Two walk
    side. Each layer's target is what it should put out given what it *now* gets: the least-squares
    fit to the original's output (as Frantar & Alistarh 2022, "Optimal Brain Compression", do for a
    compressed model), so that later layers mend what earlier ones broke. Biases are fitted with it.
+
+Both networks run in float64, and sensitivities are rounded: how a processor rounds its last bits would
+otherwise decide some weights, through them all that follow, and so the file.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +26,7 @@ from tinysqueeze.layers import Conv2D, Layer, Linear, Params
 from tinysqueeze.models import Model
 from tinysqueeze.ops import fast
 from tinysqueeze.ops.reference import softmax
-from tinysqueeze.params import flatten, unflatten
+from tinysqueeze.params import flatten, map_params, unflatten
 
 Images = NDArray[np.float32]
 Batches = list[np.ndarray]
@@ -32,6 +35,7 @@ BATCH = 10
 ROWS = 20_000  # places looked at in a layer: 30 times the widest layer's inputs
 RIDGE = 0.01  # how firmly the fit holds on to the original weights, of H's mean diagonal
 PROBED = 30  # images are enough to measure a sensitivity
+STEPS = 8  # sensitivities are powers of 2 ** (1 / STEPS): thirty images don't say more
 PROBE = 3e-3  # in `sensitivities`: squared error of a layer's output, of its variance
 
 
@@ -143,8 +147,8 @@ def _combined(
 
 
 def batches_of(images: Images) -> Batches:
-    """A few images at a time, which bounds the memory of im2col."""
-    return [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    """A few images at a time, which bounds the memory of im2col, in float64."""
+    return [images[start : start + BATCH].astype(float) for start in range(0, len(images), BATCH)]
 
 
 def can_be_rounded(layer: Layer) -> bool:
@@ -155,6 +159,7 @@ def can_be_rounded(layer: Layer) -> bool:
 def original_moments(model: Model, params: Params, images: Images) -> dict[str, Moments]:
     """The moments of every layer's input in the network as it is, by the layer's path."""
     found: dict[str, Moments] = {}
+    params = map_params(_float64, params)
 
     def note(path: str, layer: Conv2D | Linear, original: Batches, now: Batches) -> Params:
         if can_be_rounded(layer):
@@ -188,7 +193,8 @@ def sensitivities(
         changed = full + np.concatenate([change, -(seen.own[-1:, :-1] @ change)])
         plan.load(unflatten(flat | as_params(changed, flat, path)))
         nats = divergence(before, plan.predict(images))
-        found[path] = max(nats / max(float(error), 1e-30), 1e-30)  # 0 where a layer is dead
+        exact = max(nats / max(float(error), 1e-30), 1e-30)  # 0 where a layer is dead
+        found[path] = float(2 ** (np.rint(STEPS * np.log2(exact)) / STEPS))
     return found
 
 
@@ -210,6 +216,7 @@ def calibrated(
 
     `done(path)` is called after each layer.
     """
+    params = map_params(_float64, params)
     flat = flatten(params)
     rounded: dict[str, Rounded] = {}
     biases: dict[str, NDArray[np.float32]] = {}
@@ -224,10 +231,11 @@ def calibrated(
         found = round_to_price(target[:-1], covariance, price / sensitivity[path])
         rounded[path] = found
         weight = found.levels * found.step
-        new = {"weight": weight.reshape(flat[f"{path}/weight"].shape).astype(np.float32)}
+        new = {"weight": weight.reshape(flat[f"{path}/weight"].shape)}
         if layer.bias:
             bias = target[-1] + seen.own[-1, :-1] @ (target[:-1] - weight)
-            biases[f"{path}/bias"] = new["bias"] = bias.astype(np.float16).astype(np.float32)
+            biases[f"{path}/bias"] = bias.astype(np.float16).astype(np.float32)
+            new["bias"] = _float64(biases[f"{path}/bias"])
         done(path)
         return new
 
@@ -251,6 +259,10 @@ def as_params(full: Matrix, flat: Mapping[str, np.ndarray], path: str) -> dict[s
     if f"{path}/bias" in flat:
         found[f"{path}/bias"] = full[-1].astype(np.float32)
     return found
+
+
+def _float64(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64)
 
 
 def _at(params: Params, path: str) -> Params:

@@ -71,8 +71,9 @@ def round_to_price(
 
     The error is half the mean squared change of the output, tr(EᵀHE) / 2; `price` is in that unit a
     bit. Inputs that matter most are rounded first, when most others are left to make up for them.
+    What differs by less than float32 counts as equal, so that the last bits of sums decide nothing.
     """
-    order = np.argsort(-np.diag(moment), kind="stable")
+    order = np.argsort(-np.diag(moment).astype(np.float32), kind="stable")
     factor = feedback_factor(moment[np.ix_(order, order)])
     rows = np.ascontiguousarray(weight[order].T, np.float64)  # (F, D)
     suggested = suggested_step(price, stiffness(factor))
@@ -80,7 +81,7 @@ def round_to_price(
     tries = [min(max(scale * suggested, largest / LARGEST), 4 * largest) for scale in steps]
     best = min(
         (_rounded(rows, factor, step, price) for step in sorted(set(tries))),
-        key=lambda found: found.error + price * found.bits,
+        key=lambda found: np.float32(found.error + price * found.bits),  # if equal, the finest
     )
     levels = np.empty_like(best.levels.T)
     levels[order] = best.levels.T
