@@ -98,29 +98,24 @@ class Add:
 
 
 @dataclass(frozen=True)
-class Rectify:
+class _Elementwise:
+    """A function of each number alone."""
+
+    source: int
+    target: int
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The maps it reads."""
+        return (self.source,)
+
+
+class Rectify(_Elementwise):
     """A ReLU that could not be folded, since somebody else reads the map before it."""
 
-    source: int
-    target: int
 
-    @property
-    def sources(self) -> tuple[int, ...]:
-        """The maps it reads."""
-        return (self.source,)
-
-
-@dataclass(frozen=True)
-class Swish:
+class Swish(_Elementwise):
     """A hard-swish, always a step of its own."""
-
-    source: int
-    target: int
-
-    @property
-    def sources(self) -> tuple[int, ...]:
-        """The maps it reads."""
-        return (self.source,)
 
 
 Step = Conv | Pool | Add | Rectify | Swish

@@ -144,8 +144,8 @@ class SqueezeNet:
     "complex" (a 1x1 convolution around the others as well). `norm` puts a batch norm before each
     ReLU but conv10's, and after the convolution of a complex bypass. `linear_squeeze` leaves the squeeze
     layers without norm and ReLU. `activation` "hard-swish" takes the place of every ReLU but that after
-    conv10. `final_relu` is the ReLU after conv10, which the authors have; without
-    it a network trains more surely, since it can't fall silent.
+    conv10. `final_relu` is the latter, which the authors have; without it a network trains more surely,
+    since it can't fall silent.
     """
 
     classes: int = 1000

@@ -208,7 +208,7 @@ class ForwardPass(Layout):
             stage.add(made, part.stop - part.start)
         chunks = self.forward.chunks(count)
         known: dict[str, Any] = {"scale": arrays["scale"], "shift": arrays["shift"]}
-        known |= {"floor": step.floor, "bend": step.bend}
+        known |= step.bend
         if step.pools_norm:
             y, chosen = self.views[step.target], self._chosen(step).array
             chunks.add(self._pool(step, z, y, normed=1, chosen=chosen, **known))

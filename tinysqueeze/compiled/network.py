@@ -128,9 +128,11 @@ class ConvStep:
         return 0.0 if self.relu else -np.inf
 
     @property
-    def bend(self) -> float:
-        """1/6 for a hard-swish, 0 for none; see `Emitter.activate`."""
-        return 1 / 6 if self.hard_swish else 0.0
+    def bend(self) -> dict[str, float]:
+        """Up to where the activation is shut and from where it is full; see `Emitter.activate`."""
+        if self.hard_swish:
+            return {"shut": -3, "full": 3}
+        return {"shut": self.floor, "full": self.floor}
 
 
 @dataclass(frozen=True)

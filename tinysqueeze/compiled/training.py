@@ -289,7 +289,7 @@ class TrainingStep(ForwardPass):
         known = {n: arrays[n] for n in ("scale", "shift", "mean", "inverse")}
         made = job(
             norm_gradient_sums, {"d": d}, x=z.array, x_next=z.next, height=z.height,
-            width=z.width, channels=padded, floor=step.floor, bend=step.bend, sums=sums, **known,
+            width=z.width, channels=padded, sums=sums, **step.bend, **known,
         )  # fmt: skip
         chunks.add(made)
         self._close_backward()
@@ -314,7 +314,7 @@ class TrainingStep(ForwardPass):
         self._total(step)
         z, arrays = self._before_norm(i, step), self._norm_arrays(i, step)
         known: dict[str, Any] = {n: arrays[n] for n in ("scale", "shift", "a", "b", "c")}
-        known |= {"x": z.array, "x_next": z.next, "floor": step.floor, "bend": step.bend}
+        known |= {"x": z.array, "x_next": z.next, **step.bend}
         if step.pools_norm:
             chunks.add(self._unpool(step, d, dense, normed=1, **known))
             return dense

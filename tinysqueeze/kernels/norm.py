@@ -118,13 +118,13 @@ def _apply(adds: bool) -> Callable:
     @procedure(
         floats_t, floats_t, floats_t, int_t, int_t, floats_t, floats_t, types.float32, types.float32
     )  # fmt: skip
-    def apply(e: Emitter, x, around, y, pixels, channels, scale, shift, floor, bend) -> None:
-        lowest, bent = e.splat(floor), e.splat(bend)
+    def apply(e: Emitter, x, around, y, pixels, channels, scale, shift, shut, full) -> None:
+        shut, full = e.splat(shut), e.splat(full)
 
         def one(k: Value, c: Value) -> None:
             place = e.builder.add(e.builder.mul(k, channels), c)
             value = e.fma(e.load(x, place), e.load(scale, c), e.load(shift, c))
-            value = e.activate(value, lowest, bent)
+            value = e.activate(value, shut, full)
             if adds:
                 value = e.builder.fadd(value, e.load(around, place))
             e.store(value, y, place)
@@ -139,7 +139,7 @@ _apply_alone, _apply_and_add = _apply(False), _apply(True)
 
 @kernel("""
     x x_next around? around_unit? around_next? around_row? adds
-    y y_unit y_thread y_next y_row height width channels scale shift floor:f bend:f
+    y y_unit y_thread y_next y_row height width channels scale shift shut:f full:f
 """)
 def norm_apply(job, first, count, thread):
     """y = activation of x * scale + shift, plus, if it `adds`, a bypass: the map `around`.
@@ -148,8 +148,8 @@ def norm_apply(job, first, count, thread):
     """
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
     around = job.around + 4 * first * job.around_unit
-    scale, shift, floor = floats(job.scale), floats(job.shift), float32(job.floor)
-    bend = float32(job.bend)
+    scale, shift, shut = floats(job.scale), floats(job.shift), float32(job.shut)
+    full = float32(job.full)
     for n in range(count):
         x = job.x + 4 * (first + n) * job.x_next
         for i in range(job.height):
@@ -157,25 +157,25 @@ def norm_apply(job, first, count, thread):
             out = floats(y + 4 * (n * job.y_next + i * job.y_row))
             if job.adds:
                 other = floats(around + 4 * (n * job.around_next + i * job.around_row))
-                _apply_and_add(row, other, out, job.width, job.channels, scale, shift, floor, bend)
+                _apply_and_add(row, other, out, job.width, job.channels, scale, shift, shut, full)
             else:
-                _apply_alone(row, row, out, job.width, job.channels, scale, shift, floor, bend)
+                _apply_alone(row, row, out, job.width, job.channels, scale, shift, shut, full)
 
 
 @procedure(floats_t, int_t, floats_t, int_t, int_t, floats_t, floats_t, floats_t, floats_t,
            types.float32, types.float32, floats_t)  # fmt: skip
 def _gradient_sums(
-    e: Emitter, d, d_pixel, x, pixels, channels, scale, shift, mean, inverse, floor, bend, sums
+    e: Emitter, d, d_pixel, x, pixels, channels, scale, shift, mean, inverse, shut, full, sums
 ) -> None:
     """sums += (sum of dy, sum of dy * normalised x) over a row, dy being d behind the activation."""
     b = e.builder
-    lowest, bent = e.splat(floor), e.splat(bend)
+    shut, full = e.splat(shut), e.splat(full)
     second = e.at(sums, channels)
 
     def one(k: Value, c: Value) -> None:
         value = e.load(x, b.add(b.mul(k, channels), c))
         v = e.fma(value, e.load(scale, c), e.load(shift, c))
-        dy = e.activate_backward(e.load(d, b.add(b.mul(k, d_pixel), c)), v, lowest, bent)
+        dy = e.activate_backward(e.load(d, b.add(b.mul(k, d_pixel), c)), v, shut, full)
         normal = b.fmul(b.fsub(value, e.load(mean, c)), e.load(inverse, c))
         e.store(b.fadd(e.load(sums, c), dy), sums, c)
         e.store(e.fma(dy, normal, e.load(second, c)), second, c)
@@ -185,7 +185,7 @@ def _gradient_sums(
 
 @kernel("""
     d d_unit d_thread d_next d_row d_pixel x x_next height width channels
-    scale shift mean inverse floor:f bend:f sums
+    scale shift mean inverse shut:f full:f sums
 """)
 def norm_gradient_sums(job, first, count, thread):
     """sums[n] = (sum of dy, sum of dy * normalised x) over image n, for each channel."""
@@ -200,7 +200,7 @@ def norm_gradient_sums(job, first, count, thread):
                 floats(d + 4 * (n * job.d_next + i * job.d_row)), job.d_pixel,
                 floats(x + 4 * i * job.width * job.channels), job.width, job.channels,
                 floats(job.scale), floats(job.shift), floats(job.mean), floats(job.inverse),
-                float32(job.floor), float32(job.bend), sums,
+                float32(job.shut), float32(job.full), sums,
             )  # fmt: skip
 
 
@@ -229,17 +229,17 @@ def norm_gradient_finish(job, first, count, thread):
 @procedure(floats_t, int_t, floats_t, floats_t, int_t, int_t, floats_t, floats_t, floats_t,
            floats_t, floats_t, types.float32, types.float32)  # fmt: skip
 def _backward(
-    e: Emitter, d, d_pixel, x, z, pixels, channels, scale, shift, a, b_, c_, floor, bend
+    e: Emitter, d, d_pixel, x, z, pixels, channels, scale, shift, a, b_, c_, shut, full
 ) -> None:
     """z = a * dy + b * x + c for a row of pixels."""
     b = e.builder
-    lowest, bent = e.splat(floor), e.splat(bend)
+    shut, full = e.splat(shut), e.splat(full)
 
     def one(k: Value, c: Value) -> None:
         place = b.add(b.mul(k, channels), c)
         value = e.load(x, place)
         v = e.fma(value, e.load(scale, c), e.load(shift, c))
-        dy = e.activate_backward(e.load(d, b.add(b.mul(k, d_pixel), c)), v, lowest, bent)
+        dy = e.activate_backward(e.load(d, b.add(b.mul(k, d_pixel), c)), v, shut, full)
         dx = e.fma(e.load(a, c), dy, e.fma(e.load(b_, c), value, e.load(c_, c)))
         e.store(dx, z, place)
 
@@ -248,7 +248,7 @@ def _backward(
 
 @kernel("""
     d d_unit d_thread d_next d_row d_pixel x x_next z z_unit z_thread z_next
-    height width channels scale shift a b c floor:f bend:f
+    height width channels scale shift a b c shut:f full:f
 """)
 def norm_backward(job, first, count, thread):
     """z = a * dy + b * x + c, dy being d behind the activation."""
@@ -262,5 +262,5 @@ def norm_backward(job, first, count, thread):
                 floats(d + 4 * (n * job.d_next + i * job.d_row)), job.d_pixel, floats(x + row),
                 floats(z + 4 * n * job.z_next + row), job.width, job.channels,
                 floats(job.scale), floats(job.shift), floats(job.a), floats(job.b), floats(job.c),
-                float32(job.floor), float32(job.bend),
+                float32(job.shut), float32(job.full),
             )  # fmt: skip

@@ -4,6 +4,8 @@ All of these only read and write memory, so what counts is to touch each number 
 vectors. The loops over vectors are written out because LLVM can't know that the arrays are apart.
 """
 
+from collections.abc import Callable
+
 from llvmlite import ir
 from numba import float32, types
 
@@ -23,6 +25,16 @@ from tinysqueeze.kernels.vectors import (
 
 int_t = types.int64
 LANES = TARGET.lanes
+
+
+def _for_each(e: Emitter, channels: Value, body: Callable[[Value], None]) -> None:
+    """`body(c)` for the first channel c of each vector."""
+
+    def one(c: Value, _: list[Value]) -> list[Value]:
+        body(c)
+        return []
+
+    e.loop(e.int(0), channels, one, step=LANES)
 
 
 @procedure(floats_t, floats_t, int_t)
@@ -124,13 +136,12 @@ def mask(job, first, count, thread):
 @procedure(floats_t, int_t)
 def _hard_swish(e: Emitter, y, channels) -> None:
     """y = y * (y / 6 + 1/2, kept from 0 to 1)."""
-    nothing, bend = e.every(float("-inf")), e.every(1 / 6)
+    shut, full = e.every(-3), e.every(3)
 
-    def one(c: Value, _: list[Value]) -> list[Value]:
-        e.store(e.activate(e.load(y, c), nothing, bend), y, c)
-        return []
+    def one(c: Value) -> None:
+        e.store(e.activate(e.load(y, c), shut, full), y, c)
 
-    e.loop(e.int(0), channels, one, step=LANES)
+    _for_each(e, channels, one)
 
 
 @kernel("y y_unit y_thread y_next y_row height width channels")
@@ -150,23 +161,21 @@ def _signs(e: Emitter, y, signs, channels) -> None:
     """One byte for each number: 1 where it is positive."""
     b = e.builder
 
-    def one(c: Value, _: list[Value]) -> list[Value]:
+    def one(c: Value) -> None:
         positive = e.greater(e.load(y, c), e.every(0))
         e.store(b.zext(positive, ir.VectorType(ir.IntType(8), LANES)), signs, c)
-        return []
 
-    e.loop(e.int(0), channels, one, step=LANES)
+    _for_each(e, channels, one)
 
 
 @procedure(floats_t, floats_t, int_t)
 def _add(e: Emitter, x, y, channels) -> None:
     """y += x."""
 
-    def one(c: Value, _: list[Value]) -> list[Value]:
+    def one(c: Value) -> None:
         e.store(e.builder.fadd(e.load(y, c), e.load(x, c)), y, c)
-        return []
 
-    e.loop(e.int(0), channels, one, step=LANES)
+    _for_each(e, channels, one)
 
 
 @procedure(floats_t, bytes_t, floats_t, int_t, floats_t)
@@ -174,15 +183,14 @@ def _keep(e: Emitter, d, signs, z, channels, total) -> None:
     """z = d where the sign byte is 1, else 0; total += z."""
     b = e.builder
 
-    def one(c: Value, _: list[Value]) -> list[Value]:
+    def one(c: Value) -> None:
         kind = ir.VectorType(ir.IntType(8), LANES)
         on = b.icmp_unsigned("!=", e.load(signs, c, kind), ir.Constant(kind, [0] * LANES))
         kept = b.select(on, e.load(d, c), e.every(0))
         e.store(kept, z, c)
         e.store(b.fadd(e.load(total, c), kept), total, c)
-        return []
 
-    e.loop(e.int(0), channels, one, step=LANES)
+    _for_each(e, channels, one)
 
 
 @kernel("y y_unit y_thread y_next y_row signs signs_unit height width channels")

@@ -50,10 +50,10 @@ def _largest(remembers: bool, normed: bool = False) -> Callable:
                floats_t, floats_t, types.float32, types.float32, floats_t)  # fmt: skip
     def largest(
         e: Emitter, x, x_row, x_pixel, high, wide, number, kernel_wide, channels, y, won,
-        scale, shift, floor, bend, chosen,
+        scale, shift, shut, full, chosen,
     ) -> None:  # fmt: skip
         b = e.builder
-        lowest, bent = e.splat(floor), e.splat(bend)
+        shut, full = e.splat(shut), e.splat(full)
 
         def byte(number: Value) -> Value:
             return e.splat(b.trunc(number, BYTE))
@@ -70,7 +70,7 @@ def _largest(remembers: bool, normed: bool = False) -> Callable:
                 if not normed:
                     return [value, byte(number)]
                 e.prefetch(e.at(place, e.int(AHEAD)))
-                result = e.activate(e.fma(value, factor, constant), lowest, bent)
+                result = e.activate(e.fma(value, factor, constant), shut, full)
                 return [result, byte(number), value]
 
             def window_row(i: Value, best: list[Value]) -> list[Value]:
@@ -108,7 +108,7 @@ _largest_normed = _largest(True, normed=True)
     x x_unit x_thread x_next x_row x_pixel height width
     y y_unit y_thread y_next y_row y_pixel won won_unit out_height out_width
     kernel_high kernel_wide stride_high stride_wide pad_high pad_wide channels by_row remember
-    normed? scale? shift? floor:f? bend:f? chosen?
+    normed? scale? shift? shut:f? full:f? chosen?
 """)
 def max_pool(job, first, count, thread):
     """y = the largest value of each window; won = which one it was. Windows are cut at the edges.
@@ -143,7 +143,7 @@ def max_pool(job, first, count, thread):
                     _largest_normed(
                         begin_at, job.x_row, job.x_pixel, high, wide, number, job.kernel_wide,
                         job.channels, floats(y + 4 * pixel), won, floats(job.scale),
-                        floats(job.shift), float32(job.floor), float32(job.bend),
+                        floats(job.shift), float32(job.shut), float32(job.full),
                         floats(job.chosen + 4 * index),
                     )  # fmt: skip
                 elif job.remember:
@@ -173,10 +173,10 @@ def _gather(normed: bool) -> Callable:
                floats_t, floats_t, floats_t)  # fmt: skip
     def gather(
         e: Emitter, d, won, d_row, won_row, pixel, high, wide, number, down, right, channels, dx,
-        x, scale, shift, floor, bend, a, bb, cc,
+        x, scale, shift, shut, full, a, bb, cc,
     ) -> None:  # fmt: skip
         b = e.builder
-        lowest, bent = e.splat(floor), e.splat(bend)
+        shut, full = e.splat(shut), e.splat(full)
 
         def some_channels(c: Value, _: list[Value]) -> list[Value]:
             def window_row(i: Value, total: list[Value]) -> list[Value]:
@@ -196,7 +196,7 @@ def _gather(normed: bool) -> Callable:
             if normed:
                 value = e.load(x, c)
                 y = e.fma(value, e.load(scale, c), e.load(shift, c))
-                dy = e.activate_backward(dy, y, lowest, bent)
+                dy = e.activate_backward(dy, y, shut, full)
                 dy = e.fma(e.load(a, c), dy, e.fma(e.load(bb, c), value, e.load(cc, c)))
             e.store(dy, dx, c)
             return []
@@ -216,7 +216,7 @@ NOBODY = 255
     d d_unit d_thread d_next d_row won won_unit out_height out_width
     dx dx_unit dx_thread dx_next dx_row dx_pixel height width
     kernel_high kernel_wide stride_high stride_wide pad_high pad_wide channels
-    normed? x? x_next? scale? shift? floor:f? bend:f? a? b? c?
+    normed? x? x_next? scale? shift? shut:f? full:f? a? b? c?
 """)
 def max_pool_backward(job, first, count, thread):
     """dx = d where a pixel won its window, summed over the windows that cover it. Units: images.
@@ -249,7 +249,7 @@ def max_pool_backward(job, first, count, thread):
                     _gather_normed(
                         above, winners, job.d_row, job.out_width * c, c, high, wide, number, down,
                         right, c, out, x, floats(job.scale), floats(job.shift),
-                        float32(job.floor), float32(job.bend), floats(job.a), floats(job.b),
+                        float32(job.shut), float32(job.full), floats(job.a), floats(job.b),
                         floats(job.c),
                     )  # fmt: skip
                 else:

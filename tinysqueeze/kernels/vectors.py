@@ -105,26 +105,24 @@ class Emitter:
         """max(x, floor) lane by lane, but not-a-number stays not-a-number."""
         return self.builder.select(self.greater(floor, x), floor, x)
 
-    def activate(self, v: Value, floor: Value, bend: Value) -> Value:
-        """max(v, floor) * t with t = 1 + bend * (v - 3) kept from 0 to 1.
+    def activate(self, v: Value, shut: Value, full: Value) -> Value:
+        """0 up to `shut`, v from `full` on, and between them hard-swish's curve v * (v / 6 + 1/2).
 
-        A floor of 0 makes it a ReLU, of minus infinity with a bend of 1/6 a hard-swish.
+        From 0 to 0 that is a ReLU, from -3 to 3 a hard-swish; with both minus infinity it is v.
         """
-        t = self.at_least(self._ramp(v, bend), self.every(0))
-        t = self.builder.select(self.greater(t, self.every(1)), self.every(1), t)
-        return self.builder.fmul(self.at_least(v, floor), t)
-
-    def activate_backward(self, d: Value, v: Value, floor: Value, bend: Value) -> Value:
-        """d times the slope of `activate` at v: 0, 1, or in between t + bend * v."""
         b = self.builder
-        t = self._ramp(v, bend)
-        slope = self.fma(v, bend, t)
-        slope = b.select(b.fcmp_ordered(">=", t, self.every(1)), self.every(1), slope)
-        shut = b.or_(b.fcmp_ordered("<=", t, self.every(0)), b.fcmp_ordered("<=", v, floor))
-        return b.select(shut, self.every(0), b.fmul(d, slope))
+        curve = b.fmul(v, self.fma(v, self.every(1 / 6), self.every(0.5)))
+        return self._by_piece(v, shut, full, v, curve)
 
-    def _ramp(self, v: Value, bend: Value) -> Value:
-        return self.fma(self.builder.fsub(v, self.every(3)), bend, self.every(1))
+    def activate_backward(self, d: Value, v: Value, shut: Value, full: Value) -> Value:
+        """d times the slope of `activate` at v: 0, 1, or between them v / 3 + 1/2."""
+        slope = self.fma(v, self.every(1 / 3), self.every(0.5))
+        return self._by_piece(v, shut, full, d, self.builder.fmul(d, slope))
+
+    def _by_piece(self, v: Value, shut: Value, full: Value, above: Value, between: Value) -> Value:
+        b = self.builder
+        upper = b.select(b.fcmp_ordered(">=", v, full), above, between)
+        return b.select(b.fcmp_ordered("<=", v, shut), self.every(0), upper)
 
     def combine(self, weights: Sequence[float], vectors: Sequence[Value]) -> Value:
         """The sum of weight * vector for weights known while compiling; 0, 1 and -1 come cheaper."""

@@ -96,14 +96,15 @@ def relu_backward(y: np.ndarray, dy: np.ndarray) -> np.ndarray:
 def hard_swish(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """x * (x / 6 + 1/2, kept from 0 to 1), element by element; and which piece x is on.
 
-    Pieces, int8: 0 where the result is 0 (x <= -3), 2 where it is x (x >= 3), 1 in between.
+    Pieces, int8 of x's shape: 0 where the result is 0 (x <= -3), 2 where it is x (x >= 3), 1 in between
+    (Howard et al., Searching for MobileNetV3, 2019, section 5.2).
     """
     piece = ((x > -3).astype(np.int8) + (x >= 3)).astype(np.int8)
     return x * np.clip(x / 6 + 0.5, 0, 1), piece
 
 
 def hard_swish_backward(x: np.ndarray, piece: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    """dy times the slope: 0, x / 3 + 1/2 or 1."""
+    """dy times the slope, by piece: 0, x / 3 + 1/2 or 1."""
     return np.choose(piece, (np.zeros_like(dy), dy * (x / 3 + 0.5), dy))
 
 

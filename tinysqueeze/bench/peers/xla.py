@@ -25,8 +25,6 @@ def forward(part, params, x, training):
             return y + around, moved
         case "ReLU":
             return jax.nn.relu(x), {}
-        case "HardSwish":
-            return jax.nn.hard_swish(x), {}
         case "GlobalAvgPool2D":
             return x.mean((1, 2)), {}
         case "MaxPool2D":
