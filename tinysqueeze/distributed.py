@@ -124,6 +124,7 @@ class MPICommunicator(Communicator):
             file=sys.stderr,
             flush=True,
         )
+        time.sleep(0.5)  # a launcher may drop what it has not passed on by then
         self.comm.Abort(1)
         os._exit(1)  # some MPIs return, and Python would say it all again
 
