@@ -59,5 +59,5 @@ def accuracy_by_minutes(results: Sequence[Result]) -> Picture:
     axes.set_xticks([], minor=True)
     axes.grid(True, axis="y")
     if len({line.engine for line in lines}) > 1:
-        axes.legend(loc="best")
+        axes.legend(loc="best", frameon=True, framealpha=1, edgecolor="none")
     return picture
