@@ -9,7 +9,7 @@ from tinysqueeze.data import Augment, Dataset, Normalise, batches, hardest
 from tinysqueeze.data.augment import Changes, prepare
 from tinysqueeze.errors import DataError
 
-FULL = Augment(pad=3, flip="random", cutout=4)
+FULL = Augment(pad=3, flip="random", cutout=4, cutmix=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -20,36 +20,57 @@ def photos() -> Dataset:
     return Dataset(images, np.arange(50) % 7, tuple("abcdefg"), "photos")
 
 
-def plain(image, shift, flip, hole, augment, normalise):
-    """What `prepare` does to one image, written with NumPy's own pad and slices."""
+def plain(image, shift, flip, augment, normalise):
+    """What `prepare` does to one image up to its hole, written with NumPy's own pad and slices."""
     x = (image / 255 - normalise.mean) / normalise.std
     height, width, _ = x.shape
     pad = augment.pad
     mode = {"mode": "reflect"} if augment.edge == "reflect" else {}
     x = np.pad(x, ((pad, pad), (pad, pad), (0, 0)), **mode)
     x = x[pad + shift[0] :, pad + shift[1] :][:height, :width]
-    x = x[:, ::-1].copy() if flip else x.copy()
-    top, left = hole
-    size = augment.cutout
-    x[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = 0
-    return x
+    return x[:, ::-1] if flip else x
 
 
 @pytest.mark.parametrize("edge", ["reflect", "zero"])
 @pytest.mark.parametrize("cutout", [0, 5])
-def test_prepare_equals_numpy(photos, rng, edge, cutout):
-    augment = Augment(pad=4, edge=edge, cutout=cutout)
+@pytest.mark.parametrize("cutmix", [0.0, 0.7])
+def test_prepare_equals_numpy(photos, rng, edge, cutout, cutmix):
+    augment = Augment(pad=4, edge=edge, cutout=cutout, cutmix=cutmix)
     normalise = Normalise.of(photos)
     chosen = rng.permutation(50)
     changes = augment.draw(rng, 50, (9, 12), np.zeros(50, bool))
     out = np.full((50, 9, 12, 3), np.nan, np.float32)
     prepare(photos.images, chosen, changes, augment, normalise, out)
-    for n, i in enumerate(chosen):
-        each = (part[n] for part in changes)
-        expected = plain(photos.images[i], *each, augment, normalise)
+    alone = [
+        plain(photos.images[i], shift, flip, augment, normalise)
+        for i, shift, flip in zip(chosen, changes.shift, changes.flip, strict=True)
+    ]
+    for n, (image, other) in enumerate(zip(alone, alone[1:] + alone[:1], strict=True)):
+        expected = image.copy()
+        top, left, bottom, right = changes.patch[n]
+        expected[top:bottom, left:right] = other[top:bottom, left:right]
+        rows, columns = (slice(max(i, 0), max(i + cutout, 0)) for i in changes.hole[n])
+        expected[rows, columns] = 0
         np.testing.assert_allclose(out[n], expected, atol=2e-6)
+    assert bool(changes.patch.any()) == (cutmix > 0)
     assert np.abs(changes.shift).max() == 4
     assert 0 < changes.flip.sum() < 50
+
+
+def test_cutmix_mixes_labels_as_it_mixes_pixels():
+    count, size = 4000, (9, 12)
+    images = np.repeat(np.arange(4, dtype=np.uint8), 108 * 3).reshape(4, *size, 3)
+    flat = Dataset(images[np.arange(count) % 4], np.arange(count) % 4, tuple("abcd"), "flat")
+    options = {"augment": Augment(pad=2, cutmix=0.6), "normalise": Normalise()}
+    (x, shares), *_ = batches(flat, count, shuffle=False, **options)
+    seen = np.rint(x[..., 0] * 255)[..., None] == np.arange(4)
+    np.testing.assert_allclose(shares, seen.mean((1, 2)), atol=1e-6)
+    whole = shares[np.arange(count), flat.labels]
+    assert abs((whole < 1).mean() - 0.6) < 0.05
+    # A rectangle of side s covers s - s^2 / 4 on average; the mean of that squared, s^2 even in 0..1
+    assert abs(1 - whole[whole < 1].mean() - 0.3208) < 0.02
+    (_, labels), *_ = batches(flat, count, shuffle=False)
+    np.testing.assert_array_equal(labels, flat.labels)
 
 
 def test_hardest_first_and_others_by_chance(photos):
@@ -155,7 +176,8 @@ def test_what_does_not_fit_is_refused(photos):
 def test_reflection_by_hand():
     row = np.arange(4, dtype=np.uint8)[None, None, :, None] * np.ones((1, 1, 1, 3), np.uint8)
     image = np.repeat(row, 4, axis=1)
-    changes = Changes(np.array([[0, -2]]), np.array([False]), np.zeros((1, 2), np.int64))
+    none = np.zeros((1, 4), np.int64)
+    changes = Changes(np.array([[0, -2]]), np.array([False]), none[:, :2], none)
     out = np.empty((1, 4, 4, 3), np.float32)
     prepare(image, np.array([0]), changes, Augment(pad=2), Normalise((0,) * 3, (1 / 255,) * 3), out)
     assert out[0, 0, :, 0].tolist() == pytest.approx([2, 1, 0, 1])

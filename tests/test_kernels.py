@@ -178,19 +178,23 @@ def test_max_pool_and_its_gradient(height, width, channels, window):
 
 
 @needs_jit
+@pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize(("classes", "smoothing"), [(1, 0.0), (10, 0.0), (1000, 0.1)])
-def test_softmax_cross_entropy(classes, smoothing, rng):
+def test_softmax_cross_entropy(classes, smoothing, mixed, rng):
     n = 5
     logits = (rng.standard_normal((n, classes)) * 10).astype(np.float32)
-    labels = rng.integers(0, classes, n).astype(np.int32)
+    labels = rng.integers(0, classes, n)
     labels[0] = logits[0].argmax()
+    shares = reference.label_shares(labels, classes)
+    if mixed:
+        shares = np.float32(0.7) * shares + np.float32(0.3) * shares[::-1]
     d, losses, hits = np.zeros_like(logits), np.zeros(n, np.float32), np.zeros(n, np.int32)
     made = softmax_cross_entropy.job(
-        logits=logits, stride=classes, classes=classes, labels=labels, dlogits=d, losses=losses,
+        logits=logits, stride=classes, classes=classes, shares=shares, dlogits=d, losses=losses,
         hits=hits, smoothing=smoothing, scale=1 / n,
     )  # fmt: skip
     run(made, units=n)
-    loss, dlogits = reference.softmax_cross_entropy(logits.astype(np.float64), labels, smoothing)
+    loss, dlogits = reference.softmax_cross_entropy(logits.astype(np.float64), shares, smoothing)
     np.testing.assert_allclose(losses.mean(), loss, rtol=1e-5)
     np.testing.assert_allclose(d, dlogits, atol=1e-6)
     np.testing.assert_array_equal(hits, logits.argmax(1) == labels)

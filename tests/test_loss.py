@@ -6,16 +6,21 @@ from cases import OPS, apart
 
 from tinysqueeze.errors import ShapeError
 from tinysqueeze.layers import Run
-from tinysqueeze.loss import softmax_cross_entropy
+from tinysqueeze.loss import count_right, softmax_cross_entropy
 
 both_ops = pytest.mark.parametrize("ops", OPS.values(), ids=OPS)
 smoothings = pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+labellings = pytest.mark.parametrize(
+    "labels", [[0, 4, 2, 2], [[1, 0, 0, 0, 0], [0.3, 0.7, 0, 0, 0], [0, 0, 0.5, 0, 0.5], [0.2] * 5]],
+    ids=["one-class", "shares"],
+)  # fmt: skip
 
 
 @both_ops
 @smoothings
-def test_dlogits_agrees_with_finite_differences(ops, smoothing, rng) -> None:
-    logits, labels, h = rng.standard_normal((4, 5)), np.array([0, 4, 2, 2]), 1e-5
+@labellings
+def test_dlogits_agrees_with_finite_differences(ops, smoothing, labels, rng) -> None:
+    logits, labels, h = rng.standard_normal((4, 5)), np.array(labels), 1e-5
     _, dlogits = softmax_cross_entropy(logits, labels, smoothing, Run(ops))
     numeric = np.empty_like(logits)
     for place in np.ndindex(logits.shape):
@@ -30,10 +35,11 @@ def test_dlogits_agrees_with_finite_differences(ops, smoothing, rng) -> None:
 
 @pytest.mark.oracle
 @smoothings
+@labellings
 @pytest.mark.parametrize("scale", [1, 100])
-def test_equals_pytorch(smoothing, scale, rng) -> None:
+def test_equals_pytorch(smoothing, scale, labels, rng) -> None:
     torch = pytest.importorskip("torch")
-    logits, labels = scale * rng.standard_normal((6, 5)), rng.integers(0, 5, 6)
+    logits, labels = scale * rng.standard_normal((4, 5)), np.array(labels)
     loss, dlogits = softmax_cross_entropy(logits, labels, smoothing)
     t = torch.tensor(logits, requires_grad=True)
     theirs = torch.nn.functional.cross_entropy(t, torch.tensor(labels), label_smoothing=smoothing)
@@ -60,11 +66,23 @@ def test_large_logits_neither_overflow_nor_warn() -> None:
     ("logits", "labels", "words"),
     [
         ((2, 3, 3, 4), [0, 1], "global average pool"),
-        ((2, 4), [0, 1, 2], r"\(2, 4\) and \(3,\)"),
+        ((2, 4), [0, 1, 2], r"\(2, 4\), so labels must be \(2,\) integers or .*, not \(3,\)"),
         ((2, 4), [0, 4], "build it with classes=5"),
         ((2, 4), [-1, 3], "labels go from -1 to 3"),
+        ((2, 4), [[1, 0, 0]] * 2, r"\(2, 4\) shares, not \(2, 3\)"),
+        ((2, 2), [[0.5, 0.6]] * 2, "sums go from 1.1 to 1.1"),
+        ((2, 2), [[-0.5, 1.5]] * 2, "the least is -0.5"),
     ],
 )
 def test_what_does_not_fit_is_named(logits, labels, words) -> None:
     with pytest.raises(ShapeError, match=words):
         softmax_cross_entropy(np.zeros(logits), np.array(labels))
+
+
+def test_shares_of_one_class_are_its_label(rng) -> None:
+    logits, labels = rng.standard_normal((4, 5)), np.array([0, 4, 2, 2])
+    loss, dlogits = softmax_cross_entropy(logits, labels, 0.1)
+    same, dsame = softmax_cross_entropy(logits, np.eye(5)[labels], 0.1)
+    assert loss == same
+    np.testing.assert_array_equal(dlogits, dsame)
+    assert count_right(logits, labels) == count_right(logits, np.eye(5)[labels])

@@ -23,8 +23,8 @@ class Recipe:
     `lr` is the peak of the schedule ("one-cycle", "cosine", "polynomial", "constant"), reached after
     the share `warmup` of all steps; the biases of batch norms learn `norm_bias_rate` times as fast (by
     larger gradients, of which Adam would make nothing: there it must be 1). Weight decay is for
-    weights, not for biases and norms. `pad`, `flip` and `cutout` are those of `data.Augment` (`flip`
-    "" for none). `average` is the share kept each step of the running average of the parameters (0:
+    weights, not for biases and norms. `pad`, `flip`, `cutout` and `cutmix` are those of `data.Augment`
+    (`flip` "" for none). `average` is the share kept each step of the running average of the parameters (0:
     none) that is evaluated and saved beside them. From the third epoch on, an epoch is the share
     `keep` of all images: the share `hard` (of all) whose losses were largest when last seen, and
     others by chance; so loss and accuracy of such an epoch are worse than those of all images.
@@ -48,6 +48,7 @@ class Recipe:
     pad: int = 0
     flip: Literal["random", "alternate", ""] = ""
     cutout: int = 0
+    cutmix: float = 0.0
     average: float = 0.0
     keep: float = 1.0
     hard: float = 0.0
@@ -65,6 +66,8 @@ class Recipe:
             )
         if not self.norm_bias_rate > 0:
             raise UserError(f"norm_bias_rate must be above 0, not {self.norm_bias_rate}")
+        if not 0 <= self.cutmix <= 1:
+            raise UserError(f"cutmix is a share of the images from 0 to 1, not {self.cutmix}")
         if self.norm_bias_rate != 1 and self.optimiser == "adam":
             raise UserError(
                 "norm_bias_rate must be 1 with adam, which a gradient's size can't move"
@@ -90,7 +93,7 @@ class Recipe:
 
     def augment(self) -> Augment:
         """How training images are varied."""
-        return Augment(pad=self.pad, flip=self.flip or None, cutout=self.cutout)
+        return Augment(pad=self.pad, flip=self.flip or None, cutout=self.cutout, cutmix=self.cutmix)
 
     def batches(self, count: int, epoch: int) -> int:
         """Whole batches of an epoch, counted from 0, of a dataset of `count` images."""

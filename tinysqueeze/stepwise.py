@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 
 from tinysqueeze.layers import Params, Run
-from tinysqueeze.loss import softmax_cross_entropy
+from tinysqueeze.loss import count_right, softmax_cross_entropy
 from tinysqueeze.models import Model
 from tinysqueeze.ops import fast
 from tinysqueeze.ops.reference import cross_entropies
@@ -57,7 +57,7 @@ class StepByStep:
         """One training step up to the gradients: mean loss, and how many of the batch were right.
 
         Fills `grads` and moves batch norm's running statistics. images (N, H, W, C) float32, labels
-        (N,); `seed` draws the dropout masks.
+        as in `loss.softmax_cross_entropy`; `seed` draws the dropout masks.
         """
         run = Run(self.ops, np.random.default_rng(seed))
         logits, cache = self.model.forward(self.params, images, run)
@@ -66,7 +66,7 @@ class StepByStep:
         _, grads = self.model.backward(self.params, cache, dlogits, run)
         _assign(self.grads, grads)
         _assign(self.params, self.model.moved_buffers(self.params, cache))
-        return loss, int((logits.argmax(axis=1) == labels).sum())
+        return loss, count_right(logits, labels)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits (N, classes) of images (N, H, W, C), in evaluation mode."""

@@ -13,6 +13,7 @@ import numpy as np
 from tinysqueeze.bench.workloads import describe
 from tinysqueeze.errors import ShapeError, missing_extra
 from tinysqueeze.layers import Params
+from tinysqueeze.loss import count_right
 from tinysqueeze.models import Model
 from tinysqueeze.params import flatten
 from tinysqueeze.stepwise import StepByStep
@@ -52,12 +53,13 @@ class TorchEngine(StepByStep):
     ) -> tuple[float, int]:
         """One training step up to the gradients: mean loss, and how many of the batch were right.
 
-        images (N, H, W, C) float32, labels (N,). Fills `grads` and moves the running statistics;
-        there is no dropout, so `seed` draws nothing.
+        images (N, H, W, C) float32, labels as in `loss.softmax_cross_entropy`. Fills `grads` and moves
+        the running statistics; there is no dropout, so `seed` draws nothing.
         """
         import torch
 
-        x, y = self._refreshed(images, training=True), torch.from_numpy(labels.astype(np.int64))
+        x, y = self._refreshed(images, training=True), torch.from_numpy(labels)
+        y = y if y.ndim == 2 else y.long()
         logits = self._network(x)
         losses = torch.nn.functional.cross_entropy(
             logits, y, reduction="none", label_smoothing=smoothing
@@ -65,7 +67,7 @@ class TorchEngine(StepByStep):
         self.losses, loss = losses.detach().numpy(), losses.mean()
         for place, found in zip(self._grads, torch.autograd.grad(loss, self._tensors), strict=True):
             place.copy_(found.permute(2, 3, 1, 0) if found.ndim == 4 else found)
-        return float(loss.detach()), int((logits.detach().argmax(1) == y).sum())
+        return float(loss.detach()), count_right(logits.detach().numpy(), labels)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits (N, classes) of images (N, H, W, C), in evaluation mode."""

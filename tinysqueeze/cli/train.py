@@ -133,6 +133,7 @@ HELP = {
     "pad": "pixels by which crops may move",
     "flip": "random or alternate",
     "cutout": "side of a blanked square",
+    "cutmix": "share of images with a patch of another, their labels mixed alike",
     "flip_test": "average the logits of an image and its mirror image when testing",
     "shift_test": "average with the logits of the image moved by up to a pixel when testing",
     "test_every": "epochs from one test to the next",

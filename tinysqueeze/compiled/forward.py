@@ -233,12 +233,12 @@ class ForwardPass(Layout):
         """Softmax cross-entropy, whose gradient begins the backward pass."""
         logits = self.views[self.network.output]
         size = self.network.maps[self.network.output]
-        self.labels = self.workspace.array("labels", self.batch, np.int32)
+        self.shares = self.workspace.array("shares of labels", self.batch * size.channels)
         self.losses = self.workspace.array("losses", self.batch)
         self.hits = self.workspace.array("hits", self.batch, np.int32)
         d = self.workspace.buffer("gradient of logits", self.batch, size)
         self.loss_job = softmax_cross_entropy.job(
-            logits=logits.array, stride=logits.unit, classes=size.channels, labels=self.labels,
+            logits=logits.array, stride=logits.unit, classes=size.channels, shares=self.shares,
             dlogits=d.array, losses=self.losses, hits=self.hits, smoothing=0, scale=0,
         )  # fmt: skip
         self.forward.chunks(self.batch).add(self.loss_job)

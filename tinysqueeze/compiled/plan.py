@@ -17,7 +17,7 @@ from tinysqueeze.compiled.workspace import Workspace, aligned
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.kernels.team import Team
 from tinysqueeze.layers import Params, Run
-from tinysqueeze.loss import softmax_cross_entropy
+from tinysqueeze.loss import check_labels, count_right, softmax_cross_entropy
 from tinysqueeze.models import Model
 from tinysqueeze.ops.reference import cross_entropies
 from tinysqueeze.params import check_fit, flatten, initialise, shapes, unflatten
@@ -143,23 +143,17 @@ class Plan:
     ) -> tuple[float, int]:
         """One training step up to the gradients: mean loss, and how many of the batch were right.
 
-        images (N, H, W, C) float32, N at most `batch`; labels (N,) integers. Fills `grads`, moves
-        batch norm's running statistics; `seed` draws the dropout masks. Raises ShapeError.
+        images (N, H, W, C) float32, N at most `batch`; labels as in `loss.softmax_cross_entropy`.
+        Fills `grads`, moves batch norm's running statistics; `seed` draws the dropout masks. Raises
+        ShapeError.
         """
         if not self.training:
             raise UserError("this plan is for inference; compile the model with training=True")
         images = self._checked(images)
         labels = np.asarray(labels)
-        classes = self.model.classes
-        if len(images) > self.batch or labels.shape != (len(images),) or not len(images):
-            raise ShapeError(
-                f"a training step takes 1 to {self.batch} images with a label each, got "
-                f"{len(images)} images and labels {labels.shape}"
-            )
-        if not 0 <= labels.min() <= labels.max() < classes:
-            raise ShapeError(
-                f"labels go from {labels.min()} to {labels.max()}, but the network has {classes} classes"
-            )
+        if not 1 <= len(images) <= self.batch:
+            raise ShapeError(f"a training step takes 1 to {self.batch} images, got {len(images)}")
+        check_labels(labels, len(images), self.model.classes)
         assert self._training is not None
         with self._lock:
             result = self._training.run(self.team, images, labels, smoothing, seed)
@@ -217,7 +211,7 @@ class _Plain:
         _, grads = self.model.backward(self.params, cache, dlogits, mode)
         _copy_into(self.grads, grads)
         _copy_into(self.params, self.model.moved_buffers(self.params, cache))
-        return loss, int((logits.argmax(axis=1) == labels).sum())
+        return loss, count_right(logits, labels)
 
     def refresh(self, team: Team) -> None:
         """Nothing is packed."""

@@ -33,6 +33,7 @@ from tinysqueeze.kernels.pointwise import add_map, copy_map, mask, mask_by_signs
 from tinysqueeze.kernels.pooling import max_pool_backward
 from tinysqueeze.kernels.products import clear
 from tinysqueeze.kernels.team import Team
+from tinysqueeze.ops.reference import label_shares
 
 
 class TrainingStep(ForwardPass):
@@ -351,7 +352,8 @@ class TrainingStep(ForwardPass):
     ) -> tuple[float, int]:
         """Mean loss, and how many were right; fills the gradients."""
         n = len(images)
-        self.labels[:n] = labels
+        shares = label_shares(labels, self.network.maps[self.network.output].channels)
+        self.shares[: shares.size] = shares.ravel()
         self.loss_job.set(smoothing=smoothing, scale=self.loss_share / n)
         self._set_images(images, seed)
         for one in self.count_jobs:

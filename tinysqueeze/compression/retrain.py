@@ -17,7 +17,7 @@ from tinysqueeze.data import Dataset
 from tinysqueeze.params import flatten, unflatten
 from tinysqueeze.train import Engine, Report, Training, run
 
-Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
+Batch = tuple[np.ndarray, np.ndarray]
 
 
 def retrain(

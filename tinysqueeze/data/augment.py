@@ -1,7 +1,7 @@
 """Augmentation, and the one pass that turns chosen uint8 images into a float32 batch.
 
 What happens to each image is drawn first, for a whole batch at once (`Augment.draw`); `prepare` then
-gathers, shifts, flips, cuts out and normalises while it reads every byte once.
+gathers, shifts, flips, normalises, pastes and cuts out while it reads every byte once.
 """
 
 from dataclasses import dataclass
@@ -42,15 +42,25 @@ class Normalise:
 
 
 class Changes(NamedTuple):
-    """What happens to each image of a batch."""
+    """What happens to each image of a batch of N."""
 
     shift: Ints  # (N, 2): the crop's place against the image, down and right, in pixels
     flip: Bools  # (N,): mirrored left to right
     hole: Ints  # (N, 2): the top left pixel of the square that is cut out
+    patch: Ints  # (N, 4): top, left, bottom, right of what shows the next image instead (CutMix)
 
-    def part(self, images: slice) -> "Changes":
-        """The changes of some of the images."""
-        return Changes(self.shift[images], self.flip[images], self.hole[images])
+    def shares(self, labels: Ints, classes: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """(N, classes): what share of each image of `size` (height, width) is of which class.
+
+        labels (N,) are those of the images before they were mixed.
+        """
+        top, left, bottom, right = self.patch.T
+        pasted = (bottom - top) * (right - left) / (size[0] * size[1])
+        shares = np.zeros((len(labels), classes), np.float32)
+        each = np.arange(len(labels))
+        shares[each, labels] = 1 - pasted
+        shares[each, np.roll(labels, -1)] += pasted
+        return shares
 
 
 @dataclass(frozen=True)
@@ -64,12 +74,16 @@ class Augment:
             in 3.29 Seconds on a Single GPU, 2024, section 3.6), or None
     cutout  side of a square set to the mean colour; its centre is anywhere in the image (DeVries
             and Taylor, Improved Regularization of CNNs with Cutout, 2017); 0 is none
+    cutmix  share of the images in which a rectangle shows the batch's next image instead, and whose
+            label is mixed alike: any area is as likely, its centre is anywhere, and what lies outside
+            is cut off (Yun et al., CutMix, 2019, with alpha 1)
     """
 
     pad: int = 4
     edge: Literal["reflect", "zero"] = "reflect"
     flip: Literal["random", "alternate"] | None = "random"
     cutout: int = 0
+    cutmix: float = 0.0
 
     def draw(
         self, rng: np.random.Generator, count: int, size: tuple[int, int], turns: Bools
@@ -83,7 +97,16 @@ class Augment:
         centre = rng.integers(0, size, (count, 2))
         if self.flip != "random":
             flip = turns if self.flip == "alternate" else np.zeros(count, bool)
-        return Changes(shift, flip, centre - self.cutout // 2)
+        return Changes(shift, flip, centre - self.cutout // 2, self._patches(rng, count, size))
+
+    def _patches(self, rng: np.random.Generator, count: int, size: tuple[int, int]) -> Ints:
+        if not self.cutmix:
+            return np.zeros((count, 4), np.int64)
+        mixed = rng.random(count) < self.cutmix
+        half = np.sqrt(rng.random(count) * mixed)[:, None] / 2 * size
+        centre = rng.integers(0, size, (count, 2))
+        start, stop = np.rint(centre - half), np.rint(centre + half)
+        return np.concatenate([start.clip(0, size), stop.clip(0, size)], axis=1).astype(np.int64)
 
 
 AS_IT_IS = Augment(pad=0, flip=None, cutout=0)
@@ -96,39 +119,51 @@ def prepare(
     augment: Augment,
     normalise: Normalise,
     out: npt.NDArray[np.float32],
+    first: int = 0,
 ) -> None:
-    """Write images[chosen], changed and normalised, into `out` (len(chosen), H, W, 3) float32.
+    """Write images[chosen], changed and normalised, into `out` (N, H, W, 3) float32.
 
+    `chosen` and `changes` are a whole batch's; `out` takes N of its images from the `first` on.
     Normalised values are about 0, so the mean colour that fills edges and holes is exactly 0.
     """
     std = np.array(normalise.std)
     scale = (1 / (255 * std)).astype(np.float32)
     offset = (-np.array(normalise.mean) / std).astype(np.float32)
     reflect = augment.edge == "reflect"
-    _prepare(images, chosen, *changes, augment.cutout, reflect, scale, offset, out)
+    _prepare(images, chosen, *changes, first, augment.cutout, reflect, scale, offset, out)
+
+
+@numba.njit(cache=True, nogil=True)
+def _prepare(images, chosen, shift, flip, hole, patch, first, cutout, reflect, scale, offset, out):
+    height, width = images.shape[1:3]
+    for place in range(len(out)):
+        n = first + place
+        other = (n + 1) % len(chosen)
+        y, x = hole[n]
+        view, whole = out[place], (0, 0, height, width)
+        _paste(images[chosen[n]], shift[n], flip[n], whole, reflect, scale, offset, view)
+        _paste(
+            images[chosen[other]], shift[other], flip[other], patch[n], reflect, scale, offset, view
+        )
+        view[max(y, 0) : max(y + cutout, 0), max(x, 0) : max(x + cutout, 0)] = 0
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _prepare(images, chosen, shift, flip, hole, cutout, reflect, scale, offset, out):
-    _, height, width, channels = images.shape
-    for n in range(len(chosen)):
-        i = chosen[n]
-        for y in range(height):
-            row = y + shift[n, 0]
+def _paste(image, shift, flip, rectangle, reflect, scale, offset, out):
+    """Write what lies in a rectangle (top, left, bottom, right) of the changed image."""
+    height, width, channels = image.shape
+    top, left, bottom, right = rectangle
+    for y in range(top, bottom):
+        row = y + shift[0]
+        if reflect:
+            row = _reflect(row, height)
+        for x in range(left, right):
+            column = (width - 1 - x if flip else x) + shift[1]
             if reflect:
-                row = _reflect(row, height)
-            in_hole_rows = hole[n, 0] <= y < hole[n, 0] + cutout
-            for x in range(width):
-                column = (width - 1 - x if flip[n] else x) + shift[n, 1]
-                if reflect:
-                    column = _reflect(column, width)
-                outside = not (0 <= row < height and 0 <= column < width)
-                if outside or (in_hole_rows and hole[n, 1] <= x < hole[n, 1] + cutout):
-                    for c in range(channels):
-                        out[n, y, x, c] = 0
-                else:
-                    for c in range(channels):
-                        out[n, y, x, c] = images[i, row, column, c] * scale[c] + offset[c]
+                column = _reflect(column, width)
+            inside = 0 <= row < height and 0 <= column < width
+            for c in range(channels):
+                out[y, x, c] = image[row, column, c] * scale[c] + offset[c] if inside else 0
 
 
 @numba.njit(cache=True, nogil=True)

@@ -9,7 +9,7 @@ from tinysqueeze.data.augment import AS_IT_IS, Augment, Ints, Normalise, prepare
 from tinysqueeze.data.dataset import Dataset
 from tinysqueeze.errors import DataError
 
-Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64] | npt.NDArray[np.float32]]
 
 # The random numbers of an epoch come in independent streams, named by these and the seed.
 ORDER, TURNS, CHANGES = range(3)
@@ -31,6 +31,8 @@ def batches(
     out: npt.NDArray[np.float32] | None = None,
 ) -> Iterator[Batch]:
     """The batches of one epoch: images (N, H, W, 3) float32, normalised, and labels (N,) int64.
+
+    With CutMix labels are (N, classes) float32: the share of each class in an image.
 
     Batch b of an epoch is the same whenever and wherever it is made with the same seed, so a run
     resumes at batch `start` as if it had never stopped. `normalise` is that of the dataset unless
@@ -65,12 +67,15 @@ def batches(
         chosen = order[b * batch_size : (b + 1) * batch_size]
         rng = _stream(seed, epoch, CHANGES, b)
         changes = augment.draw(rng, len(chosen), (height, width), turns[chosen])
-        mine = slice(len(chosen) * rank // ranks, len(chosen) * (rank + 1) // ranks)
-        chosen = chosen[mine]
-        shape = (len(chosen), height, width, 3)
-        batch = np.empty(shape, np.float32) if out is None else out[: len(chosen)]
-        prepare(images, chosen, changes.part(mine), augment, normalise, batch)
-        yield batch, dataset.labels[chosen]
+        first, stop = len(chosen) * rank // ranks, len(chosen) * (rank + 1) // ranks
+        shape = (stop - first, height, width, 3)
+        batch = np.empty(shape, np.float32) if out is None else out[: stop - first]
+        prepare(images, chosen, changes, augment, normalise, batch, first)
+        own = dataset.labels[chosen]
+        if augment.cutmix:
+            yield batch, changes.shares(own, len(dataset.classes), (height, width))[first:stop]
+        else:
+            yield batch, own[first:stop]
 
 
 def hardest(losses: npt.NDArray[np.floating], count: int, hard: int, seed: int, epoch: int) -> Ints:

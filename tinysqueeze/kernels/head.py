@@ -52,34 +52,31 @@ def pixel_mean(job, first, count, thread):
         )  # fmt: skip
 
 
-@kernel("logits stride classes labels dlogits losses hits smoothing:f scale:f")
+@kernel("logits stride classes shares dlogits losses hits smoothing:f scale:f")
 def softmax_cross_entropy(job, first, count, thread):
     """losses[n] = -sum of target * log(softmax(logits[n])); dlogits = (softmax - target) * scale.
 
-    The target is 1 - smoothing for the label plus smoothing / classes for each class; hits[n] is 1
-    where the largest logit is the label's.
+    The target is 1 - smoothing of the label's shares, (N, classes), plus smoothing / classes for each
+    class; hits[n] is 1 where the largest logit is the largest share's.
     """
-    labels, losses, hits = ints(job.labels), floats(job.losses), ints(job.hits)
+    losses, hits = floats(job.losses), ints(job.hits)
     classes = job.classes
+    even, rest = job.smoothing / classes, 1.0 - job.smoothing
     for n in range(first, first + count):
         z = floats(job.logits + 4 * n * job.stride)
         d = floats(job.dlogits + 4 * n * job.stride)
-        label = labels[n]
-        largest, best = z[0], 0
+        shares = floats(job.shares + 4 * n * classes)
+        best, right = 0, 0
         for c in range(1, classes):
-            if z[c] > largest:
-                largest, best = z[c], c
-        hits[n] = 1 if best == label else 0
-        total = 0.0
-        mean = 0.0
+            best = c if z[c] > z[best] else best
+            right = c if shares[c] > shares[right] else right
+        hits[n] = 1 if best == right else 0
+        largest, total, meant = z[best], 0.0, 0.0
         for c in range(classes):
             away = z[c] - largest
             d[c] = exp(away)
             total += d[c]
-            mean += away
-        even = job.smoothing / classes
-        right = (1.0 - job.smoothing) * (z[label] - largest) + even * mean
-        losses[n] = float32(log(total) - right)
+            meant += (even + rest * shares[c]) * away
+        losses[n] = float32(log(total) - meant)
         for c in range(classes):
-            target = even + (1.0 - job.smoothing if c == label else 0.0)
-            d[c] = float32((d[c] / total - target) * job.scale)
+            d[c] = float32((d[c] / total - (even + rest * shares[c])) * job.scale)

@@ -1,6 +1,7 @@
 """Every operation and its gradient in plain NumPy, written to be read; `fast` does the same faster."""
 
 import numpy as np
+import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tinysqueeze.window import Window
@@ -241,10 +242,23 @@ def softmax_cross_entropy(
 ) -> tuple[float, np.ndarray]:
     """The mean of the images' cross-entropies, and its gradient to the logits, of their shape and dtype.
 
-    logits (N, classes), labels (N,) integers, smoothing: as in `cross_entropies`.
+    logits (N, classes), labels, smoothing: as in `cross_entropies`.
     """
     losses, dlogits = cross_entropies(logits, labels, smoothing)
     return float(losses.mean(dtype=np.float64)), dlogits / logits.dtype.type(len(logits))
+
+
+def label_shares(labels: np.ndarray, classes: int, dtype: npt.DTypeLike = np.float32) -> np.ndarray:
+    """(N, classes): how much each class is an image's label.
+
+    labels (N,) integers, one class an image; or already (N, classes) shares, each row's sum 1, as
+    for an image with a patch of another.
+    """
+    if labels.ndim == 2:
+        return labels.astype(dtype)
+    shares = np.zeros((len(labels), classes), dtype)
+    shares[np.arange(len(labels)), labels] = 1
+    return shares
 
 
 def cross_entropies(
@@ -252,12 +266,12 @@ def cross_entropies(
 ) -> tuple[np.ndarray, np.ndarray]:
     """-sum(target * log softmax(logits)) of each image, (N,), and its gradient, softmax - target.
 
-    logits (N, classes), labels (N,) integers. The target is 1 for the label and 0 elsewhere;
-    smoothing moves that share of it evenly to all classes (Szegedy et al. 2016, section 7).
+    logits (N, classes), labels as in `label_shares`. The target is 1 for the label and 0 elsewhere, or
+    the label's shares; smoothing moves that share of it evenly to all classes (Szegedy et al. 2016,
+    section 7).
     """
-    n, classes = logits.shape
+    classes = logits.shape[1]
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    target = np.full_like(logits, smoothing / classes)
-    target[np.arange(n), labels] += 1 - smoothing
+    target = smoothing / classes + (1 - smoothing) * label_shares(labels, classes, logits.dtype)
     return -(target * log_p).sum(axis=1), np.exp(log_p) - target
