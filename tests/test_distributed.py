@@ -37,7 +37,7 @@ rng = np.random.default_rng(7)
 images, labels = rng.integers(0, 256, (64, 12, 12, 3), dtype=np.uint8), np.arange(64) % 3
 dataset = Dataset(images, labels, ("a", "b", "c"), "noise")
 recipe = Recipe(epochs=4, batch_size=16, lr=0.05, pad=1, flip="random", average=0.9, keep=0.75,
-                hard=0.25)
+                hard=0.25, cutmix=0.3)
 with MPICommunicator(half=half) as together:
     training = begin(squeezenet_cifar(**tiny), dataset, recipe, ranks=together.ranks,
                      make_engine=stepwise_engine)
