@@ -5,6 +5,7 @@ import pytest
 
 from tinysqueeze.errors import ShapeError
 from tinysqueeze.models import squeezenet_cifar
+from tinysqueeze.ops import reference
 from tinysqueeze.params import (
     check_fit,
     flatten,
@@ -15,6 +16,7 @@ from tinysqueeze.params import (
     trained_shapes,
     unflatten,
 )
+from tinysqueeze.window import Window
 
 SMALL = squeezenet_cifar(base_e=16, incr_e=8, stem_filters=8, norm=True, bypass="complex")
 
@@ -32,6 +34,22 @@ def test_initialise_follows_he_and_starts_the_last_layer_small() -> None:
     assert wide.std() == pytest.approx(np.sqrt(2 / (3 * 3 * 64)), rel=0.02)
     assert flat["conv10/weight"].std() == pytest.approx(0.01, rel=0.05)
     assert not any(a.any() for path, a in flat.items() if path.endswith("bias"))
+
+
+def test_identity_passes_channels_on_and_leaves_all_else_as_he_has_it() -> None:
+    plain, passing = (flatten(initialise(SMALL, identity=identity)) for identity in (False, True))
+    rng, window = np.random.default_rng(0), Window.of(3, pad=1)
+    for path, weight in passing.items():
+        if "expand3x3/weight" not in path:
+            assert np.array_equal(weight, plain[path]), path
+            continue
+        squeeze, filters = weight.shape[2:]
+        first = min(squeeze, filters)
+        assert np.array_equal(weight[..., first:], plain[path][..., first:])
+        assert np.allclose(np.sum(weight[..., :first] ** 2, axis=(0, 1, 2)), 2)  # He's, in the mean
+        maps = rng.standard_normal((2, 5, 6, squeeze))
+        out = reference.conv2d(maps, weight.astype(float), np.zeros(filters), window)
+        assert np.allclose(out[..., :first], np.sqrt(2) * maps[..., :first])
 
 
 def test_batch_norm_starts_as_the_identity() -> None:

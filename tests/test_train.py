@@ -167,6 +167,14 @@ def test_biases_of_norms_have_a_rate_of_their_own(shapes3):
         Recipe(norm_bias_rate=2, optimiser="adam")
 
 
+def test_a_recipe_says_how_3x3_filters_start(shapes3):
+    for identity in (False, True):
+        training = begin(tiny(), shapes3, Recipe(seed=3, identity=identity))
+        start = flatten(initialise(training.engine.model, 3, identity=identity))
+        for path, array in flatten(training.engine.views(training.engine.vector)).items():
+            np.testing.assert_array_equal(array, start[path], err_msg=path)
+
+
 def test_nan_stops_training_and_names_the_layer(shapes3):
     model = tiny()
     params = initialise(model)

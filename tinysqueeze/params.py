@@ -49,11 +49,15 @@ def shapes(model: Model) -> dict[str, Shape]:
     return trained_shapes(model) | buffer_shapes(model)
 
 
-def initialise(model: Model, seed: int = 0, dtype: Any = np.float32) -> Params:
+def initialise(
+    model: Model, seed: int = 0, dtype: Any = np.float32, identity: bool = False
+) -> Params:
     """Fresh parameters: He's normal weights (He et al. 2015), zero biases, small last layer.
 
     Weights have the deviation sqrt(2 / fan-in), which keeps the size of activations through ReLUs.
-    The last layer starts near zero (deviation 0.01), so that the first predictions are even.
+    The last layer starts near zero (deviation 0.01), so that the first predictions are even. With
+    `identity` 3x3 filters first pass their input channels on, see `pass_on`; but not the stem's,
+    whose channels are colours.
     """
     rng = np.random.default_rng(seed)
     weighted = [
@@ -67,9 +71,23 @@ def initialise(model: Model, seed: int = 0, dtype: Any = np.float32) -> Params:
         if name == "weight" and layer_path in weighted:
             deviation = 0.01 if layer_path == weighted[-1] else np.sqrt(2 / np.prod(shape[:-1]))
             flat[path] = (rng.standard_normal(shape) * deviation).astype(dtype)
+            if identity and len(shape) == 4 and shape[0] > 1 and layer_path != weighted[0]:
+                pass_on(flat[path])
         else:
             flat[path] = np.full(shape, float(name in ("weight", "var")), dtype)
     return unflatten(flat)
+
+
+def pass_on(weight: np.ndarray) -> None:
+    """Make a convolution's first filters pass on an input channel each, in place.
+
+    Of a (KH, KW, C, F) weight filter i becomes channel i's pixel in the middle (a Dirac delta; Zagoruyko
+    & Komodakis 2017), as long as He's filters are, for the first min(C, F); the others stay as they are.
+    """
+    height, width, channels, filters = weight.shape
+    same = np.arange(min(channels, filters))
+    weight[..., same] = 0
+    weight[height // 2, width // 2, same, same] = np.sqrt(2)
 
 
 def check_fit(model: Model, params: Mapping[str, Any]) -> None:

@@ -24,14 +24,14 @@ class Recipe:
     the share `warmup` of all steps; the biases of batch norms learn `norm_bias_rate` times as fast (by
     larger gradients, of which Adam would make nothing: there it must be 1). Weight decay is for
     weights, not for biases and norms. `pad`, `flip`, `cutout` and `cutmix` are those of `data.Augment`
-    (`flip` "" for none). `average` is the share kept each step of the running average of the parameters (0:
-    none) that is evaluated and saved beside them. From the third epoch on, an epoch is the share
-    `keep` of all images: the share `hard` (of all) whose losses were largest when last seen, and
-    others by chance; so loss and accuracy of such an epoch are worse than those of all images.
-    `flip_test` averages the logits of an image and its mirror image wherever this training is
-    evaluated, which is after every `test_every`-th epoch and the last; `shift_test` those of an image
-    moved by up to a pixel. `frozen` are patterns of paths that stay as they are ("conv1*",
-    "fire[2-5]/*").
+    (`flip` "" for none). `average` is the share kept each step of the running average of the parameters
+    (0: none) that is evaluated and saved beside them. From the third epoch on, an epoch is the share
+    `keep` of all images: the share `hard` (of all) whose losses were largest when last seen, and others
+    by chance; so loss and accuracy of such an epoch are worse than those of all images. `flip_test`
+    averages the logits of an image and its mirror image wherever this training is evaluated, which is
+    after every `test_every`-th epoch and the last; `shift_test` those of an image moved by up to a
+    pixel. `identity` is how 3x3 filters start, see `params.initialise`. `frozen` are patterns of paths
+    that stay as they are ("conv1*", "fire[2-5]/*").
     """
 
     epochs: int = 10
@@ -50,6 +50,7 @@ class Recipe:
     cutout: int = 0
     cutmix: float = 0.0
     average: float = 0.0
+    identity: bool = False
     keep: float = 1.0
     hard: float = 0.0
     frozen: tuple[str, ...] = ()
@@ -184,9 +185,9 @@ RECIPES: dict[str, NamedRecipe] = {
         "CIFAR-10 in ten minutes on 2 cores: 90 %",
         SHALLOW | SWISH | {"base_e": 96, "incr_e": 96},
         Recipe(
-            epochs=22, batch_size=256, lr=0.2, warmup=0.05, optimiser="muon", smoothing=0.1, pad=4,
-            cutout=5, flip="alternate", average=0.996, keep=0.5, hard=0.35, norm_bias_rate=16,
-            flip_test=True, shift_test=True, test_every=22,
+            epochs=23, batch_size=256, lr=0.2, warmup=0.05, optimiser="muon", smoothing=0.1, pad=4,
+            cutout=5, flip="alternate", average=0.996, identity=True, keep=0.5, hard=0.35,
+            norm_bias_rate=16, flip_test=True, shift_test=True, test_every=23,
         ),
     ),
     "best": NamedRecipe(

@@ -128,7 +128,7 @@ def begin(
             f"has {height}x{width}; build it with input_size={height}"
         )
     if params is None:
-        params = initialise(model, recipe.seed)
+        params = initialise(model, recipe.seed, identity=recipe.identity)
     engine = make_engine(model, recipe.share(ranks), params, threads, recipe.precision)
     return Training(
         engine=engine,

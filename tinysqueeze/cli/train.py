@@ -139,6 +139,7 @@ HELP = {
     "test_every": "epochs from one test to the next",
     "keep": "share of the images that an epoch sees, from the third on",
     "hard": "share of the images, those of the largest losses, that is among them for sure",
+    "identity": "start with 3x3 filters that pass their input channels on",
     "average": "share kept by the running average of the weights, each step",
     "precision": "of 3x3 convolutions: f4 (fastest), f2 or direct",
     "seed": "for weights, order and augmentation",
