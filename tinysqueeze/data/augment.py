@@ -65,7 +65,7 @@ class Changes(NamedTuple):
 
 @dataclass(frozen=True)
 class Augment:
-    """Random changes to training images that leave their class alone.
+    """Random changes to training images; CutMix alone changes their labels too.
 
     pad     pixels by which a crop may leave the image on each side
     edge    what is out there: "reflect" mirrors the image, "zero" is the mean colour
