@@ -81,8 +81,9 @@ def initialise(
 def pass_on(weight: np.ndarray) -> None:
     """Make a convolution's first filters pass on an input channel each, in place.
 
-    Of a (KH, KW, C, F) weight filter i becomes channel i's pixel in the middle (a Dirac delta; Zagoruyko
-    & Komodakis 2017), as long as He's filters are, for the first min(C, F); the others stay as they are.
+    Of a (KH, KW, C, F) weight filter i becomes channel i's pixel in the middle, as long as He's filters
+    are, for the first min(C, F); the others stay as they are (K. Jordan, 94% on CIFAR-10 in 3.29 Seconds
+    on a Single GPU, 2024, §3.3, after the Dirac deltas of Zagoruyko & Komodakis 2017).
     """
     height, width, channels, filters = weight.shape
     same = np.arange(min(channels, filters))
