@@ -259,7 +259,8 @@ class TrainingStep(ForwardPass):
                     signs_unit=size.pixels * size.padded,
                     total=total[0],
                     total_thread=total[1],
-                    pixels=size.pixels,
+                    height=size.height,
+                    width=size.width,
                     channels=size.padded,
                 )
             )

@@ -223,23 +223,27 @@ def add_map(job, first, count, thread):
 
 
 @kernel("""
-    d d_unit d_thread d_next signs signs_unit z z_unit z_thread z_next
-    total total_thread pixels channels
+    d d_unit d_thread d_next d_row d_pixel signs signs_unit z z_unit z_thread z_next
+    total total_thread height width channels
 """)
 def mask_by_signs(job, first, count, thread):
-    """ReLU backward below a bypass: z = d where the note says positive; `total` += the sum."""
+    """ReLU backward below a bypass: z = d where the note says positive; `total` += the sum.
+
+    d may have padding, z has none.
+    """
     d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
     z = job.z + 4 * (first * job.z_unit + thread * job.z_thread)
     total = floats(job.total + 4 * thread * job.total_thread)
     for n in range(count):
         signs = job.signs + (first + n) * job.signs_unit
-        for k in range(job.pixels):
-            _keep(
-                floats(d + 4 * (n * job.d_next + k * job.channels)),
-                bytes_at(signs + k * job.channels),
-                floats(z + 4 * (n * job.z_next + k * job.channels)),
-                job.channels, total,
-            )  # fmt: skip
+        for i in range(job.height):
+            for j in range(job.width):
+                place = (i * job.width + j) * job.channels
+                _keep(
+                    floats(d + 4 * (n * job.d_next + i * job.d_row + j * job.d_pixel)),
+                    bytes_at(signs + place), floats(z + 4 * (n * job.z_next + place)),
+                    job.channels, total,
+                )  # fmt: skip
 
 
 # --- dropout ---------------------------------------------------------------------------------

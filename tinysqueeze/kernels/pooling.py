@@ -231,12 +231,13 @@ def max_pool_backward(job, first, count, thread):
         won = job.won + (first + n) * job.won_unit
         for i in range(job.height):
             a = i + job.pad_high
-            top = max(0, (a - job.kernel_high + job.stride_high) // job.stride_high)
-            high = min(a // job.stride_high, job.out_height - 1) - top + 1
+            first_row = max(0, (a - job.kernel_high + job.stride_high) // job.stride_high)
+            rows = min(a // job.stride_high, job.out_height - 1) - first_row + 1
             for j in range(job.width):
                 b = j + job.pad_wide
                 left = max(0, (b - job.kernel_wide + job.stride_wide) // job.stride_wide)
                 wide = min(b // job.stride_wide, job.out_width - 1) - left + 1
+                top, high = first_row, rows  # the row's own: the next pixel asks for them again
                 number = (a - top * job.stride_high) * job.kernel_wide + b - left * job.stride_wide
                 if high <= 0 or wide <= 0:  # no window covers this pixel, so it won none
                     top, left, high, wide, number = 0, 0, 1, 1, NOBODY
