@@ -11,6 +11,11 @@ from PIL import Image
 matplotlib.use("Agg")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest tests/test_battery.py --networks 2000 -s`: any number, and the table of errors."""
+    parser.addoption("--networks", type=int, help="how many networks the battery draws")
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -80,7 +80,7 @@ def _channels_last(x: torch.Tensor) -> torch.Tensor:
 
 def _maps(layer: Layer, params: dict, x: torch.Tensor, training: bool) -> torch.Tensor:
     if isinstance(layer, Conv2D):
-        weight, window = params["weight"].permute(3, 2, 0, 1), layer.window
+        weight, window = params["weight"].permute(3, 2, 0, 1).contiguous(), layer.window
         return F.conv2d(
             x, weight, params.get("bias"), window.stride, window.pad, groups=layer.groups
         )

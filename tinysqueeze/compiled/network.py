@@ -325,9 +325,9 @@ class _Builder:
 
     def join_bypass(self, around: int, source: int, target: int) -> None:
         """Adds map `around` to the result of the last step."""
-        last = self.steps[-1]
+        last = self.steps[-1] if self.steps else None
         fits = (
-            isinstance(last, ConvStep) and last.target == target and last.source != source
+            isinstance(last, ConvStep) and last.target == target != source and last.source != source
             and last.bypass is None and last.pool is None and source != 0
             and self.maps[around] == last.result
         )  # fmt: skip

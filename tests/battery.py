@@ -1,0 +1,443 @@
+"""Every engine on one network: logits, loss, gradients and moved statistics against float64.
+
+    python tests/battery.py 2000            # networks 0 to 1999, a line for each that is wrong, a table
+    python tests/battery.py 100 --first 700 --others 1
+
+The reference is the model itself in float64 with `ops.reference`. A ReLU, a hard-swish or a maximum
+whose two sides lie within rounding of each other is decided by float32 as it comes, in any engine, and
+a gradient then differs by up to 2 %: it is the exact gradient of the other side. So where an engine
+does not agree at once, the reference decides the places that rounding may tip (`CLOSE` says how near,
+measured in float64, and nothing else is ever touched) as the engine seems to have done, and the engine
+must agree with *that* exact gradient within the same bound. A wrong gradient can't hide: it would have
+to equal, in every array, the exact gradient of the same network with some of those few decisions
+turned, all others being as they are.
+"""
+
+import argparse
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import networks
+import numpy as np
+
+from tinysqueeze.compiled import Plan, compile
+from tinysqueeze.compiled.network import DropStep, LayerStep
+from tinysqueeze.compiled.training import _mixed
+from tinysqueeze.compose import walk
+from tinysqueeze.errors import UserError
+from tinysqueeze.kernels import TARGET
+from tinysqueeze.layers import Dropout, Run
+from tinysqueeze.loss import softmax_cross_entropy
+from tinysqueeze.ops import fast, reference
+from tinysqueeze.params import flatten, map_params
+from tinysqueeze.stepwise import StepByStep
+from tinysqueeze.window import Window
+
+LIMIT = {"f4": 1e-4, "f2": 3e-5, "direct": 2e-5, "plain": 1e-4}
+"""The most that an array of gradients may differ, by `apart`, in each precision; "plain" is step by step,
+where NumPy adds up thousands of float32 one after the other for a bias."""
+CLOSE = {"f4": 1e-5, "f2": 3e-6, "direct": 2e-6, "plain": 2e-6}
+"""How near its kink, relative to the largest number of the map, a decision counts as open."""
+ROUNDINGS = {"f4": 100, "f2": 100, "direct": 100, "plain": 300}
+"""Where numbers cancel, more may be lost: so many times what one rounding of every sum does to them.
+(A sum of ten thousand, added up one after the other, loses a hundred and more.)"""
+SUMS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
+TINY = np.finfo(np.float64).tiny
+
+Decision = tuple[int, int]
+"""(number of the call, place in its map): one ReLU, hard-swish or maximum."""
+
+
+# --- the reference, deciding as told -------------------------------------------------------------
+
+
+@dataclass
+class Deciding:
+    """The reference operations, which note every decision within `close` of its kink, and turn `turned`.
+
+    Dropout takes its masks from `masks`, where that is given. With `noise` every number that an operation
+    gives is off by a float32 rounding, at random.
+    """
+
+    close: float
+    turned: frozenset[Decision] = frozenset()
+    masks: Iterator[Callable[[np.ndarray], np.ndarray]] | None = None
+    noise: np.random.Generator | None = None
+    calls: int = 0
+    open: list[Decision] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        operation = getattr(reference, name)
+        if self.noise is None:
+            return operation
+        if name in SUMS:  # what a sum loses depends on its terms, not on what they come to
+            return lambda *given: self._off(operation(*given), operation(*map(_magnitude, given)))
+        return lambda *given: self._off(made := operation(*given), made)
+
+    def _off(self, made: Any, size: Any) -> Any:
+        """What an operation gave, each float64 number off by a float32 rounding of numbers so large."""
+        if isinstance(made, tuple):
+            return tuple(self._off(*pair) for pair in zip(made, size, strict=True))
+        if self.noise is None or not isinstance(made, np.ndarray) or made.dtype != np.float64:
+            return made
+        return made + size * 2.0**-24 * self.noise.standard_normal(np.shape(size))
+
+    def _decide(self, gap: np.ndarray, size: float) -> list[int]:
+        """Notes the places with a gap that rounding may close; says which of them are turned."""
+        near = np.flatnonzero((gap > 0) & (gap < self.close * size))
+        self.open += [(self.calls, int(place)) for place in near]
+        mine = [place for call, place in self.turned if call == self.calls]
+        self.calls += 1
+        return mine
+
+    def relu(self, x: np.ndarray) -> np.ndarray:
+        y = reference.relu(x)
+        for place in self._decide(np.abs(x), np.abs(x).max(initial=0)):
+            y.flat[place] = 0 if y.flat[place] > 0 else TINY
+        return self._off(y, y)
+
+    def hard_swish(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y, piece = reference.hard_swish(x)
+        gap = np.minimum(np.abs(x + 3), np.abs(x - 3))
+        for place in self._decide(gap, np.abs(x).max(initial=0)):
+            piece.flat[place] = 1 if piece.flat[place] != 1 else (0 if x.flat[place] < 0 else 2)
+        return self._off(y, y), piece
+
+    def max_pool2d(self, x: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        y, argmax = reference.max_pool2d(x, window)
+        if window.area == 1:
+            return y, argmax
+        seen = reference.windows(x, window, fill=-np.inf)
+        seen = seen.reshape(*seen.shape[:3], window.area, -1)
+        order = np.argsort(seen, axis=3)
+        first, second = (np.take_along_axis(seen, order[:, :, :, -k : order.shape[3] - k + 1], axis=3)[:, :, :, 0]
+                         for k in (1, 2))  # fmt: skip
+        gap = np.where(np.isfinite(second), first - second, np.inf)
+        for place in self._decide(gap, np.abs(x).max(initial=0)):
+            argmax.flat[place] = order[:, :, :, -2].flat[place]
+        return self._off(y, y), argmax
+
+    def batch_norm(self, x: np.ndarray, weight: np.ndarray, *given: Any) -> np.ndarray:
+        y = reference.batch_norm(x, weight, *given)
+        _, mean, var, eps = given
+        return y + self._off(np.zeros_like(mean), weight * mean / np.sqrt(var + eps))
+
+    def batch_norm_backward(
+        self, x: np.ndarray, weight: np.ndarray, mean: np.ndarray, var: np.ndarray, eps: float,
+        dy: np.ndarray, batch_stats: bool,
+    ) -> tuple[np.ndarray, ...]:  # fmt: skip
+        made = reference.batch_norm_backward(x, weight, mean, var, eps, dy, batch_stats)
+        if not batch_stats or self.noise is None:
+            return made
+        dx, dweight, dbias = made
+        count, normal, over = (
+            x.size // x.shape[-1],
+            (x - mean) / np.sqrt(var + eps),
+            tuple(range(x.ndim - 1)),
+        )
+        zero = np.zeros_like(mean)
+        for term in (dy, dbias / count, normal * (dweight / count)):  # each with a rounded factor
+            dx = dx + term * self._off(zero, weight / np.sqrt(var + eps))
+        sums = (np.abs(dy * normal).sum(axis=over), np.abs(dy).sum(axis=over))
+        return dx, self._off(dweight, sums[0]), self._off(dbias, sums[1])
+
+    def dropout_mask(self, x: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
+        if self.masks is None:
+            return reference.dropout_mask(x, rate, rng)
+        return next(self.masks)(x).astype(x.dtype)
+
+
+def _magnitude(given: Any) -> Any:
+    return np.abs(given) if isinstance(given, np.ndarray) else given
+
+
+@dataclass
+class Truth:
+    """What float64 says of a training step."""
+
+    logits: np.ndarray
+    loss: float
+    losses: np.ndarray
+    grads: dict[str, np.ndarray]
+    moved: dict[str, np.ndarray]
+    open: list[Decision]
+
+
+def truth(
+    d: networks.Draw, seed: int, close: float,
+    turned: frozenset[Decision] = frozenset(), masks: Callable[[], Any] | None = None,
+    noise: np.random.Generator | None = None,
+) -> Truth:  # fmt: skip
+    """A training step in float64; dropout draws from `seed`, or takes `masks()`."""
+    ops = Deciding(close, turned, masks() if masks else None, noise)
+    run = Run(ops, np.random.default_rng(seed))  # type: ignore[arg-type]
+    params = map_params(lambda a: a.astype(np.float64), d.params)
+    logits, cache = d.model.forward(params, d.x.astype(np.float64), run)
+    loss, dlogits = softmax_cross_entropy(logits, d.labels, d.smoothing, run)
+    losses, _ = reference.cross_entropies(logits, d.labels, d.smoothing)
+    _, grads = d.model.backward(params, cache, dlogits, run)
+    moved = flatten(d.model.moved_buffers(params, cache))
+    return Truth(logits, loss, losses, flatten(grads), moved, ops.open)
+
+
+Grads = dict[str, np.ndarray]
+Again = Callable[..., Truth]
+"""The reference once more: with other decisions `turned`, or with `noise`."""
+
+
+def sizes(right: Grads) -> dict[str, float]:
+    """What an error in each array is relative to: its length, or a fiftieth of the longest's if larger."""
+    lengths = {path: float(np.linalg.norm(a)) for path, a in right.items()}
+    return {path: max(n, 0.02 * max(lengths.values()), 1e-30) for path, n in lengths.items()}
+
+
+def apart(mine: Grads, right: Grads) -> tuple[float, str]:
+    """The worst array's relative error, and its path; infinite where it is no number."""
+    size = sizes(right)
+    errors = {path: float(np.linalg.norm(mine[path] - a)) / size[path] for path, a in right.items()}
+    path = max(errors, key=lambda p: errors[p] if errors[p] == errors[p] else np.inf)
+    return (errors[path] if np.isfinite(errors[path]) else np.inf), path
+
+
+@dataclass
+class Verdict:
+    """The worst error as a multiple of what is allowed, and how that was found."""
+
+    error: float
+    path: str
+    turned: int = 0
+    cancels: bool = False
+
+
+def gradients(mine: Grads, precision: str, right: Truth, again: Again) -> Verdict:
+    """Is this the exact gradient, but for rounding? Asked in the order: at once; with the open decisions as
+    the engine took them; with the room that cancelling numbers need."""
+    limit = LIMIT[precision]
+    error, path = apart(mine, right.grads)
+    if error <= limit or not np.isfinite(error):
+        return Verdict(error / limit, path)
+    turned = as_taken(mine, right, again)
+    if turned:
+        right = again(turned=turned)
+        error, path = apart(mine, right.grads)
+        if error <= limit:
+            return Verdict(error / limit, path, len(turned))
+    noisy = [again(turned=turned, noise=np.random.default_rng(k)).grads for k in range(3)]
+    worst, size = Verdict(0, "", len(turned), True), sizes(right.grads)
+    for path, a in right.grads.items():
+        room = max(np.linalg.norm(other[path] - a) for other in noisy) * ROUNDINGS[precision]
+        error = np.linalg.norm(mine[path] - a) / max(limit * size[path], room)
+        if error > worst.error:
+            worst.error, worst.path = float(error), path
+    return worst
+
+
+def as_taken(mine: Grads, right: Truth, again: Again) -> frozenset[Decision]:
+    """The open decisions that the engine seems to have taken the other way.
+
+    One after the other, that which brings the reference nearest to the engine, until none does.
+    """
+    paths, few = sorted(right.grads), right.open[:40]
+    flat = {d: again(turned=frozenset([d])).grads for d in few}
+    off = np.concatenate([(mine[p] - right.grads[p]).ravel() for p in paths])
+    moves = {
+        d: np.concatenate([(g[p] - right.grads[p]).ravel() for p in paths]) for d, g in flat.items()
+    }
+    turned: frozenset[Decision] = frozenset()
+    while few:
+        left = {d: off + moves[d] if d in turned else off - moves[d] for d in few}
+        best = min(few, key=lambda d: float(np.linalg.norm(left[d])))
+        if np.linalg.norm(left[best]) >= np.linalg.norm(off) * (1 - 1e-3):
+            break
+        off, turned = left[best], turned ^ {best}
+    return turned
+
+
+# --- dropout's masks in a plan ---------------------------------------------------------------------
+
+
+def plan_masks(plan: Plan, seed: int) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+    """The masks of a plan's step, in forward order: its hash of the place, or NumPy's for a layer."""
+    assert plan._training is not None
+    network = plan._network
+    for step in network.steps:
+        if isinstance(step, DropStep):
+            view = plan._training.views[step.source]
+            yield lambda x, step=step, view=view: _hashed(
+                _mixed(seed, step.number), view, network.maps[step.source], step.rate, x.shape
+            )
+        elif isinstance(step, LayerStep):
+            rng = np.random.default_rng([seed, step.target])
+            for _, layer, *_ in walk(
+                step.layer, plan.model.input_shape if step.source == 0 else _in_shape(network, step)
+            ):
+                if isinstance(layer, Dropout) and layer.rate:
+                    yield lambda x, layer=layer, rng=rng: reference.dropout_mask(
+                        x.astype(np.float32), layer.rate, rng
+                    )
+
+
+def _in_shape(network: Any, step: LayerStep) -> tuple[int, ...]:
+    size = network.maps[step.source]
+    for other in network.steps:
+        if other.target == step.source and len(getattr(other, "out_shape", (0, 0, 0))) == 1:
+            return (size.channels,)
+    return size.shape
+
+
+def _hashed(seed: int, view: Any, size: Any, rate: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Wellons' hash of (seed, place), as `kernels.pointwise.dropout` says, in NumPy."""
+    n, h, w = (shape[0], *shape[1:3]) if len(shape) == 4 else (shape[0], 1, 1)
+    place = (
+        np.arange(n)[:, None, None, None] * view.next
+        + np.arange(h)[:, None, None] * view.row
+        + np.arange(w)[:, None] * view.pixel
+        + size.positions
+        + view.start
+    ).astype(np.uint32)
+
+    def mix(bits: np.ndarray) -> np.ndarray:
+        bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(0x7FEB352D)
+        bits = (bits ^ (bits >> np.uint32(15))) * np.uint32(0x846CA68B)
+        return bits ^ (bits >> np.uint32(16))
+
+    low, high = np.uint32(seed & 0xFFFFFFFF), np.uint32((seed >> 32) & 0xFFFFFFFF)
+    bits = mix(mix(place ^ low) ^ high)
+    kept = bits >= np.uint32(round(rate * 2**32))
+    return (kept * np.float64(np.float32(1 / (1 - rate)))).reshape(shape)
+
+
+# --- trials ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """What was tried: the worst error and the count by (engine, precision); what is wrong; refusals."""
+
+    worst: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    tried: Counter[str] = field(default_factory=Counter)
+    turned: Counter[str] = field(default_factory=Counter)
+    cancelled: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def judge(
+        self, d: networks.Draw, engine: str, what: str, error: float, limit: float, path: str = ""
+    ) -> None:
+        """Notes an error, and complains if it is beyond the limit."""
+        self.tried[engine] += what in ("gradients", "gradients that cancel", "logits")
+        self.worst[f"{engine}: {what}"] = max(self.worst[f"{engine}: {what}"], error)
+        if not error <= limit:
+            self.wrong.append(f"{engine}: {what} {path} off by {error:.2e}; {d}")
+
+    def table(self) -> str:
+        """Worst errors, a line each; then the refusals."""
+        lines = [f"{name:45} {error:.1e}" for name, error in sorted(self.worst.items())]
+        lines += [f"tried {name:39} {count}" for name, count in sorted(self.tried.items())]
+        lines += [
+            f"turned decisions {name:28} {count}" for name, count in sorted(self.turned.items())
+        ]
+        lines += [
+            f"with numbers that cancel {name:20} {count}"
+            for name, count in sorted(self.cancelled.items())
+        ]
+        lines += [f"refused: {reason:36} {count}" for reason, count in self.refused.most_common()]
+        return "\n".join([*lines, f"{len(self.wrong)} wrong"])
+
+
+def difference(mine: np.ndarray, right: np.ndarray) -> float:
+    """The largest difference relative to the largest number (of at least 0.1)."""
+    if mine.shape != right.shape:
+        return np.inf
+    return float(np.abs(mine - right).max(initial=0) / max(np.abs(right).max(initial=0), 0.1))
+
+
+SEED = 5  # of dropout
+
+
+def trial(d: networks.Draw, tally: Tally) -> None:
+    """Training and inference of every engine that runs everywhere."""
+    tally.refused.update(d.refused)
+    right = truth(d, SEED, CLOSE["plain"])
+    for name, ops in (("reference ops", reference), ("fast ops", fast)):
+        engine = StepByStep(d.model, d.params, ops)
+        training(d, tally, f"step by step, {name}", "plain", engine, right,
+                 lambda **ways: truth(d, SEED, CLOSE["plain"], **ways))  # fmt: skip
+    plan = compile(d.model, d.batch, precision=d.precision, threads=d.threads, params=d.params)
+
+    def again(**ways: Any) -> Truth:
+        return truth(d, SEED, CLOSE[d.precision], masks=lambda: plan_masks(plan, SEED), **ways)
+
+    training(d, tally, f"compiled, {d.precision}", d.precision, plan, again(), again)
+    evaluated = map_params(lambda a: a.astype(np.float64), d.params)
+    logits, _ = d.model.forward(evaluated, d.x.astype(np.float64), Run(reference))
+    for batch in (d.batch, 1):
+        plan = compile(
+            d.model,
+            batch,
+            training=False,
+            precision=d.precision,
+            threads=d.threads,
+            params=d.params,
+        )
+        name = f"inference {'one by one' if batch == 1 else 'in batches'}, {d.precision}"
+        tally.judge(d, name, "logits", difference(plan.predict(d.x), logits), LIMIT[d.precision])
+
+
+def training(
+    d: networks.Draw, tally: Tally, name: str, precision: str, engine: Any, right: Truth,
+    again: Again,
+) -> None:  # fmt: skip
+    """One training step of an engine, whole: and once more, which must be the same to the bit."""
+    before = engine.vector.copy()
+    loss, count = engine.loss_and_grads(d.x, d.labels, d.smoothing, seed=SEED)
+    grads = {path: a.copy() for path, a in flatten(engine.grads).items() if path in right.grads}
+    verdict, limit = gradients(grads, precision, right, again), LIMIT[precision]
+    tally.turned[name] += bool(verdict.turned)
+    tally.cancelled[name] += verdict.cancels
+    kind = "gradients that cancel" if verdict.cancels else "gradients"
+    tally.judge(d, name, kind, verdict.error * limit, limit, verdict.path)
+    tally.judge(d, name, "loss", abs(loss - right.loss) / max(right.loss, 0.1), limit)
+    tally.judge(d, name, "losses", difference(engine.losses, right.losses), limit)
+    margin = np.sort(right.logits, axis=1)[:, -2:] if right.logits.shape[1] > 1 else None
+    if margin is None or (np.diff(margin) > 1e-3 * np.abs(margin).max()).all():
+        best = d.labels if d.labels.ndim == 1 else d.labels.argmax(axis=1)
+        hits = int((right.logits.argmax(axis=1) == best).sum())
+        tally.judge(d, name, "count of right answers", abs(count - hits), 0)
+    params = flatten(engine.params)
+    for path, value in right.moved.items():
+        tally.judge(d, name, "moved statistics", difference(params[path], value), limit)
+    engine.vector[...] = before
+    engine.loss_and_grads(d.x, d.labels, d.smoothing, seed=SEED)
+    same = all(
+        np.array_equal(flatten(engine.grads)[p], a, equal_nan=True) for p, a in grads.items()
+    )
+    tally.judge(d, name, "a second run of the same step", 0 if same else np.inf, 0)
+
+
+def main() -> None:
+    """Runs a number of networks and prints what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("count", type=int)
+    parser.add_argument("--first", type=int, default=0)
+    arguments = parser.parse_args()
+    tally, told = Tally(), 0
+    print(f"vectors of {TARGET.lanes} floats")
+    for seed in range(arguments.first, arguments.first + arguments.count):
+        d = networks.draw(seed)
+        try:
+            trial(d, tally)
+        except Exception as error:
+            tally.wrong.append(f"{type(error).__name__}: {error}; {d}")
+        for line in tally.wrong[told:]:
+            print(line, flush=True)
+        told = len(tally.wrong)
+    print(tally.table())
+    sys.exit(bool(tally.wrong))
+
+
+if __name__ == "__main__":
+    main()
