@@ -35,7 +35,7 @@ from tinysqueeze.params import flatten, map_params
 from tinysqueeze.stepwise import StepByStep
 from tinysqueeze.window import Window
 
-LIMIT = {"f4": 1e-4, "f2": 3e-5, "direct": 2e-5, "plain": 1e-4}
+LIMIT = {"f4": 1e-4, "f2": 5e-5, "direct": 5e-5, "plain": 1e-4}
 """The most that an array of gradients may differ, by `apart`, in each precision; "plain" is step by step,
 where NumPy adds up thousands of float32 one after the other for a bias."""
 CLOSE = {"f4": 1e-5, "f2": 3e-6, "direct": 2e-6, "plain": 2e-6}
