@@ -1,16 +1,16 @@
 """Every engine on one network: logits, loss, gradients and moved statistics against float64.
 
-    python tests/battery.py 2000            # networks 0 to 1999, a line for each that is wrong, a table
-    python tests/battery.py 100 --first 700 --others 1
+    python tests/battery.py 2000            # networks 0 to 1999: a line for each that is wrong, a table
+    python tests/battery.py 100 --first 700
 
 The reference is the model itself in float64 with `ops.reference`. A ReLU, a hard-swish or a maximum
 whose two sides lie within rounding of each other is decided by float32 as it comes, in any engine, and
 a gradient then differs by up to 2 %: it is the exact gradient of the other side. So where an engine
-does not agree at once, the reference decides the places that rounding may tip (`CLOSE` says how near,
-measured in float64, and nothing else is ever touched) as the engine seems to have done, and the engine
-must agree with *that* exact gradient within the same bound. A wrong gradient can't hide: it would have
-to equal, in every array, the exact gradient of the same network with some of those few decisions
-turned, all others being as they are.
+does not agree at once, the reference decides the places that rounding may tip as the engine seems to
+have done (`deciding.CLOSE` says how near they are, measured in float64; nothing else is ever touched),
+and the engine must agree with *that* exact gradient within the same bound. A wrong gradient can't hide:
+it would have to equal, in every array, the exact gradient of the same network with some of those few
+decisions turned, all others being as they are.
 """
 
 import argparse
@@ -22,176 +22,26 @@ from typing import Any
 
 import networks
 import numpy as np
+from deciding import CLOSE, Decision, Truth, truth
 
 from tinysqueeze.compiled import Plan, compile
 from tinysqueeze.compiled.network import DropStep, LayerStep
 from tinysqueeze.compiled.training import _mixed
-from tinysqueeze.compose import walk
 from tinysqueeze.kernels import TARGET
-from tinysqueeze.layers import Dropout, Run
-from tinysqueeze.loss import softmax_cross_entropy
-from tinysqueeze.ops import fast, reference
-from tinysqueeze.params import flatten, map_params
-from tinysqueeze.stepwise import StepByStep
-from tinysqueeze.window import Window
+from tinysqueeze.network.compose import walk
+from tinysqueeze.network.layers import Dropout, Run
+from tinysqueeze.network.ops import fast, reference
+from tinysqueeze.network.params import flatten, map_params
+from tinysqueeze.network.stepwise import StepByStep
 
 LIMIT = {"f4": 1e-4, "f2": 5e-5, "direct": 5e-5, "plain": 1e-4}
 """The most that an array of gradients may differ, by `apart`, in each precision; "plain" is step by step,
 where NumPy adds up thousands of float32 one after the other for a bias."""
-CLOSE = {"f4": 1e-5, "f2": 3e-6, "direct": 2e-6, "plain": 2e-6}
-"""How near its kink, relative to the largest number of the map, a decision counts as open."""
 ROUNDINGS = {"f4": 100, "f2": 100, "direct": 100, "plain": 1000}
 """Where numbers cancel, more may be lost: so many times what one rounding of every sum does to them.
 (A bias sums ten thousand pixels: kernels in vectors and by threads, NumPy one after the other.)"""
 FORWARD = 1e-4
 """The most that logits, losses and moved statistics may differ."""
-SUMS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
-TINY = np.finfo(np.float64).tiny
-
-Decision = tuple[int, int]
-"""(number of the call, place in its map): one ReLU, hard-swish or maximum."""
-
-
-# --- the reference, deciding as told -------------------------------------------------------------
-
-
-@dataclass
-class Deciding:
-    """The reference operations, which note every decision within `close` of its kink, and turn `turned`.
-
-    Dropout takes its masks from `masks`, where that is given. `taken` are the decisions, call by call, and
-    with `follow` those of an earlier run are taken again; with `noise` every number that an operation gives
-    is off by a float32 rounding, at random.
-    """
-
-    close: float
-    turned: frozenset[Decision] = frozenset()
-    masks: Iterator[Callable[[np.ndarray], np.ndarray]] | None = None
-    noise: np.random.Generator | None = None
-    follow: list[np.ndarray] | None = None
-    taken: list[np.ndarray] = field(default_factory=list)
-    open: list[Decision] = field(default_factory=list)
-
-    def __getattr__(self, name: str) -> Any:
-        operation = getattr(reference, name)
-        if self.noise is None:
-            return operation
-        if name in SUMS:  # what a sum loses depends on its terms, not on what they come to
-            return lambda *given: self._off(operation(*given), operation(*map(_magnitude, given)))
-        return lambda *given: self._off(made := operation(*given), made)
-
-    def _off(self, made: Any, size: Any) -> Any:
-        """What an operation gave, each float64 number off by a float32 rounding of numbers so large."""
-        if isinstance(made, tuple):
-            return tuple(self._off(*pair) for pair in zip(made, size, strict=True))
-        if self.noise is None or not isinstance(made, np.ndarray) or made.dtype != np.float64:
-            return made
-        return made + size * 2.0**-24 * self.noise.standard_normal(np.shape(size))
-
-    def _decided(
-        self, taken: np.ndarray, other: np.ndarray, gap: np.ndarray, size: float
-    ) -> np.ndarray:
-        """The decisions of a call, of which those are `other` that are turned; notes the open ones.
-
-        gap says how far each is from its kink: 0 is no decision (two equal zeros behind a ReLU).
-        """
-        call = len(self.taken)
-        if self.follow is not None:
-            taken = self.follow[call]
-        near = np.flatnonzero((gap > 0) & (gap < self.close * size))
-        self.open += [(call, int(place)) for place in near]
-        for place in (place for number, place in self.turned if number == call):
-            taken.flat[place] = other.flat[place]
-        self.taken.append(taken)
-        return taken
-
-    def relu(self, x: np.ndarray) -> np.ndarray:
-        is_open = self._decided(x > 0, x <= 0, np.abs(x), np.abs(x).max(initial=0))
-        y = np.where(is_open, np.maximum(x, TINY), np.where(np.isnan(x), x, 0))
-        return self._off(y, y)
-
-    def hard_swish(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        y, piece = reference.hard_swish(x)
-        other = np.where(piece == 1, np.where(x < 0, 0, 2), 1).astype(piece.dtype)
-        gap = np.minimum(np.abs(x + 3), np.abs(x - 3))
-        return self._off(y, y), self._decided(piece, other, gap, np.abs(x).max(initial=0))
-
-    def max_pool2d(self, x: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        y, argmax = reference.max_pool2d(x, window)
-        if window.area == 1:
-            return y, argmax
-        seen = reference.windows(x, window, fill=-np.inf)
-        seen = seen.reshape(*seen.shape[:3], window.area, -1)
-        second = np.argsort(seen, axis=3)[:, :, :, -2]
-        beaten = np.take_along_axis(seen, second[:, :, :, None], axis=3)[:, :, :, 0]
-        gap = np.where(np.isfinite(beaten), y - beaten, np.inf)
-        size = np.abs(x).max(initial=0)
-        return self._off(y, y), self._decided(argmax, second.astype(argmax.dtype), gap, size)
-
-    def batch_norm(self, x: np.ndarray, weight: np.ndarray, *given: Any) -> np.ndarray:
-        y = reference.batch_norm(x, weight, *given)
-        _, mean, var, eps = given
-        return y + self._off(np.zeros_like(mean), weight * mean / np.sqrt(var + eps))
-
-    def batch_norm_backward(
-        self, x: np.ndarray, weight: np.ndarray, mean: np.ndarray, var: np.ndarray, eps: float,
-        dy: np.ndarray, batch_stats: bool,
-    ) -> tuple[np.ndarray, ...]:  # fmt: skip
-        made = reference.batch_norm_backward(x, weight, mean, var, eps, dy, batch_stats)
-        if not batch_stats or self.noise is None:
-            return made
-        dx, dweight, dbias = made
-        count, normal, over = (
-            x.size // x.shape[-1],
-            (x - mean) / np.sqrt(var + eps),
-            tuple(range(x.ndim - 1)),
-        )
-        zero = np.zeros_like(mean)
-        for term in (dy, dbias / count, normal * (dweight / count)):  # each with a rounded factor
-            dx = dx + term * self._off(zero, weight / np.sqrt(var + eps))
-        sums = (np.abs(dy * normal).sum(axis=over), np.abs(dy).sum(axis=over))
-        return dx, self._off(dweight, sums[0]), self._off(dbias, sums[1])
-
-    def dropout_mask(self, x: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
-        if self.masks is None:
-            return reference.dropout_mask(x, rate, rng)
-        return next(self.masks)(x).astype(x.dtype)
-
-
-def _magnitude(given: Any) -> Any:
-    return np.abs(given) if isinstance(given, np.ndarray) else given
-
-
-@dataclass
-class Truth:
-    """What float64 says of a training step."""
-
-    logits: np.ndarray
-    loss: float
-    losses: np.ndarray
-    grads: dict[str, np.ndarray]
-    moved: dict[str, np.ndarray]
-    open: list[Decision]
-    taken: list[np.ndarray]
-
-
-def truth(
-    d: networks.Draw, seed: int, close: float,
-    turned: frozenset[Decision] = frozenset(), masks: Callable[[], Any] | None = None,
-    noise: np.random.Generator | None = None, follow: list[np.ndarray] | None = None,
-) -> Truth:  # fmt: skip
-    """A training step in float64; dropout draws from `seed`, or takes `masks()`."""
-    ops = Deciding(close, turned, masks() if masks else None, noise, follow)
-    run = Run(ops, np.random.default_rng(seed))  # type: ignore[arg-type]
-    params = map_params(lambda a: a.astype(np.float64), d.params)
-    logits, cache = d.model.forward(params, d.x.astype(np.float64), run)
-    loss, dlogits = softmax_cross_entropy(logits, d.labels, d.smoothing, run)
-    losses, _ = reference.cross_entropies(logits, d.labels, d.smoothing)
-    _, grads = d.model.backward(params, cache, dlogits, run)
-    moved = flatten(d.model.moved_buffers(params, cache))
-    return Truth(logits, loss, losses, flatten(grads), moved, ops.open, ops.taken)
-
-
 Grads = dict[str, np.ndarray]
 Again = Callable[..., Truth]
 """The reference once more: with other decisions `turned`, or with `noise`."""

@@ -8,18 +8,19 @@ from tempfile import TemporaryDirectory
 
 import networks
 import numpy as np
-from battery import SEED, Tally, apart, difference, truth
+from battery import SEED, Tally, apart, difference
+from deciding import truth
 from networks import has
 
-from tinysqueeze import c_export
+from tinysqueeze.devices import c as c_export
+from tinysqueeze.devices.int8 import quantise
 from tinysqueeze.errors import UserError
-from tinysqueeze.int8 import quantise
-from tinysqueeze.layers import Dropout, Run
-from tinysqueeze.loss import softmax_cross_entropy
-from tinysqueeze.ops import reference
-from tinysqueeze.params import map_params
-from tinysqueeze.pretrained import TORCHVISION, WeightSet
-from tinysqueeze.pretrained.onnx_file import to_onnx
+from tinysqueeze.network.layers import Dropout, Run
+from tinysqueeze.network.loss import softmax_cross_entropy
+from tinysqueeze.network.ops import reference
+from tinysqueeze.network.params import map_params
+from tinysqueeze.weights import TORCHVISION, WeightSet
+from tinysqueeze.weights.formats.onnx_file import to_onnx
 
 EXACT = 1e-8
 """Two implementations in float64 may differ by so much where numbers cancel."""

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinysqueeze.compose import Chain, Concat, Residual
-from tinysqueeze.layers import (
+from tinysqueeze.network.compose import Chain, Concat, Residual
+from tinysqueeze.network.layers import (
     EVAL,
     AvgPool2D,
     BatchNorm,
@@ -23,9 +23,9 @@ from tinysqueeze.layers import (
     Shape,
     Softmax,
 )
-from tinysqueeze.models import Fire, Model
-from tinysqueeze.ops import fast, reference
-from tinysqueeze.params import flatten, initialise, unflatten
+from tinysqueeze.network.models import Fire, Model
+from tinysqueeze.network.ops import fast, reference
+from tinysqueeze.network.params import flatten, initialise, unflatten
 
 OPS = {"reference": reference, "fast": fast}
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tinysqueeze.compose import Chain, Composition, Concat, Residual, walk
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.layers import (
+from tinysqueeze.network.compose import Chain, Composition, Concat, Residual, walk
+from tinysqueeze.network.layers import (
     AvgPool2D,
     BatchNorm,
     Conv2D,
@@ -27,8 +27,8 @@ from tinysqueeze.layers import (
     ReLU,
     Shape,
 )
-from tinysqueeze.models import Fire, Model, build
-from tinysqueeze.params import shapes, unflatten
+from tinysqueeze.network.models import Fire, Model, build
+from tinysqueeze.network.params import shapes, unflatten
 
 WIDTHS = (1, 2, 3, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33)
 """Filter counts: around the vector widths 4, 8 and 16, and around twice those."""

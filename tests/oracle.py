@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from tinysqueeze.compose import Block, Chain, Concat, Residual
-from tinysqueeze.layers import (
+from tinysqueeze.network.compose import Block, Chain, Concat, Residual
+from tinysqueeze.network.layers import (
     AvgPool2D,
     BatchNorm,
     Conv2D,
@@ -24,7 +24,7 @@ from tinysqueeze.layers import (
     ReLU,
     Softmax,
 )
-from tinysqueeze.params import flatten, unflatten
+from tinysqueeze.network.params import flatten, unflatten
 
 
 def step(layer: Layer, params: Params, x: np.ndarray, dy: np.ndarray, training: bool) -> dict:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numba.core import config
 
-from tinysqueeze.compose import Chain, Concat, Residual
 from tinysqueeze.kernels import TARGET
-from tinysqueeze.layers import (
+from tinysqueeze.network.compose import Chain, Concat, Residual
+from tinysqueeze.network.layers import (
     BatchNorm,
     Conv2D,
     Dropout,
@@ -26,7 +26,7 @@ from tinysqueeze.layers import (
     MaxPool2D,
     ReLU,
 )
-from tinysqueeze.models import Model, squeezenet1_0, squeezenet_cifar
+from tinysqueeze.network.models import Model, squeezenet1_0, squeezenet_cifar
 
 HERE = Path(__file__).parent
 SHARE = 60

@@ -16,13 +16,13 @@ pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 
 ROOT = Path(__file__).parents[1]
 CELLS = {
-    "one_by_one": "from tinysqueeze.widgets import one_by_one\n\none_by_one()",
+    "one_by_one": "from tinysqueeze.show.widgets import one_by_one\n\none_by_one()",
     "stepper": """\
 import numpy as np
 
-from tinysqueeze.models import squeezenet_cifar
-from tinysqueeze.params import initialise
-from tinysqueeze.stepper import Stepper
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.network.params import initialise
+from tinysqueeze.show.widgets import Stepper
 
 model = squeezenet_cifar()
 images = np.random.default_rng(0).standard_normal((1, 32, 32, 3), np.float32)

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinysqueeze import c_export, models
-from tinysqueeze.c_export import boards
 from tinysqueeze.cli import main
-from tinysqueeze.compose import Chain, Concat, Residual
+from tinysqueeze.devices import c as c_export
+from tinysqueeze.devices.c import boards
+from tinysqueeze.devices.int8 import quantise
 from tinysqueeze.errors import UserError
-from tinysqueeze.int8 import quantise
-from tinysqueeze.layers import (
+from tinysqueeze.network import models
+from tinysqueeze.network.compose import Chain, Concat, Residual
+from tinysqueeze.network.layers import (
     AvgPool2D,
     BatchNorm,
     Conv2D,
@@ -25,8 +26,8 @@ from tinysqueeze.layers import (
     ReLU,
     Softmax,
 )
-from tinysqueeze.params import flatten, initialise, unflatten
-from tinysqueeze.pretrained import TORCHVISION, WeightSet, write_safetensors
+from tinysqueeze.network.params import flatten, initialise, unflatten
+from tinysqueeze.weights import TORCHVISION, WeightSet, write_safetensors
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
 PRINT_ALL = """
@@ -224,8 +225,8 @@ def test_boards_say_what_is_missing():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float32", "int8"])
 def test_the_authors_network_on_photographs(kind, gcc, tmp_path, shared_data):
-    from tinysqueeze.int8 import pixel_grid
-    from tinysqueeze.pretrained import load_weights, open_image
+    from tinysqueeze.devices.int8 import pixel_grid
+    from tinysqueeze.weights import load_weights, open_image
 
     weights = load_weights(shared_data / "compressed_SqueezeNet.net")
     files = sorted((shared_data / "imagenet200").glob("*.JPEG"))[::20]

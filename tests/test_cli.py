@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinysqueeze import checkpoint
 from tinysqueeze.cli import COMMANDS, main
-from tinysqueeze.params import flatten
+from tinysqueeze.network.params import flatten
+from tinysqueeze.training import checkpoint
 
 SMALL = [
     "--set", "base_e=8", "--set", "incr_e=4", "--set", "stem_filters=6", "--set", "squeeze_ratio=0.25",

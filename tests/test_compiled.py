@@ -10,12 +10,18 @@ from numba.core import config
 
 from tinysqueeze.compiled import compile
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.layers import AvgPool2D, Conv2D, Flatten, Linear, ReLU
-from tinysqueeze.models import Model, alexnet, squeezenet1_0, squeezenet1_1, squeezenet_cifar
-from tinysqueeze.ops import reference
-from tinysqueeze.optim import SGD
-from tinysqueeze.params import flatten, initialise, map_params
-from tinysqueeze.stepwise import StepByStep
+from tinysqueeze.network.layers import AvgPool2D, Conv2D, Flatten, Linear, ReLU
+from tinysqueeze.network.models import (
+    Model,
+    alexnet,
+    squeezenet1_0,
+    squeezenet1_1,
+    squeezenet_cifar,
+)
+from tinysqueeze.network.ops import reference
+from tinysqueeze.network.params import flatten, initialise, map_params
+from tinysqueeze.network.stepwise import StepByStep
+from tinysqueeze.training.optimisers import SGD
 
 needs_jit = pytest.mark.skipif(
     bool(config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT: the plan runs step by step"
@@ -57,8 +63,8 @@ def exact(model, params, images, labels):
     """Loss and gradients in float64 with the reference operations."""
     engine = StepByStep(model, params, reference)
     wide = map_params(lambda a: a.astype(np.float64), params)
-    from tinysqueeze.layers import Run
-    from tinysqueeze.loss import softmax_cross_entropy
+    from tinysqueeze.network.layers import Run
+    from tinysqueeze.network.loss import softmax_cross_entropy
 
     run = Run(reference, np.random.default_rng(0))
     logits, cache = engine.model.forward(wide, images.astype(np.float64), run)

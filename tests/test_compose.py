@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from cases import apart, make_params
 
-from tinysqueeze.compose import (
+from tinysqueeze.errors import ShapeError
+from tinysqueeze.network.compose import (
     Chain,
     Composition,
     Concat,
@@ -15,10 +16,9 @@ from tinysqueeze.compose import (
     map_leaves,
     walk,
 )
-from tinysqueeze.errors import ShapeError
-from tinysqueeze.layers import Conv2D, GlobalAvgPool2D, MaxPool2D, ReLU
-from tinysqueeze.models import Fire, squeezenet1_0, squeezenet_cifar
-from tinysqueeze.params import flatten
+from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, MaxPool2D, ReLU
+from tinysqueeze.network.models import Fire, squeezenet1_0, squeezenet_cifar
+from tinysqueeze.network.params import flatten
 
 TINY = squeezenet_cifar(base_e=16, incr_e=8, stem_filters=8, input_size=16, bypass="complex")
 

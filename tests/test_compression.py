@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tinysqueeze.compression import huffman, kmeans, prune, rounding
-from tinysqueeze.compression.rans import LARGEST, decode_levels, encode_levels
-from tinysqueeze.compression.relative_index import from_gaps, to_gaps
 from tinysqueeze.errors import FormatError
+from tinysqueeze.weights.compression import huffman, kmeans, prune, rounding
+from tinysqueeze.weights.compression.rans import LARGEST, decode_levels, encode_levels
+from tinysqueeze.weights.compression.relative_index import from_gaps, to_gaps
 
 LEVELS = hnp.arrays(
     np.int32,

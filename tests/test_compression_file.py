@@ -15,25 +15,25 @@ import pytest
 from tinysqueeze import files
 from tinysqueeze.cli import main
 from tinysqueeze.compiled import compile
-from tinysqueeze.compression import calibrate, fileformat, pipeline
-from tinysqueeze.compression.deep_compression import (
-    deep_compression_bytes,
-    deep_compression_tensors,
-)
-from tinysqueeze.compression.fileformat import Compressed, from_bytes, to_bytes
-from tinysqueeze.compression.inspect import inspect
-from tinysqueeze.compression.tensors import Dense, Shared, Stepped, exactly
 from tinysqueeze.errors import FormatError, UserError
-from tinysqueeze.models import squeezenet1_0, squeezenet_cifar
-from tinysqueeze.params import flatten, initialise
-from tinysqueeze.pictures.compression import byte_map
-from tinysqueeze.pretrained import (
+from tinysqueeze.network.models import squeezenet1_0, squeezenet_cifar
+from tinysqueeze.network.params import flatten, initialise
+from tinysqueeze.show.pictures.compression import byte_map
+from tinysqueeze.weights import (
     Preprocess,
     WeightSet,
     load_weights,
     open_image,
     write_safetensors,
 )
+from tinysqueeze.weights.compression import calibrate, fileformat, pipeline
+from tinysqueeze.weights.compression.deep_compression import (
+    deep_compression_bytes,
+    deep_compression_tensors,
+)
+from tinysqueeze.weights.compression.fileformat import Compressed, from_bytes, to_bytes
+from tinysqueeze.weights.compression.inspect import inspect
+from tinysqueeze.weights.compression.tensors import Dense, Shared, Stepped, exactly
 
 TINY = {"base_e": 8, "incr_e": 8, "stem_filters": 8, "fires": 3, "pools": (1,)}
 

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinysqueeze import checkpoint, data
+from tinysqueeze import data
 from tinysqueeze.cli import main
 from tinysqueeze.cli.compress_trained import kept_at
-from tinysqueeze.compression import fileformat, prune, retrain, trained
-from tinysqueeze.compression.tensors import Dense, Shared, Tensor
 from tinysqueeze.data import batches
-from tinysqueeze.engines import stepwise_engine
-from tinysqueeze.models import squeezenet_cifar
-from tinysqueeze.params import flatten, initialise, unflatten
-from tinysqueeze.recipes import Recipe
-from tinysqueeze.stepwise import StepByStep
-from tinysqueeze.train import begin
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.network.params import flatten, initialise, unflatten
+from tinysqueeze.network.stepwise import StepByStep
+from tinysqueeze.training import checkpoint
+from tinysqueeze.training.engine import stepwise_engine
+from tinysqueeze.training.loop import begin
+from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.weights.compression import fileformat, prune, retrain, trained
+from tinysqueeze.weights.compression.tensors import Dense, Shared, Tensor
 
 TINY = {"base_e": 8, "incr_e": 8, "stem_filters": 8, "fires": 2, "pools": (1,)}
 

@@ -5,8 +5,7 @@ import tracemalloc
 
 import pytest
 
-from tinysqueeze.count import count
-from tinysqueeze.models import (
+from tinysqueeze.network.models import (
     MODELS,
     alexnet,
     build,
@@ -15,7 +14,8 @@ from tinysqueeze.models import (
     squeezenet_cifar,
     vgg16,
 )
-from tinysqueeze.params import trained_shapes
+from tinysqueeze.network.params import trained_shapes
+from tinysqueeze.study.count import count
 
 
 @pytest.mark.parametrize("name", MODELS)

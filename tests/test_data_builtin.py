@@ -8,9 +8,9 @@ import pytest
 from tinysqueeze.data import builtin, load
 from tinysqueeze.data.dataset import Dataset
 from tinysqueeze.errors import DataError
-from tinysqueeze.models import squeezenet_cifar
-from tinysqueeze.recipes import DEFAULTS
-from tinysqueeze.train import begin, evaluate_training, run
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.training.loop import begin, evaluate_training, run
+from tinysqueeze.training.recipe import DEFAULTS
 
 
 def test_the_same_seed_gives_the_same_bytes_on_every_machine():

@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinysqueeze import checkpoint, distributed, scaling
 from tinysqueeze.cli import main
-from tinysqueeze.communicator import ALONE
 from tinysqueeze.errors import MissingExtra, UserError
-from tinysqueeze.pictures.scaling import scaling_efficiency
+from tinysqueeze.paper import scaling
+from tinysqueeze.show.pictures.scaling import scaling_efficiency
+from tinysqueeze.training import checkpoint
+from tinysqueeze.training import mpi as distributed
+from tinysqueeze.training.communicator import ALONE
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,11 +26,11 @@ TRAIN = """
 import sys
 import numpy as np
 from tinysqueeze.data import Dataset, Normalise
-from tinysqueeze.distributed import MPICommunicator
-from tinysqueeze.engines import stepwise_engine
-from tinysqueeze.models import squeezenet_cifar
-from tinysqueeze.recipes import Recipe
-from tinysqueeze.train import begin, run
+from tinysqueeze.training.mpi import MPICommunicator
+from tinysqueeze.training.engine import stepwise_engine
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.training.loop import begin, run
 
 out, norm, half = sys.argv[1], sys.argv[2] == "norm", sys.argv[3] == "half"
 tiny = dict(base_e=8, incr_e=4, stem_filters=6, squeeze_ratio=0.25, input_size=12, fires=3,
@@ -113,7 +115,7 @@ def test_half_gradients_are_close_and_say_how_close(trained):
 DYING = """
 import os, signal, sys
 import numpy as np
-from tinysqueeze.distributed import MPICommunicator
+from tinysqueeze.training.mpi import MPICommunicator
 from tinysqueeze.errors import UserError
 
 with MPICommunicator() as together:

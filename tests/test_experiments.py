@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tinysqueeze.cli import main
-from tinysqueeze.count import count
 from tinysqueeze.data import Dataset
 from tinysqueeze.errors import FormatError, UserError
-from tinysqueeze.experiments import (
+from tinysqueeze.network.params import trained_shapes
+from tinysqueeze.paper.experiments import (
     EXPERIMENTS,
     SHORT,
     Experiment,
@@ -27,9 +27,9 @@ from tinysqueeze.experiments import (
     work,
     write_rows,
 )
-from tinysqueeze.params import trained_shapes
-from tinysqueeze.pictures.experiments import experiment_curve
-from tinysqueeze.recipes import Recipe
+from tinysqueeze.show.pictures.experiments import experiment_curve
+from tinysqueeze.study.count import count
+from tinysqueeze.training.recipe import Recipe
 
 TINY = {
     "base_e": 8,

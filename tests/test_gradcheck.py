@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from cases import make_case, read_only, small_params, training_run
 
-from tinysqueeze.gradcheck import check_layer, check_model, compare
-from tinysqueeze.layers import Conv2D, Dropout, ReLU, Run, Softmax
-from tinysqueeze.models import squeezenet_cifar
-from tinysqueeze.ops import reference
-from tinysqueeze.params import flatten
+from tinysqueeze.network.layers import Conv2D, Dropout, ReLU, Run, Softmax
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.network.ops import reference
+from tinysqueeze.network.params import flatten
+from tinysqueeze.study.gradcheck import check_layer, check_model, compare
 
 TINY = squeezenet_cifar(
     base_e=8, incr_e=4, stem_filters=6, squeeze_ratio=0.25, input_size=12, classes=4

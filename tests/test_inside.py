@@ -7,13 +7,13 @@ import pytest
 import weight_files as files
 from PIL import Image
 
-from tinysqueeze import inside
 from tinysqueeze.errors import UserError
-from tinysqueeze.layers import Conv2D, Flatten, Linear
-from tinysqueeze.models import Model, squeezenet1_0, squeezenet_cifar
-from tinysqueeze.params import map_params
-from tinysqueeze.pictures.style import Picture
-from tinysqueeze.pretrained import Prediction
+from tinysqueeze.network.layers import Conv2D, Flatten, Linear
+from tinysqueeze.network.models import Model, squeezenet1_0, squeezenet_cifar
+from tinysqueeze.network.params import map_params
+from tinysqueeze.show import inside
+from tinysqueeze.show.pictures.style import Picture
+from tinysqueeze.weights import Prediction
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from tinysqueeze import int8, lowering, models
+from tinysqueeze import lowering
+from tinysqueeze.devices import int8
 from tinysqueeze.errors import UserError
-from tinysqueeze.layers import Conv2D, GlobalAvgPool2D, MaxPool2D, ReLU
-from tinysqueeze.ops.reference import windows
-from tinysqueeze.params import initialise, map_params
-from tinysqueeze.pretrained import CAFFE, TORCHVISION
-from tinysqueeze.window import Window
+from tinysqueeze.network import models
+from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, MaxPool2D, ReLU
+from tinysqueeze.network.ops.reference import windows
+from tinysqueeze.network.params import initialise, map_params
+from tinysqueeze.network.window import Window
+from tinysqueeze.weights import CAFFE, TORCHVISION
 
 
 def test_sums_are_int32_accumulation(rng):
@@ -111,7 +113,7 @@ def test_what_integers_do_not_do():
 @pytest.mark.slow
 def test_within_a_point_on_photographs(shared_data):
     """The authors' network on 200 photographs, calibrated on 40 of them without their labels."""
-    from tinysqueeze.pretrained import load_weights, open_image
+    from tinysqueeze.weights import load_weights, open_image
 
     weights = load_weights(shared_data / "compressed_SqueezeNet.net")
     known = json.loads((shared_data / "imagenet200_reference.json").read_text())["images"]

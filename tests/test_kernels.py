@@ -22,8 +22,8 @@ from tinysqueeze.kernels.products import clear
 from tinysqueeze.kernels.target import lanes_of
 from tinysqueeze.kernels.team import Program, Split, Stage, Team
 from tinysqueeze.kernels.winograd import MATRICES
-from tinysqueeze.ops import reference
-from tinysqueeze.window import Window
+from tinysqueeze.network.ops import reference
+from tinysqueeze.network.window import Window
 
 needs_jit = pytest.mark.skipif(
     bool(config.DISABLE_JIT), reason="kernels are machine code; NUMBA_DISABLE_JIT is set"

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.gradcheck import check_layer
-from tinysqueeze.layers import (
+from tinysqueeze.network.layers import (
     AvgPool2D,
     BatchNorm,
     Conv2D,
@@ -18,8 +17,9 @@ from tinysqueeze.layers import (
     MaxPool2D,
     Run,
 )
-from tinysqueeze.ops import fast, reference
-from tinysqueeze.params import flatten
+from tinysqueeze.network.ops import fast, reference
+from tinysqueeze.network.params import flatten
+from tinysqueeze.study.gradcheck import check_layer
 
 every_case = pytest.mark.parametrize("name", CASES)
 both_ops = pytest.mark.parametrize("ops", OPS.values(), ids=OPS)

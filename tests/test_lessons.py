@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.lessons import EXERCISES, check, source
-from tinysqueeze.ops import fast, reference
+from tinysqueeze.network.ops import fast, reference
+from tinysqueeze.show.lessons import EXERCISES, check, source
 
 
 def right_answer(exercise):

@@ -5,8 +5,8 @@ import pytest
 from cases import OPS, apart
 
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.layers import Run
-from tinysqueeze.loss import count_right, softmax_cross_entropy
+from tinysqueeze.network.layers import Run
+from tinysqueeze.network.loss import count_right, softmax_cross_entropy
 
 both_ops = pytest.mark.parametrize("ops", OPS.values(), ids=OPS)
 smoothings = pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])

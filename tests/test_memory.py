@@ -6,13 +6,16 @@ from math import prod
 import numpy as np
 import pytest
 
-from tinysqueeze import lowering, memory, models, resident
+from tinysqueeze import lowering
+from tinysqueeze.bench import resident
 from tinysqueeze.cli import main
 from tinysqueeze.compiled import compile as compile_plan
+from tinysqueeze.devices import memory
 from tinysqueeze.errors import UserError
-from tinysqueeze.layers import Conv2D, GlobalAvgPool2D, MaxPool2D
-from tinysqueeze.params import initialise
-from tinysqueeze.pictures.memory import arena_map
+from tinysqueeze.network import models
+from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, MaxPool2D
+from tinysqueeze.network.params import initialise
+from tinysqueeze.show.pictures.memory import arena_map
 
 NETS = {
     "v1.0": models.squeezenet1_0(),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from cases import make_params, small_params, training_run
 
-from tinysqueeze.compose import leaves
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.layers import EVAL, Dropout, HardSwish, MaxPool2D, ReLU
-from tinysqueeze.models import (
+from tinysqueeze.network.compose import leaves
+from tinysqueeze.network.layers import EVAL, Dropout, HardSwish, MaxPool2D, ReLU
+from tinysqueeze.network.models import (
     MODELS,
     Fire,
     Model,
@@ -22,7 +22,7 @@ from tinysqueeze.models import (
     squeezenet_cifar,
     vgg16,
 )
-from tinysqueeze.params import flatten, trained_shapes
+from tinysqueeze.network.params import flatten, trained_shapes
 
 TINY = {
     "classes": 5, "stem_filters": 8, "base_e": 8, "incr_e": 8, "squeeze_ratio": 0.25,

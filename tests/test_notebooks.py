@@ -109,7 +109,7 @@ def test_links_lead_somewhere(path):
 
 
 def test_every_exercise_is_asked_once():
-    from tinysqueeze.lessons import EXERCISES
+    from tinysqueeze.show.lessons import EXERCISES
 
     asked = [
         name

@@ -6,8 +6,8 @@ from cases import OPS, apart, read_only
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinysqueeze.ops import fast, reference
-from tinysqueeze.window import Window
+from tinysqueeze.network.ops import fast, reference
+from tinysqueeze.network.window import Window
 
 both_ops = pytest.mark.parametrize("ops", OPS.values(), ids=OPS)
 small = settings(max_examples=60, deadline=None, derandomize=True, database=None)

@@ -5,11 +5,11 @@ import pytest
 
 from tinysqueeze.errors import UserError
 from tinysqueeze.kernels.optimiser import ema_update
-from tinysqueeze.models import squeezenet_cifar
-from tinysqueeze.optim import SCHEDULES, SGD, Adam, Muon, learning_rate, orthogonalise
-from tinysqueeze.params import flatten, initialise
-from tinysqueeze.recipes import Recipe, filter_matrices
-from tinysqueeze.stepwise import StepByStep
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.network.params import flatten, initialise
+from tinysqueeze.network.stepwise import StepByStep
+from tinysqueeze.training.optimisers import SCHEDULES, SGD, Adam, Muon, learning_rate, orthogonalise
+from tinysqueeze.training.recipe import Recipe, filter_matrices
 
 
 def steps(optimiser, decay, lr=0.1, count=7):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.models import squeezenet_cifar
-from tinysqueeze.ops import reference
-from tinysqueeze.params import (
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.network.ops import reference
+from tinysqueeze.network.params import (
     check_fit,
     flatten,
     initialise,
@@ -16,7 +16,7 @@ from tinysqueeze.params import (
     trained_shapes,
     unflatten,
 )
-from tinysqueeze.window import Window
+from tinysqueeze.network.window import Window
 
 SMALL = squeezenet_cifar(base_e=16, incr_e=8, stem_filters=8, norm=True, bypass="complex")
 

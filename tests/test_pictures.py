@@ -5,11 +5,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinysqueeze import pictures
-from tinysqueeze.count import count
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.models import Fire, alexnet, squeezenet1_0, squeezenet1_1, squeezenet_cifar, vgg16
-from tinysqueeze.window import Window
+from tinysqueeze.network.models import (
+    Fire,
+    alexnet,
+    squeezenet1_0,
+    squeezenet1_1,
+    squeezenet_cifar,
+    vgg16,
+)
+from tinysqueeze.network.window import Window
+from tinysqueeze.show import pictures
+from tinysqueeze.study.count import count
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 5, (5, 6))
@@ -107,7 +114,7 @@ def test_pictures_leave_the_users_style_alone(tmp_path):
 
 def test_the_palette_is_told_apart_by_colour_blind_eyes():
     """Simulated deuteranopia (Viénot et al. 1999): all pairs used together stay far apart."""
-    from tinysqueeze.pictures import style
+    from tinysqueeze.show.pictures import style
 
     used = [style.CONV, style.SQUEEZE, style.EXPAND1, style.EXPAND3]
     mix = np.array([[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]])

@@ -10,15 +10,17 @@ import pytest
 import weight_files as files
 from PIL import Image
 
-from tinysqueeze import checkpoint
 from tinysqueeze.cli import main
 from tinysqueeze.cli.weights import find_weights
 from tinysqueeze.data import Dataset, batches
 from tinysqueeze.errors import DataError, FormatError
-from tinysqueeze.layers import Run
-from tinysqueeze.models import squeezenet_cifar
-from tinysqueeze.ops import reference
-from tinysqueeze.pretrained import (
+from tinysqueeze.network.layers import Run
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.network.ops import reference
+from tinysqueeze.training import checkpoint
+from tinysqueeze.training.loop import begin
+from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.weights import (
     Prediction,
     Skipped,
     classify,
@@ -29,8 +31,6 @@ from tinysqueeze.pretrained import (
     read_class_names,
     write_safetensors,
 )
-from tinysqueeze.recipes import Recipe
-from tinysqueeze.train import begin
 
 
 @pytest.fixture(scope="module")

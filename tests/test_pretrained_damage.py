@@ -13,11 +13,11 @@ import pytest
 import weight_files as files
 
 from tinysqueeze.errors import FormatError
-from tinysqueeze.pretrained import load_weights, write_onnx, write_safetensors, write_torchvision
-from tinysqueeze.pretrained.caffe_file import read_caffemodel
-from tinysqueeze.pretrained.deep_compression import read_deep_compression
-from tinysqueeze.pretrained.safetensors_file import read_safetensors
-from tinysqueeze.pretrained.torch_file import read_torch
+from tinysqueeze.weights import load_weights, write_onnx, write_safetensors, write_torchvision
+from tinysqueeze.weights.formats.caffe_file import read_caffemodel
+from tinysqueeze.weights.formats.deep_compression import read_deep_compression
+from tinysqueeze.weights.formats.safetensors_file import read_safetensors
+from tinysqueeze.weights.formats.torch_file import read_torch
 
 SHAPES = {"a": (4, 3, 3, 3), "b": (5, 4, 1, 1)}
 

@@ -9,8 +9,8 @@ import pytest
 import weight_files as files
 
 from tinysqueeze.errors import DataError, FormatError, UserError
-from tinysqueeze.models import squeezenet1_0, squeezenet1_1
-from tinysqueeze.pretrained import (
+from tinysqueeze.network.models import squeezenet1_0, squeezenet1_1
+from tinysqueeze.weights import (
     CAFFE,
     SOURCES,
     TORCHVISION,
@@ -18,8 +18,8 @@ from tinysqueeze.pretrained import (
     write_safetensors,
     write_torchvision,
 )
-from tinysqueeze.pretrained.deep_compression import read_deep_compression
-from tinysqueeze.pretrained.names import to_theirs, torchvision_names
+from tinysqueeze.weights.formats.deep_compression import read_deep_compression
+from tinysqueeze.weights.formats.names import to_theirs, torchvision_names
 
 
 def test_deep_compression_layers_decode_as_the_format_says():

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from tinysqueeze.errors import DataError, FormatError
-from tinysqueeze.pretrained import CAFFE, TORCHVISION, Preprocess, find_images, open_image
-from tinysqueeze.pretrained import images as images_module
+from tinysqueeze.weights import CAFFE, TORCHVISION, Preprocess, find_images, open_image
+from tinysqueeze.weights import images as images_module
 
 RED = (200, 40, 30)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import weight_files as files
 
-from tinysqueeze.compose import Chain, leaves
 from tinysqueeze.errors import FormatError, MissingExtra, UserError
-from tinysqueeze.layers import AvgPool2D, Flatten, Linear, Softmax
-from tinysqueeze.models import (
+from tinysqueeze.network.compose import Chain, leaves
+from tinysqueeze.network.layers import AvgPool2D, Flatten, Linear, Softmax
+from tinysqueeze.network.models import (
     Model,
     alexnet,
     squeezenet1_0,
@@ -17,8 +17,8 @@ from tinysqueeze.models import (
     squeezenet_cifar,
     vgg16,
 )
-from tinysqueeze.pretrained import WeightSet, load_weights, write_onnx
-from tinysqueeze.pretrained.onnx_file import IR_VERSION, OPSET, to_onnx
+from tinysqueeze.weights import WeightSet, load_weights, write_onnx
+from tinysqueeze.weights.formats.onnx_file import IR_VERSION, OPSET, to_onnx
 
 VARIANTS = {
     "v1.0": squeezenet1_0(classes=5, input_size=67),

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from tinysqueeze.layers import Run
-from tinysqueeze.ops import reference
-from tinysqueeze.pretrained import (
+from tinysqueeze.network.layers import Run
+from tinysqueeze.network.ops import reference
+from tinysqueeze.weights import (
     classify,
     evaluate_folder,
     find_images,
@@ -16,7 +16,7 @@ from tinysqueeze.pretrained import (
     open_image,
     plan_for,
 )
-from tinysqueeze.pretrained.onnx_file import to_onnx
+from tinysqueeze.weights.formats.onnx_file import to_onnx
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_onnx_runtime_on_our_export(weights, photographs, expected, pixels):
 
 def test_step_by_step_on_some(weights, photographs, expected, pixels):
     """Layer by layer, with the fast operations and the reference ones."""
-    from tinysqueeze.ops import fast
+    from tinysqueeze.network.ops import fast
 
     for ops, every in ((fast, 10), (reference, 40)):
         logits = weights.model.forward(weights.params, pixels[::every], Run(ops))[0]
@@ -96,7 +96,7 @@ def test_step_by_step_on_some(weights, photographs, expected, pixels):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["reference", "fast"])
 def test_step_by_step_on_all(weights, photographs, expected, pixels, name):
-    from tinysqueeze.ops import fast
+    from tinysqueeze.network.ops import fast
 
     run = Run({"reference": reference, "fast": fast}[name])
     parts = (weights.model.forward(weights.params, part, run)[0] for part in np.split(pixels, 20))
@@ -127,7 +127,7 @@ def test_a_folder_of_labelled_photographs(weights, shared_data):
 
 
 def test_every_export_gives_the_same_answers(weights, tmp_path, pixels):
-    from tinysqueeze.pretrained import write_onnx, write_safetensors, write_torchvision
+    from tinysqueeze.weights import write_onnx, write_safetensors, write_torchvision
 
     writers = {"a": write_safetensors, "b": write_torchvision}
     for name, write in writers.items():

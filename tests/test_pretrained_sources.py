@@ -9,8 +9,8 @@ import requests
 import weight_files as files
 
 from tinysqueeze.errors import DataError
-from tinysqueeze.pretrained import SOURCES, load_weights, named, write_safetensors
-from tinysqueeze.pretrained.sources import CLASS_INDEX, known_source
+from tinysqueeze.weights import SOURCES, load_weights, named, write_safetensors
+from tinysqueeze.weights.sources import CLASS_INDEX, known_source
 
 LENGTHS = {"": 64, "sha256": 64, "sha384": 96, "md5": 32}  # hexadecimal digits
 

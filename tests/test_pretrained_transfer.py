@@ -8,12 +8,12 @@ import weight_files as files
 
 from tinysqueeze.data import Dataset, Normalise
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.models import alexnet, squeezenet1_0, squeezenet_cifar
-from tinysqueeze.params import flatten, initialise, trained_shapes, unflatten
-from tinysqueeze.pretrained import frozen_paths, training_start, transferred, with_classes
-from tinysqueeze.recipes import Recipe
-from tinysqueeze.train import begin
-from tinysqueeze.train import run as train
+from tinysqueeze.network.models import alexnet, squeezenet1_0, squeezenet_cifar
+from tinysqueeze.network.params import flatten, initialise, trained_shapes, unflatten
+from tinysqueeze.training.loop import begin
+from tinysqueeze.training.loop import run as train
+from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.weights import frozen_paths, training_start, transferred, with_classes
 
 
 @pytest.mark.parametrize("norm", [False, True])

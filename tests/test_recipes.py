@@ -5,15 +5,15 @@ import json
 import pytest
 
 from tinysqueeze.cli import main
-from tinysqueeze.compose import leaves
-from tinysqueeze.count import count
 from tinysqueeze.errors import UserError
 from tinysqueeze.kernels import TARGET
-from tinysqueeze.layers import BatchNorm
-from tinysqueeze.models import build, squeezenet_cifar
-from tinysqueeze.recipes import RECIPES, Recipe, find_recipe, recipe_dict
-from tinysqueeze.results import read_run
-from tinysqueeze.train import evaluate_training
+from tinysqueeze.network.compose import leaves
+from tinysqueeze.network.layers import BatchNorm
+from tinysqueeze.network.models import build, squeezenet_cifar
+from tinysqueeze.paper.results import read_run
+from tinysqueeze.study.count import count
+from tinysqueeze.training.loop import evaluate_training
+from tinysqueeze.training.recipe import RECIPES, Recipe, find_recipe, recipe_dict
 
 
 def network(name):
@@ -82,7 +82,7 @@ def test_the_last_test_is_made_once(folder, tmp_path, monkeypatch):
         made.append(evaluate_training(*given))
         return made[-1]
 
-    for module in ("tinysqueeze.train", "tinysqueeze.cli.train"):
+    for module in ("tinysqueeze.training.loop", "tinysqueeze.cli.train"):
         monkeypatch.setattr(f"{module}.evaluate_training", counted)
     small = ["--epochs", "1", "--batch-size", "16", "--set", "base_e=8", "--set", "incr_e=8"]
     for extra in ([], ["--no-test"]):

@@ -8,9 +8,8 @@ import pytest
 
 from tinysqueeze.cli import main
 from tinysqueeze.errors import FormatError, UserError
-from tinysqueeze.ops.reference import softmax
-from tinysqueeze.pictures.results import accuracy_by_minutes
-from tinysqueeze.results import (
+from tinysqueeze.network.ops.reference import softmax
+from tinysqueeze.paper.results import (
     Result,
     load_answers,
     markdown,
@@ -20,6 +19,7 @@ from tinysqueeze.results import (
     summaries,
     write_results,
 )
+from tinysqueeze.show.pictures.results import accuracy_by_minutes
 
 
 def result(seed=0, accuracy=0.9, engine="compiled", minutes=9.5, recipe="fast") -> Result:

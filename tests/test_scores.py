@@ -8,13 +8,13 @@ from PIL import Image
 
 from tinysqueeze.cli import main
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.ops.reference import softmax
-from tinysqueeze.pictures.confusion import (
+from tinysqueeze.network.ops.reference import softmax
+from tinysqueeze.show.pictures.confusion import (
     class_accuracy,
     reliability_diagram,
     worst_mistake_sheet,
 )
-from tinysqueeze.scores import (
+from tinysqueeze.training.scores import (
     calibration,
     confusion_counts,
     per_class_accuracy,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tinysqueeze.compose import Chain
 from tinysqueeze.errors import UserError
-from tinysqueeze.layers import (
+from tinysqueeze.network.compose import Chain
+from tinysqueeze.network.layers import (
     AvgPool2D,
     BatchNorm,
     Conv2D,
@@ -18,9 +18,9 @@ from tinysqueeze.layers import (
     Run,
     Softmax,
 )
-from tinysqueeze.models import squeezenet_cifar
-from tinysqueeze.params import flatten, initialise, unflatten
-from tinysqueeze.stepper import Stepper
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.network.params import flatten, initialise, unflatten
+from tinysqueeze.show.widgets import Stepper
 
 EVERY_LAYER = Chain(
     (

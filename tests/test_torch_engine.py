@@ -6,11 +6,11 @@ import pytest
 from tinysqueeze.bench.torch_engine import torch_engine
 from tinysqueeze.compiled import compile
 from tinysqueeze.errors import MissingExtra, ShapeError, UserError
-from tinysqueeze.models import squeezenet_cifar
-from tinysqueeze.ops.reference import label_shares
-from tinysqueeze.optim import SGD
-from tinysqueeze.params import flatten, initialise
-from tinysqueeze.stepwise import StepByStep
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.network.ops.reference import label_shares
+from tinysqueeze.network.params import flatten, initialise
+from tinysqueeze.network.stepwise import StepByStep
+from tinysqueeze.training.optimisers import SGD
 
 SMALL = {
     "input_size": 12, "base_e": 16, "incr_e": 16, "stem_filters": 16, "fires": 4, "pools": (1, 4),

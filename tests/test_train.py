@@ -6,16 +6,16 @@ from math import log
 import numpy as np
 import pytest
 
-from tinysqueeze import checkpoint
-from tinysqueeze.communicator import Communicator
 from tinysqueeze.data import Dataset, Normalise
-from tinysqueeze.diagnose import diagnose
-from tinysqueeze.engines import compiled_engine, stepwise_engine
 from tinysqueeze.errors import CheckpointError, ShapeError, TrainingError, UserError
-from tinysqueeze.models import squeezenet_cifar
-from tinysqueeze.params import flatten, initialise
-from tinysqueeze.recipes import Recipe
-from tinysqueeze.train import begin, evaluate, evaluate_training, run
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.network.params import flatten, initialise
+from tinysqueeze.study.diagnose import diagnose
+from tinysqueeze.training import checkpoint
+from tinysqueeze.training.communicator import Communicator
+from tinysqueeze.training.engine import compiled_engine, stepwise_engine
+from tinysqueeze.training.loop import begin, evaluate, evaluate_training, run
+from tinysqueeze.training.recipe import Recipe
 
 TINY = {
     "base_e": 8,

@@ -5,13 +5,14 @@ import sys
 import numpy as np
 import pytest
 
-from tinysqueeze import widgets
 from tinysqueeze.errors import MissingExtra, UserError
-from tinysqueeze.models import squeezenet_cifar
-from tinysqueeze.params import initialise
-from tinysqueeze.stepper import Stepper
-from tinysqueeze.widgets.bugs import compare
-from tinysqueeze.widgets.numbers import one_against_three
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.network.params import initialise
+from tinysqueeze.show import widgets
+from tinysqueeze.show.widgets import Stepper
+from tinysqueeze.show.widgets.bugs import compare
+from tinysqueeze.show.widgets.numbers import one_against_three
+from tinysqueeze.show.widgets.step import StepperPanel
 
 PANELS = [
     widgets.one_by_one,
@@ -102,7 +103,7 @@ def test_the_stepper_panel_walks():
     pytest.importorskip("ipywidgets")
     model = squeezenet_cifar()
     images = np.zeros((1, 32, 32, 3), np.float32)
-    panel = widgets.stepper_panel(Stepper(model, initialise(model), images, np.array([0])))
+    panel = StepperPanel(Stepper(model, initialise(model), images, np.array([0])))
     buttons, select, *_, text, _ = panel.live().children
     first, back, forth, loss, last = buttons.children
     forth.click()

@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.window import Window
+from tinysqueeze.network.window import Window
 
 small = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 sides = st.tuples(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tinysqueeze.models import Model, squeezenet1_0, squeezenet1_1
-from tinysqueeze.params import initialise, shapes
-from tinysqueeze.pretrained import CAFFE, TORCHVISION, WeightSet
-from tinysqueeze.pretrained.names import to_theirs
-from tinysqueeze.pretrained.weights import describe
+from tinysqueeze.network.models import Model, squeezenet1_0, squeezenet1_1
+from tinysqueeze.network.params import initialise, shapes
+from tinysqueeze.weights import CAFFE, TORCHVISION, WeightSet
+from tinysqueeze.weights.formats.names import to_theirs
+from tinysqueeze.weights.trained import describe
 
 
 def weight_set(model: Model, seed: int = 0, caffe: bool = False) -> WeightSet:

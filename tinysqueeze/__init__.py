@@ -1,15 +1,18 @@
 """tinysqueeze: SqueezeNet from scratch in NumPy and Numba, to read, step through and train."""
 
-__version__ = "0.1.0"
-
-from tinysqueeze import checkpoint, data
+from tinysqueeze import data
 from tinysqueeze.compiled import Plan, compile
-from tinysqueeze.compose import Block, Chain, Concat, Residual, leaves, map_layers, map_leaves
-from tinysqueeze.count import count
-from tinysqueeze.diagnose import diagnose
 from tinysqueeze.errors import UserError
-from tinysqueeze.gradcheck import check_layer, check_model
-from tinysqueeze.layers import (
+from tinysqueeze.network.compose import (
+    Block,
+    Chain,
+    Concat,
+    Residual,
+    leaves,
+    map_layers,
+    map_leaves,
+)
+from tinysqueeze.network.layers import (
     EVAL,
     AvgPool2D,
     BatchNorm,
@@ -25,8 +28,8 @@ from tinysqueeze.layers import (
     Run,
     Softmax,
 )
-from tinysqueeze.loss import softmax_cross_entropy
-from tinysqueeze.models import (
+from tinysqueeze.network.loss import softmax_cross_entropy
+from tinysqueeze.network.models import (
     MODELS,
     Fire,
     Model,
@@ -39,19 +42,25 @@ from tinysqueeze.models import (
     squeezenet_cifar,
     vgg16,
 )
-from tinysqueeze.optim import SGD, Adam, Muon
-from tinysqueeze.params import flatten, initialise, unflatten
-from tinysqueeze.recipes import Recipe
-from tinysqueeze.stepwise import StepByStep
-from tinysqueeze.trace import trace
-from tinysqueeze.train import begin, evaluate, evaluate_training, run
-from tinysqueeze.window import Window
+from tinysqueeze.network.params import flatten, initialise, unflatten
+from tinysqueeze.network.stepwise import StepByStep
+from tinysqueeze.network.window import Window
+from tinysqueeze.study.count import count
+from tinysqueeze.study.diagnose import diagnose
+from tinysqueeze.study.gradcheck import check_layer, check_model
+from tinysqueeze.study.trace import trace
+from tinysqueeze.training import checkpoint
+from tinysqueeze.training.loop import begin, evaluate, evaluate_training, run
+from tinysqueeze.training.optimisers import SGD, Adam, Muon
+from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.version import __version__
 
 __all__ = [
     "EVAL", "MODELS", "SGD", "Adam", "AvgPool2D", "BatchNorm", "Block", "Chain", "Concat", "Conv2D",
     "Dropout", "Fire", "Flatten", "GlobalAvgPool2D", "HardSwish", "Layer", "Linear",
     "MaxPool2D", "Model", "Muon", "Plan", "ReLU", "Recipe", "Residual", "Run", "Softmax",
     "SqueezeNet", "StepByStep", "UserError", "Window",
+    "__version__",
     "alexnet", "alexnet_torchvision", "begin", "build", "check_layer", "check_model", "checkpoint",
     "compile", "count", "data", "diagnose", "evaluate", "evaluate_training", "flatten", "initialise",
     "leaves", "map_layers", "map_leaves", "run", "softmax_cross_entropy", "squeezenet1_0",

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tinysqueeze.compose import Block, Chain, Concat, Residual, join
 from tinysqueeze.errors import UserError
-from tinysqueeze.layers import (
+from tinysqueeze.network.compose import Block, Chain, Concat, Residual, join
+from tinysqueeze.network.layers import (
     AvgPool2D,
     BatchNorm,
     Conv2D,
@@ -27,10 +27,10 @@ from tinysqueeze.layers import (
     ReLU,
     Shape,
 )
-from tinysqueeze.models import Model
-from tinysqueeze.ops import fast
-from tinysqueeze.params import flatten
-from tinysqueeze.window import Window
+from tinysqueeze.network.models import Model
+from tinysqueeze.network.ops import fast
+from tinysqueeze.network.params import flatten
+from tinysqueeze.network.window import Window
 
 
 @dataclass(frozen=True)

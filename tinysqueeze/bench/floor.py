@@ -3,9 +3,9 @@
 import numpy as np
 
 from tinysqueeze.bench.workloads import Workload
-from tinysqueeze.compose import leaves
-from tinysqueeze.layers import Conv2D
-from tinysqueeze.params import flatten
+from tinysqueeze.network.compose import leaves
+from tinysqueeze.network.layers import Conv2D
+from tinysqueeze.network.params import flatten
 
 # Winograd's F(m×m, 3×3) does (m + 2)² products for m² pixels instead of 9 each (Lavin & Gray 2016).
 SAVINGS = {"direct": 1.0, "f2": 9 * 4 / 16, "f4": 9 * 16 / 36}

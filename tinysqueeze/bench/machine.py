@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tinysqueeze import __version__
 from tinysqueeze.kernels.target import TARGET
+from tinysqueeze.version import __version__
 
 
 def machine() -> dict[str, Any]:

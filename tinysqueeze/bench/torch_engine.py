@@ -12,11 +12,11 @@ import numpy as np
 
 from tinysqueeze.bench.workloads import describe
 from tinysqueeze.errors import ShapeError, missing_extra
-from tinysqueeze.layers import Params
-from tinysqueeze.loss import count_right
-from tinysqueeze.models import Model
-from tinysqueeze.params import flatten
-from tinysqueeze.stepwise import StepByStep
+from tinysqueeze.network.layers import Params
+from tinysqueeze.network.loss import count_right
+from tinysqueeze.network.models import Model
+from tinysqueeze.network.params import flatten
+from tinysqueeze.network.stepwise import StepByStep
 
 
 class TorchEngine(StepByStep):

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tinysqueeze.compose import Block, Chain, Concat, Residual, join
 from tinysqueeze.errors import UserError
-from tinysqueeze.layers import (
+from tinysqueeze.network.compose import Block, Chain, Concat, Residual, join
+from tinysqueeze.network.layers import (
     BatchNorm,
     Conv2D,
     Dropout,
@@ -24,8 +24,8 @@ from tinysqueeze.layers import (
     ReLU,
     Shape,
 )
-from tinysqueeze.models import Model, build
-from tinysqueeze.params import flatten, initialise
+from tinysqueeze.network.models import Model, build
+from tinysqueeze.network.params import flatten, initialise
 
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 
@@ -104,8 +104,8 @@ def write(workload: Workload, folder: Path) -> None:
 
 def write_onnx(workload: Workload, folder: Path) -> None:
     """Beside those files `network.onnx`, by our own exporter. Raises MissingExtra without onnx."""
-    from tinysqueeze.pretrained import Preprocess, WeightSet
-    from tinysqueeze.pretrained import write_onnx as export
+    from tinysqueeze.weights import Preprocess, WeightSet
+    from tinysqueeze.weights import write_onnx as export
 
     model = workload.model
     height, width, _ = model.input_shape

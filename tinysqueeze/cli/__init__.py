@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from tinysqueeze import __version__
 from tinysqueeze.errors import UserError
+from tinysqueeze.version import __version__
 
 COMMANDS = {  # name -> what it does; the code is the module of that name in this folder
     "train": "train a network, by default on data that needs no download",

@@ -13,7 +13,7 @@ from tinysqueeze.bench.peers import SIDES, chosen
 from tinysqueeze.bench.runner import workloads_named
 from tinysqueeze.bench.workloads import WORKLOADS
 from tinysqueeze.errors import UserError
-from tinysqueeze.pictures.speed import speed_bars
+from tinysqueeze.show.pictures.speed import speed_bars
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from tinysqueeze import data
-from tinysqueeze.c_export import Exported, export_float32, export_int8
-from tinysqueeze.c_export.boards import table
 from tinysqueeze.cli.weights import find_weights
+from tinysqueeze.devices.c import Exported, export_float32, export_int8
+from tinysqueeze.devices.c.boards import table
+from tinysqueeze.devices.int8 import pixel_grid, quantise
 from tinysqueeze.errors import DataError, ShapeError
-from tinysqueeze.int8 import pixel_grid, quantise
-from tinysqueeze.pretrained import WeightSet, find_images, open_image
+from tinysqueeze.weights import WeightSet, find_images, open_image
 
 CALIBRATION_IMAGES = 20  # more change little and take longer
 

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from tinysqueeze.pictures.scaling import scaling_efficiency
-from tinysqueeze.scaling import LINKS, NETWORKS, WORKERS, Demand, demands, efficiency
+from tinysqueeze.paper.scaling import LINKS, NETWORKS, WORKERS, Demand, demands, efficiency
+from tinysqueeze.show.pictures.scaling import scaling_efficiency
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

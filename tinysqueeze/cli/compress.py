@@ -11,11 +11,11 @@ from tqdm.auto import tqdm
 
 from tinysqueeze.cli import compress_trained
 from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
-from tinysqueeze.compression import fileformat, pipeline
-from tinysqueeze.compression.deep_compression import deep_compression_tensors
-from tinysqueeze.compression.fileformat import Compressed
 from tinysqueeze.errors import DataError, UserError
-from tinysqueeze.pretrained import WeightSet, find_images, open_image
+from tinysqueeze.weights import WeightSet, find_images, open_image
+from tinysqueeze.weights.compression import fileformat, pipeline
+from tinysqueeze.weights.compression.deep_compression import deep_compression_tensors
+from tinysqueeze.weights.compression.fileformat import Compressed
 
 IMAGENET = 1000  # classes, whose names are found without the file
 ENOUGH = 100  # photographs to calibrate with

@@ -9,21 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from tinysqueeze import checkpoint, data
-from tinysqueeze.checkpoint import Saved
+from tinysqueeze import data
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.interruptible import interruptible
 from tinysqueeze.cli.weights import from_checkpoint, is_checkpoint
-from tinysqueeze.compression import fileformat, pipeline, prune, trained
-from tinysqueeze.compression.fileformat import Compressed
-from tinysqueeze.compression.retrain import retrain
-from tinysqueeze.compression.tensors import Tensor
 from tinysqueeze.data import Dataset
 from tinysqueeze.errors import UserError
-from tinysqueeze.layers import Params
-from tinysqueeze.params import flatten, unflatten
-from tinysqueeze.recipes import Recipe, recipe_dict
-from tinysqueeze.train import Training, begin
+from tinysqueeze.network.layers import Params
+from tinysqueeze.network.params import flatten, unflatten
+from tinysqueeze.training import checkpoint
+from tinysqueeze.training.checkpoint import Saved
+from tinysqueeze.training.loop import Training, begin
+from tinysqueeze.training.recipe import Recipe, recipe_dict
+from tinysqueeze.weights.compression import fileformat, pipeline, prune, trained
+from tinysqueeze.weights.compression.fileformat import Compressed
+from tinysqueeze.weights.compression.retrain import retrain
+from tinysqueeze.weights.compression.tensors import Tensor
 
 PRUNED = 0.7  # of all weights, where --prune is not given
 HELD_OUT = 0.02  # of the training images, for the choices; the retraining lacks them, so few

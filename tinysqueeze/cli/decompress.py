@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from tinysqueeze.compression import fileformat, pipeline
-from tinysqueeze.compression.deep_compression import deep_compression_bytes
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import write_atomically
-from tinysqueeze.pretrained import write_safetensors
+from tinysqueeze.weights import write_safetensors
+from tinysqueeze.weights.compression import fileformat, pipeline
+from tinysqueeze.weights.compression.deep_compression import deep_compression_bytes
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -7,24 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from tinysqueeze import checkpoint, data
+from tinysqueeze import data
 from tinysqueeze.cli import photographs
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import NAMES, add_classes, find_weights, is_checkpoint
 from tinysqueeze.data import Dataset, cifar10
-from tinysqueeze.engines import compiled_engine, stepwise_engine
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.ops.reference import softmax
-from tinysqueeze.pictures.confusion import (
+from tinysqueeze.network.ops.reference import softmax
+from tinysqueeze.paper.results import save_answers
+from tinysqueeze.show.pictures.confusion import (
     class_accuracy,
     reliability_diagram,
     worst_mistake_sheet,
 )
-from tinysqueeze.pictures.training import confusion_matrix
-from tinysqueeze.pretrained import training_start
-from tinysqueeze.results import save_answers
-from tinysqueeze.scores import calibration, confusion_counts, per_class_accuracy
-from tinysqueeze.train import Evaluation, evaluate
+from tinysqueeze.show.pictures.training import confusion_matrix
+from tinysqueeze.training import checkpoint
+from tinysqueeze.training.engine import compiled_engine, stepwise_engine
+from tinysqueeze.training.loop import Evaluation, evaluate
+from tinysqueeze.training.scores import calibration, confusion_counts, per_class_accuracy
+from tinysqueeze.weights import training_start
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -9,9 +9,8 @@ from tqdm.auto import tqdm
 
 from tinysqueeze import data
 from tinysqueeze.cli.models import add_changes, changes
-from tinysqueeze.count import count
 from tinysqueeze.data import Dataset
-from tinysqueeze.experiments import (
+from tinysqueeze.paper.experiments import (
     EXPERIMENTS,
     SHORT,
     Experiment,
@@ -24,9 +23,10 @@ from tinysqueeze.experiments import (
     read_rows,
     work,
 )
-from tinysqueeze.experiments.runs import RATE
-from tinysqueeze.pictures.experiments import experiment_curve
-from tinysqueeze.train import Report
+from tinysqueeze.paper.experiments.runs import RATE
+from tinysqueeze.show.pictures.experiments import experiment_curve
+from tinysqueeze.study.count import count
+from tinysqueeze.training.loop import Report
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tinysqueeze.cli.c_code import write_c
 from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
 from tinysqueeze.errors import UserError
-from tinysqueeze.pretrained import write_onnx, write_safetensors, write_torchvision
+from tinysqueeze.weights import write_onnx, write_safetensors, write_torchvision
 
 WRITERS = {
     "safetensors": write_safetensors,

@@ -8,10 +8,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from tinysqueeze.cli.models import add_model, chosen_model
-from tinysqueeze.gradcheck import TOLERANCE, check_model
-from tinysqueeze.layers import Run
-from tinysqueeze.ops import fast, reference
-from tinysqueeze.params import initialise
+from tinysqueeze.network.layers import Run
+from tinysqueeze.network.ops import fast, reference
+from tinysqueeze.network.params import initialise
+from tinysqueeze.study.gradcheck import TOLERANCE, check_model
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

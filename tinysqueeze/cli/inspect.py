@@ -5,8 +5,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from tinysqueeze.compression.inspect import PARTS, Line, inspect
 from tinysqueeze.errors import FormatError, UserError
+from tinysqueeze.weights.compression.inspect import PARTS, Line, inspect
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
         raise FormatError(f"{args.file}: {error}") from error
     print(json.dumps([asdict(line) for line in lines]) if args.json else _table(lines))
     if args.out:
-        from tinysqueeze.pictures.compression import byte_map
+        from tinysqueeze.show.pictures.compression import byte_map
 
         byte_map(lines, args.file.name).save(str(args.out))
     return 0

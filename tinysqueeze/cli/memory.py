@@ -4,13 +4,13 @@ import argparse
 
 import numpy as np
 
-from tinysqueeze import memory
-from tinysqueeze.c_export.boards import table as boards_table
+from tinysqueeze.bench.resident import measure
 from tinysqueeze.cli.models import add_changes, changes
 from tinysqueeze.compiled import compile as compile_plan
-from tinysqueeze.count import count
-from tinysqueeze.models import build
-from tinysqueeze.resident import measure
+from tinysqueeze.devices import memory
+from tinysqueeze.devices.c.boards import table as boards_table
+from tinysqueeze.network.models import build
+from tinysqueeze.study.count import count
 
 SIDES = ("ours", "ours-stepwise", "torch", "torch-nchw", "onnxruntime")
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.models import MODELS, Model, build
+from tinysqueeze.network.models import MODELS, Model, build
 
 
 def add_changes(parser: argparse.ArgumentParser) -> None:

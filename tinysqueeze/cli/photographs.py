@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import find_weights
 from tinysqueeze.errors import UserError
-from tinysqueeze.pretrained import FolderScore, evaluate_folder, labels_under
+from tinysqueeze.weights import FolderScore, evaluate_folder, labels_under
 
 SOME_SKIPPED = 3  # the exit status where not every file could be read, as in `predict`
 LARGEST_BATCH = 32  # photographs are large, and more at once are no faster

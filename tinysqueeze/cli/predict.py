@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import add_weights, find_weights
 from tinysqueeze.errors import DataError
-from tinysqueeze.pretrained import Prediction, Skipped, WeightSet, classify, find_images
+from tinysqueeze.weights import Prediction, Skipped, WeightSet, classify, find_images
 
 SHEET = 40  # pictures on a sheet at most, whatever the number predicted
 SOME_SKIPPED = 3  # the exit status where not every file could be read
@@ -96,7 +96,7 @@ def _record(result: Prediction | Skipped, weights: WeightSet, top: int) -> dict[
 
 
 def _draw(shown: list[Prediction], out: Path, top: int) -> None:
-    from tinysqueeze.inside import prediction_sheet  # matplotlib, which only the sheet needs
+    from tinysqueeze.show.inside import prediction_sheet  # matplotlib, which only the sheet needs
 
     try:
         prediction_sheet(shown, top).save(str(out))

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from tinysqueeze.results import markdown, read_results, read_run, write_results
+from tinysqueeze.paper.results import markdown, read_results, read_run, write_results
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from tinysqueeze import checkpoint
-from tinysqueeze.count import count
 from tinysqueeze.data import Dataset
 from tinysqueeze.files import write_atomically
 from tinysqueeze.kernels import TARGET
-from tinysqueeze.ops.reference import softmax
-from tinysqueeze.pictures.training import confusion_matrix, learning_curve, sample_predictions
-from tinysqueeze.recipes import recipe_dict
-from tinysqueeze.train import Evaluation, Training
+from tinysqueeze.network.ops.reference import softmax
+from tinysqueeze.show.pictures.training import confusion_matrix, learning_curve, sample_predictions
+from tinysqueeze.study.count import count
+from tinysqueeze.training import checkpoint
+from tinysqueeze.training.loop import Evaluation, Training
+from tinysqueeze.training.recipe import recipe_dict
 
 
 @dataclass(frozen=True)

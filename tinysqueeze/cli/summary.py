@@ -5,8 +5,8 @@ import json
 
 from tinysqueeze.cli.models import add_model, chosen_model
 from tinysqueeze.compiled import compile as compile_plan
-from tinysqueeze.count import FLOAT_BYTES, Row, Table, count
-from tinysqueeze.models import Model
+from tinysqueeze.network.models import Model
+from tinysqueeze.study.count import FLOAT_BYTES, Row, Table, count
 
 HEADER = ("Layer", "Kind", "Kernel", "Output", "Parameters", "Mult-adds", "Activation", "im2col")
 

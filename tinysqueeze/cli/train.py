@@ -11,24 +11,32 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from tinysqueeze import checkpoint, data
+from tinysqueeze import data
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.interruptible import interruptible
 from tinysqueeze.cli.models import add_changes, changes
 from tinysqueeze.cli.run_folder import About, RunFolder
 from tinysqueeze.cli.weights import find_weights
-from tinysqueeze.communicator import Communicator
-from tinysqueeze.count import count
 from tinysqueeze.data import Dataset
-from tinysqueeze.distributed import communicator, threads_a_rank
-from tinysqueeze.engines import Engine, EngineMaker, compiled_engine, stepwise_engine
 from tinysqueeze.errors import UserError
-from tinysqueeze.layers import Params
-from tinysqueeze.models import Model, build
-from tinysqueeze.pretrained import frozen_paths, training_start, transferred
-from tinysqueeze.recipes import DEFAULTS, FINE_TUNING, RECIPES, Recipe, find_recipe, recipe_dict
-from tinysqueeze.train import Report, Training, begin, evaluate_training
-from tinysqueeze.train import run as train
+from tinysqueeze.network.layers import Params
+from tinysqueeze.network.models import Model, build
+from tinysqueeze.study.count import count
+from tinysqueeze.training import checkpoint
+from tinysqueeze.training.communicator import Communicator
+from tinysqueeze.training.engine import Engine, EngineMaker, compiled_engine, stepwise_engine
+from tinysqueeze.training.loop import Report, Training, begin, evaluate_training
+from tinysqueeze.training.loop import run as train
+from tinysqueeze.training.mpi import communicator, threads_a_rank
+from tinysqueeze.training.recipe import (
+    DEFAULTS,
+    FINE_TUNING,
+    RECIPES,
+    Recipe,
+    find_recipe,
+    recipe_dict,
+)
+from tinysqueeze.weights import frozen_paths, training_start, transferred
 
 
 def _torch_engine(

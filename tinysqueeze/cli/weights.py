@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from tinysqueeze import checkpoint
-from tinysqueeze.compression import fileformat, pipeline
-from tinysqueeze.pretrained import SOURCES, Preprocess, WeightSet, load_weights, named
-from tinysqueeze.pretrained.weights import describe
+from tinysqueeze.training import checkpoint
+from tinysqueeze.weights import SOURCES, Preprocess, WeightSet, load_weights, named
+from tinysqueeze.weights.compression import fileformat, pipeline
+from tinysqueeze.weights.trained import describe
 
 NAMES = f"a run folder, a file, or one of {', '.join(SOURCES)}"
 MARK = checkpoint.FORMAT.encode()  # it stands in the header of our checkpoints

@@ -12,7 +12,7 @@ from tinysqueeze.compiled.weights import Weights, winograd_size
 from tinysqueeze.compiled.workspace import NONE, Halo, View, Workspace, job
 from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.pointwise import add_map, copy_map
-from tinysqueeze.window import Window
+from tinysqueeze.network.window import Window
 
 CHUNK_PIXELS = 256
 """Pixels that a chunk should have: what so many of them need in one layer fits in the cache."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tinysqueeze.compose import Block, Chain, Concat, Residual, join
 from tinysqueeze.kernels import TARGET
-from tinysqueeze.layers import (
+from tinysqueeze.network.compose import Block, Chain, Concat, Residual, join
+from tinysqueeze.network.layers import (
     BatchNorm,
     Conv2D,
     Dropout,
@@ -23,7 +23,7 @@ from tinysqueeze.layers import (
     ReLU,
     Shape,
 )
-from tinysqueeze.window import Window
+from tinysqueeze.network.window import Window
 
 
 @dataclass(frozen=True)

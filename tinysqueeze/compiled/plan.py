@@ -16,11 +16,11 @@ from tinysqueeze.compiled.weights import PRECISIONS
 from tinysqueeze.compiled.workspace import Workspace, aligned
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.kernels.team import Team
-from tinysqueeze.layers import Params, Run
-from tinysqueeze.loss import check_labels, count_right, softmax_cross_entropy
-from tinysqueeze.models import Model
-from tinysqueeze.ops.reference import cross_entropies
-from tinysqueeze.params import check_fit, flatten, initialise, shapes, unflatten
+from tinysqueeze.network.layers import Params, Run
+from tinysqueeze.network.loss import check_labels, count_right, softmax_cross_entropy
+from tinysqueeze.network.models import Model
+from tinysqueeze.network.ops.reference import cross_entropies
+from tinysqueeze.network.params import check_fit, flatten, initialise, shapes, unflatten
 
 SINGLE_PIXELS = 96 * 96
 """Images larger than this are predicted one by one: a single one fills the caches."""

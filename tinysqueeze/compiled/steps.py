@@ -7,8 +7,8 @@ import numpy as np
 from tinysqueeze.compiled.network import LayerStep, Map, Network
 from tinysqueeze.compiled.sequence import Call
 from tinysqueeze.compiled.workspace import View
-from tinysqueeze.layers import Run
-from tinysqueeze.params import flatten, unflatten
+from tinysqueeze.network.layers import Run
+from tinysqueeze.network.params import flatten, unflatten
 
 
 def read(view: View, size: Map, images: int) -> np.ndarray:

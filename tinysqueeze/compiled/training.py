@@ -33,7 +33,7 @@ from tinysqueeze.kernels.pointwise import add_map, copy_map, mask, mask_by_signs
 from tinysqueeze.kernels.pooling import max_pool_backward
 from tinysqueeze.kernels.products import clear
 from tinysqueeze.kernels.team import Team
-from tinysqueeze.ops.reference import label_shares
+from tinysqueeze.network.ops.reference import label_shares
 
 
 class TrainingStep(ForwardPass):

@@ -2,10 +2,10 @@
 
 from tinysqueeze.compiled import Plan
 from tinysqueeze.compiled import compile as compile_plan
-from tinysqueeze.models import build
-from tinysqueeze.optim import SGD
-from tinysqueeze.params import unflatten
-from tinysqueeze.stepwise import StepByStep
+from tinysqueeze.network.models import build
+from tinysqueeze.network.params import unflatten
+from tinysqueeze.network.stepwise import StepByStep
+from tinysqueeze.training.optimisers import SGD
 
 
 def prepare(task):

@@ -1,0 +1,360 @@
+"""Inference in integers: int8 weights, one byte a value in every map, and sums that Python and C share.
+
+A map holds bytes q that stand for scale * (q - zero); after a ReLU zero is 0. Each filter has its own
+weight scale, so that its largest weight is ±127 (Jacob et al. 2018, "Quantization and training of
+neural networks for efficient integer-arithmetic-only inference"; Krishnamoorthi 2018, section 3). A
+sum of products is exact in int32, and is brought to the scale of its target by one rule:
+
+    q = clamp(zero + floor((sum * multiplier + 2^(shift-1)) / 2^shift), lowest, 255)
+
+with a 31-bit multiplier, in 64 bits. A hard-swish is a table of 256 bytes. Nothing is left to rounding
+modes, so the same bytes come out of this file and of the exported C.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysqueeze import lowering
+from tinysqueeze.devices.memory import fuse, is_global
+from tinysqueeze.errors import UserError
+from tinysqueeze.lowering import Add, Conv, Pool, Rectify, Step, Steps, Swish, lower, place
+from tinysqueeze.network.layers import Conv2D
+from tinysqueeze.network.models import Model
+from tinysqueeze.network.ops.reference import hard_swish, pool_divisor, windows
+
+Bytes = NDArray[np.uint8]
+WIDE_RANGE = 1 << 15  # what the last convolution gives are integers about this large
+BATCH = 8  # images at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """What the bytes of a map stand for: scale * (q - zero).
+
+    One scale and one zero for all channels, but for the image, which may have one of each a channel.
+    """
+
+    scale: NDArray[np.float64]  # (C,)
+    zero: NDArray[np.int64]  # (1,) or (C,)
+
+    def encode(self, x: np.ndarray) -> Bytes:
+        """The nearest bytes."""
+        return np.clip(np.rint(x / self.scale) + self.zero, 0, 255).astype(np.uint8)
+
+    def decode(self, q: np.ndarray) -> np.ndarray:
+        """What they stand for."""
+        return self.scale * (q.astype(np.float64) - self.zero)
+
+
+@dataclass(frozen=True, eq=False)
+class Int8Conv:
+    """A convolution's integers: weight int8 (KH, KW, C / groups, F), the rest one a filter.
+
+    `unit`, what one of a sum is worth, is only for people and for calibration.
+    """
+
+    weight: NDArray[np.int8]
+    bias: NDArray[np.int32]
+    multiplier: NDArray[np.int32]
+    shift: NDArray[np.uint8]
+    unit: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Int8Add:
+    """A sum's integers: what each map is multiplied by before the common shift."""
+
+    first: int
+    second: int
+    shift: int
+
+
+@dataclass(frozen=True, eq=False)
+class Int8Network:
+    """A quantised network. Map 0 takes bytes, the output is int32: logits are `logit_scale` of it.
+
+    The map `wide`, which the last convolution writes, holds int32 as well: a byte is too coarse for
+    a thousand classes, and since its pixels only add up to the logits, it need never be stored.
+    """
+
+    steps: Steps
+    grids: dict[int, Grid]
+    convs: dict[int, Int8Conv]  # by the position of the step
+    adds: dict[int, Int8Add]
+    tables: dict[int, Bytes]  # by the position of a hard-swish: what it makes of each of 256 bytes
+    wide: int
+    logit_scale: float
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of weights, biases, multipliers, shifts and tables."""
+        arrays = [
+            array
+            for conv in self.convs.values()
+            for array in (conv.weight, conv.bias, conv.multiplier, conv.shift)
+        ]
+        return sum(array.nbytes for array in (*arrays, *self.tables.values()))
+
+    def encode(self, images: np.ndarray) -> Bytes:
+        """Images as the float network takes them, (N, H, W, C), as bytes."""
+        return self.grids[0].encode(images)
+
+    def integers(self, image_bytes: Bytes) -> NDArray[np.int32]:
+        """The int32 logits (N, classes) of encoded images (N, H, W, C)."""
+        maps: dict[int, np.ndarray] = {0: image_bytes}
+        for i, step in enumerate(self.steps.steps):
+            place(self.steps, step, maps, self.run_step(i, step, maps))
+        return maps[self.steps.output].reshape(len(image_bytes), -1)
+
+    def logits(self, images: np.ndarray) -> NDArray[np.float32]:
+        """The logits (N, classes) of images as the float network takes them."""
+        return (self.integers(self.encode(images)) * self.logit_scale).astype(np.float32)
+
+    def run_step(self, i: int, step: Step, maps: Mapping[int, np.ndarray]) -> np.ndarray:
+        """What step i makes of the maps it reads."""
+        x = maps[step.sources[0]]
+        zero_in, zero_out = self.grids[step.sources[0]].zero, self.grids[step.target].zero
+        match step:
+            case Conv():
+                conv = self.convs[i]
+                scaled = rescale(sums(x, zero_in, conv, step), conv.multiplier, conv.shift)
+                if step.target == self.wide:
+                    low = 0 if step.relu else -(1 << 31)
+                    return np.clip(scaled, low, (1 << 31) - 1).astype(np.int32)
+                return to_bytes(scaled, zero_out, step.relu)
+            case Pool() if step.target == self.steps.output:
+                centred = x.astype(np.int32) - zero_in.astype(np.int32)
+                return centred.sum(axis=(1, 2), keepdims=True, dtype=np.int32)
+            case Pool() if step.average:
+                return mean_bytes(x, zero_in, step)
+            case Pool():
+                return windows(x, step.window, fill=0).max(axis=(3, 4))
+            case Add():
+                add, second = self.adds[i], self.grids[step.second].zero
+                total = (x - zero_in) * add.first + (maps[step.second] - second) * add.second
+                return to_bytes(rescale(total, np.int64(1), add.shift), zero_out, step.relu)
+            case Rectify():
+                return np.maximum(x, zero_in.astype(np.uint8))
+            case Swish():
+                return self.tables[i][x]
+
+
+def sums(x: Bytes, zero: np.ndarray, conv: Int8Conv, step: Conv) -> NDArray[np.int64]:
+    """Bias plus sums of (q - zero) * weight, (N, OH, OW, F): what int32 accumulation gives.
+
+    Added up by BLAS in float64, which is exact below 2^53; products are below 2^15.
+    """
+    window = step.window
+    layer = Conv2D(step.filters, window.kernel, window.stride, window.pad, step.groups)
+    exact = {"weight": conv.weight.astype(np.float64), "bias": conv.bias.astype(np.float64)}
+    return layer.forward(exact, x.astype(np.float64) - zero)[0].astype(np.int64)
+
+
+def rescale(total: np.ndarray, multiplier: Any, shift: Any) -> NDArray[np.int64]:
+    """floor((total * multiplier + half) / 2^shift) in int64."""
+    shift = np.asarray(shift, np.int64)
+    return (total * np.asarray(multiplier, np.int64) + (np.int64(1) << (shift - 1))) >> shift
+
+
+def to_bytes(scaled: np.ndarray, zero: np.ndarray, relu: bool) -> Bytes:
+    """Onto the target's grid; after a ReLU nothing lies below zero."""
+    return np.clip(scaled + zero, zero if relu else 0, 255).astype(np.uint8)
+
+
+def mean_bytes(x: Bytes, zero: np.ndarray, pool: Pool) -> Bytes:
+    """The average of each window to the nearest byte, halves up; padding is zero."""
+    total = windows(x.astype(np.int64), pool.window, fill=int(zero[0])).sum(axis=(3, 4))
+    beyond = pool.window.area - pool_divisor(x.shape, pool.window)  # overhang: seen, not counted
+    count = pool.window.area - beyond
+    return ((2 * (total - beyond * zero) + count) // (2 * count)).astype(np.uint8)
+
+
+# --------------------------------------------------------------------------------------- quantising
+
+
+def quantise(
+    model: Model,
+    params: Mapping[str, Any],
+    images: np.ndarray,
+    pixel: tuple[Any, Any] | None = None,
+) -> Int8Network:
+    """A network in integers, calibrated on some images; labels are not needed.
+
+    images   (N, H, W, C) float32, preprocessed as the float network takes them; dozens are enough
+    pixel    (scale, zero) a channel if image = scale * (byte - zero): the integer network then takes
+             the photograph's own bytes; else the image's range is calibrated as every map's is
+
+    Raises UserError where the network has a step that integers do not do.
+    """
+    steps = lower(model)
+    check(steps)
+    if not len(images):
+        raise UserError("quantising needs at least one image to calibrate on")
+    ranges = calibrate(steps, params, images)
+    grids = {value: _grid(*span, steps.shapes[value][2]) for value, span in ranges.items()}
+    offset = np.zeros(steps.shapes[0][2])
+    if pixel is not None:
+        scale, zero = (np.broadcast_to(np.asarray(a, np.float64), offset.shape) for a in pixel)
+        grids[0] = Grid(scale, np.rint(zero).astype(np.int64))
+        offset = (grids[0].zero - zero) * scale  # what rounding the zero leaves, for the biases
+    wide = wide_map(steps)
+    if wide >= 0:
+        grids[wide] = _wide_grid(grids[wide])
+    network = Int8Network(steps, grids, {}, {}, {}, wide, _logit_scale(steps, grids))
+    for i, step in enumerate(steps.steps):
+        if isinstance(step, Conv):
+            weight, bias = (a.astype(np.float64) for a in lowering.weights(steps, step, params))
+            if step.source == 0:
+                bias = bias + _by_channel(weight, offset, step.groups).sum(axis=(0, 1, 2))
+            weight = _by_channel(weight, grids[step.source].scale, step.groups)
+            mine = slice(step.offset, step.offset + step.filters)
+            network.convs[i] = int8_conv(weight, bias, grids[step.target].scale[mine])
+        elif isinstance(step, Add):
+            scales = [float(grids[value].scale[0]) for value in (*step.sources, step.target)]
+            network.adds[i] = _int8_add(*scales)
+        elif isinstance(step, Swish):
+            network.tables[i] = _swish_table(grids[step.source], grids[step.target])
+    _correct_biases(network, params, images)
+    return network
+
+
+def pixel_grid(preprocess: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(scale, zero) a channel of a `Preprocess`, which gives (byte / divide_by - mean) / std."""
+    divide_by, std = preprocess.divide_by, np.array(preprocess.std)
+    return 1 / (divide_by * std), divide_by * np.array(preprocess.mean)
+
+
+def _by_channel(weight: np.ndarray, factor: np.ndarray, groups: int) -> np.ndarray:
+    """weight (KH, KW, C / groups, F) times a factor for each of the C channels."""
+    parts = zip(np.split(weight, groups, axis=3), np.split(factor, groups), strict=True)
+    return np.concatenate([w * f[:, None] for w, f in parts], axis=3)
+
+
+def check(steps: Steps) -> None:
+    """Raises UserError for networks that the integer rules above do not cover."""
+    last = steps.writers(steps.output)[-1]
+    if not ((isinstance(last, Pool) and is_global(steps, last))
+            or (isinstance(last, Conv) and steps.shapes[steps.output][:2] == (1, 1))):  # fmt: skip
+        raise UserError(
+            f"{steps.name}: int8 and C need a network that ends with a global average pool or a "
+            "fully connected layer"
+        )
+    if not all(isinstance(step, Conv) for step in steps.readers(0)):
+        raise UserError(f"{steps.name}: int8 and C need a convolution as the first layer")
+
+
+def wide_map(steps: Steps) -> int:
+    """The map of int32 that the last convolution writes; -1 if a network ends otherwise."""
+    last = fuse(steps)[-1]
+    return last.convs[0].target if last.convs else -1
+
+
+def calibrate(
+    steps: Steps, params: Mapping[str, Any], images: np.ndarray
+) -> dict[int, tuple[float, float]]:
+    """The smallest and the largest value of each map over the images, 0 included.
+
+    Maps between which bytes are merely moved (pools, ReLUs) share the wider of their ranges.
+    """
+    ranges: dict[int, tuple[float, float]] = {}
+    for start in range(0, len(images), BATCH):
+        for value, x in lowering.run(steps, params, images[start : start + BATCH]).items():
+            low, high = ranges.get(value, (0.0, 0.0))
+            ranges[value] = min(low, float(x.min())), max(high, float(x.max()))
+    tied = [
+        (step.sources[0], step.target)
+        for step in steps.steps
+        if isinstance(step, Pool | Rectify) and step.target != steps.output
+    ]
+    for _ in tied:  # a chain of ties is no longer than this
+        for pair in tied:
+            lows, highs = zip(*(ranges[value] for value in pair), strict=True)
+            ranges |= dict.fromkeys(pair, (min(lows), max(highs)))
+    return ranges
+
+
+def _grid(low: float, high: float, channels: int) -> Grid:
+    """256 steps from low to high, one of them exactly on 0."""
+    scale = ((high - low) or 1.0) / 255  # a map may be all zeros
+    return Grid(np.full(channels, scale), np.rint(np.full(1, -low / scale)).astype(np.int64))
+
+
+def _wide_grid(grid: Grid) -> Grid:
+    """The same range in finer steps, of one size for all channels."""
+    return Grid(
+        np.full_like(grid.scale, grid.scale.max() * 255 / WIDE_RANGE), np.zeros(1, np.int64)
+    )
+
+
+def _logit_scale(steps: Steps, grids: dict[int, Grid]) -> float:
+    """What one of the integer output is worth: a sum over all pixels of what the last map holds."""
+    end = steps.writers(steps.output)[-1]
+    summed = end.source if isinstance(end, Pool) else steps.output
+    return float(grids[summed].scale[0]) / prod(steps.shapes[summed][:2])
+
+
+def _correct_biases(network: Int8Network, params: Mapping[str, Any], images: np.ndarray) -> None:
+    """Move each bias so that a filter's mean over the images is what it is in floats.
+
+    Rounding shifts means, and the shifts of a layer feed the next; so layer by layer, each with the
+    corrected ones before it (Nagel et al. 2019, section 4.2, here from images).
+    """
+    steps = network.steps
+    floats: dict[int, np.ndarray] = {0: images}
+    integers: dict[int, np.ndarray] = {0: network.encode(images)}
+    for i, step in enumerate(steps.steps):
+        if isinstance(step, Conv):
+            true = lowering.run_step(steps, replace(step, relu=False), params, floats)
+            conv, zero = network.convs[i], network.grids[step.source].zero
+            ours = sums(integers[step.source], zero, conv, step)
+            drift = true.mean(axis=(0, 1, 2)) / conv.unit - ours.mean(axis=(0, 1, 2))
+            network.convs[i] = replace(conv, bias=conv.bias + np.rint(drift).astype(np.int32))
+        place(steps, step, floats, lowering.run_step(steps, step, params, floats))
+        place(steps, step, integers, network.run_step(i, step, integers))
+        for value in set(step.sources):
+            if step is steps.readers(value)[-1]:  # maps of tens of images are large
+                del floats[value], integers[value]
+
+
+def int8_conv(weight: np.ndarray, bias: np.ndarray, scale_out: np.ndarray) -> Int8Conv:
+    """Quantise one convolution, filter by filter; the source's scales are in the weight already.
+
+    The largest weight becomes ±127, unless the bias would then not fit int32 beside the sums.
+    """
+    largest = np.abs(weight).max(axis=(0, 1, 2))
+    unit = np.maximum(largest / 127, np.abs(bias) / (1 << 29))
+    unit = np.where(unit > 0, unit, scale_out)  # a filter may be all zeros
+    weight, bias = np.rint(weight / unit), np.rint(bias / unit)
+    multiplier, shift = fixed_point(unit / scale_out)
+    return Int8Conv(weight.astype(np.int8), bias.astype(np.int32), multiplier, shift, unit)
+
+
+def fixed_point(factor: np.ndarray) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """factor ~ multiplier / 2^shift with a multiplier of 31 bits; below 2^-31 it is 0."""
+    mantissa, exponent = np.frexp(factor)  # factor = mantissa * 2^exponent, 0.5 <= mantissa < 1
+    multiplier = np.minimum(np.rint(mantissa * (1 << 31)), (1 << 31) - 1)
+    shift = 31 - exponent
+    if shift.min() < 1:
+        raise UserError("a layer's output is so much finer than its input that int8 cannot hold it")
+    multiplier = np.where(shift > 62, 0, multiplier)
+    return multiplier.astype(np.int32), np.minimum(shift, 62).astype(np.uint8)
+
+
+def _swish_table(given: Grid, made: Grid) -> Bytes:
+    """What a hard-swish makes of each byte of a map whose channels share one scale."""
+    scale = float(given.scale[0])
+    y, _ = hard_swish(scale * (np.arange(256) - given.zero))
+    return Grid(made.scale[:1], made.zero).encode(y)
+
+
+def _int8_add(first: float, second: float, target: float) -> Int8Add:
+    """Multipliers for one common shift, the larger with 31 bits less one for the sum."""
+    _, shift = fixed_point(np.array([max(first, second) / target]))
+    factor = 2.0 ** int(shift[0])
+    half = [min(round(scale / target * factor), (1 << 31) - 1) for scale in (first, second)]
+    return Int8Add(half[0], half[1], int(shift[0]))

@@ -1,0 +1,373 @@
+"""The networks, as data: Fire, SqueezeNet and its variants, and AlexNet and VGG-16 to compare with.
+
+One recipe holds the paper's metaparameters; its defaults are SqueezeNet v1.0 and every variant is
+written as its difference from that.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from tinysqueeze.errors import ShapeError, UserError
+from tinysqueeze.network.compose import Block, Chain, Children, Concat, Residual, Rewritten
+from tinysqueeze.network.layers import (
+    BatchNorm,
+    Conv2D,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2D,
+    HardSwish,
+    Layer,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Shape,
+)
+
+Activation = Literal["relu", "hard-swish"]
+ACTIVATIONS: dict[str, tuple[str, type[Layer]]] = {
+    "relu": ("relu", ReLU), "hard-swish": ("swish", HardSwish),
+}  # fmt: skip
+"""By name: how its layers are called ("conv1_relu"), and what they are."""
+
+
+def _activated(name: str, activation: str) -> tuple[str, Layer]:
+    """The activation behind layer `name`, named after it."""
+    if activation not in ACTIVATIONS:
+        raise UserError(f"activation is {' or '.join(map(repr, ACTIVATIONS))}, not {activation!r}")
+    suffix, layer = ACTIVATIONS[activation]
+    return f"{name}_{suffix}", layer()
+
+
+@dataclass(frozen=True)
+class Fire(Block):
+    """A Fire module: a 1x1 squeeze layer feeds an expand layer of 1x1 and 3x3 filters (§3.2).
+
+    Strategy 1: some of the expand filters are 1x1. Strategy 2: the squeeze layer is narrower than
+    the expand layer, so that the 3x3 filters see few channels. `norm` puts a batch norm before each
+    ReLU. With `linear_squeeze` neither follows the squeeze layer: a ReLU there loses what few channels
+    cannot hold twice (Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018,
+    §3.2). `activation` "hard-swish" stands for ReLU (Howard et al., Searching for MobileNetV3, 2019,
+    §5.2). Raises UserError where Strategy 2 is broken, unless `allow_wide_squeeze`.
+    """
+
+    squeeze: int
+    expand1x1: int
+    expand3x3: int
+    norm: bool = False
+    allow_wide_squeeze: bool = False
+    linear_squeeze: bool = False
+    activation: Activation = "relu"
+
+    def __post_init__(self) -> None:
+        expand = self.expand1x1 + self.expand3x3
+        if self.squeeze < 1 or min(self.expand1x1, self.expand3x3) < 0 or expand < 1:
+            raise UserError(f"{self}: filter counts must be positive")
+        if self.squeeze >= expand and not self.allow_wide_squeeze:
+            raise UserError(
+                f"Fire: the squeeze layer ({self.squeeze} filters) must be narrower than the expand "
+                f"layer ({expand}): that is Strategy 2, fewer input channels to the 3x3 filters; "
+                "pass allow_wide_squeeze=True to build it all the same"
+            )
+
+    @property
+    def body(self) -> Layer:
+        """Squeeze, ReLU (unless linear), both expands side by side, ReLU."""
+        arms = (
+            ("expand1x1", Conv2D(self.expand1x1, 1)),
+            ("expand3x3", Conv2D(self.expand3x3, 3, pad=1)),
+        )
+        squeeze = [("squeeze_norm", BatchNorm()), _activated("squeeze", self.activation)]
+        steps: list[tuple[str, Layer]] = [
+            ("squeeze", Conv2D(self.squeeze, 1)),
+            *([] if self.linear_squeeze else squeeze),
+            ("", Concat(tuple(arm for arm in arms if arm[1].filters))),
+            ("expand_norm", BatchNorm()),
+            _activated("expand", self.activation),
+        ]
+        return Chain(tuple(s for s in steps if self.norm or not s[0].endswith("_norm")))
+
+
+@dataclass(frozen=True)
+class Model(Block):
+    """A whole network: its name, its steps, the images it expects, and the spec that rebuilds it.
+
+    Its output is the logits, (N, classes). `spec` is a JSON-able dict for `build`.
+    """
+
+    name: str
+    steps: Children
+    input_shape: Shape
+    spec: dict[str, Any] = field(compare=False)
+
+    @property
+    def body(self) -> Layer:
+        """The chain of all steps."""
+        return Chain(self.steps)
+
+    def with_children(self, children: Children) -> Layer:
+        """The same network of rewritten steps."""
+        inside = children[0][1]
+        if isinstance(inside, Chain):
+            return replace(self, steps=inside.steps)
+        return Rewritten(self.name, inside)
+
+    @property
+    def classes(self) -> int:
+        """How many logits it gives."""
+        return self.out_shape(self.input_shape)[0]
+
+    def at(self, input_size: int | None) -> "Model":
+        """The same network for square images of another size (no convolution depends on it)."""
+        if input_size is None:
+            return self
+        shape = (input_size, input_size, self.input_shape[2])
+        return _checked(
+            replace(self, input_shape=shape, spec=self.spec | {"input_size": input_size})
+        )
+
+    def with_changes(self, **changes: Any) -> "Model":
+        """The network that its recipe gives after some changes: `with_changes(bypass="simple")`.
+
+        It is built anew from `spec`: what `map_layers` rewrote is not kept.
+        """
+        return build(self.spec | changes)
+
+
+@dataclass(frozen=True)
+class SqueezeNet:
+    """SqueezeNet's metaparameters (§5.1); the defaults are v1.0 of the paper.
+
+    Fire i (from 0) has e = base_e + incr_e * (i // freq) expand filters, a share pct3x3 of them
+    3x3, and squeeze_ratio * e squeeze filters. `pools` names the layers that a max-pool follows
+    (Strategy 3: late). `bypass` is "simple" (around each Fire whose input and output are alike) or
+    "complex" (a 1x1 convolution around the others as well). `norm` puts a batch norm before each
+    ReLU but conv10's, and after the convolution of a complex bypass. `linear_squeeze` leaves the squeeze
+    layers without norm and ReLU. `activation` "hard-swish" takes the place of every ReLU but that after
+    conv10. `final_relu` is the latter, which the authors have; without it a network trains more surely,
+    since it can't fall silent.
+    """
+
+    classes: int = 1000
+    input_size: int = 224
+    input_channels: int = 3
+    stem_filters: int = 96
+    stem_kernel: int = 7
+    stem_stride: int = 2
+    stem_pad: int = 0
+    pool_kernel: int = 3
+    pools: tuple[int, ...] = (1, 4, 8)
+    fires: int = 8
+    base_e: int = 128
+    incr_e: int = 128
+    freq: int = 2
+    pct3x3: float = 0.5
+    squeeze_ratio: float = 0.125
+    bypass: Literal["simple", "complex"] | None = None
+    norm: bool = False
+    dropout: float = 0.5
+    conv10_pad: int = 0
+    final_relu: bool = True
+    allow_wide_squeeze: bool = False
+    linear_squeeze: bool = False
+    activation: Activation = "relu"
+
+    def __post_init__(self) -> None:
+        if self.bypass not in (None, "simple", "complex"):
+            raise UserError(f"bypass is None, 'simple' or 'complex', not {self.bypass!r}")
+        if min(self.classes, self.input_size, self.fires, self.freq, self.base_e) < 1:
+            raise UserError("classes, input_size, fires, freq and base_e must be at least 1")
+        if not 0 <= self.pct3x3 <= 1:
+            raise UserError(f"pct3x3 is a share from 0 to 1, not {self.pct3x3}")
+        wrong = [p for p in self.pools if not 1 <= p <= self.fires + 1]
+        if wrong:
+            raise UserError(f"pools follow layers 1 to {self.fires + 1}, not {wrong}")
+
+    def fire(self, i: int) -> Fire:
+        """The i-th Fire module, counted from 0 (the paper's fire{i + 2})."""
+        expand = self.base_e + self.incr_e * (i // self.freq)
+        wide = round(self.pct3x3 * expand)
+        squeeze = max(1, round(self.squeeze_ratio * expand))
+        return Fire(
+            squeeze, expand - wide, wide, self.norm, self.allow_wide_squeeze, self.linear_squeeze,
+            self.activation,
+        )  # fmt: skip
+
+    def steps(self) -> Children:
+        """The network, layer by layer, with the paper's names."""
+        steps: list[tuple[str, Layer]] = [
+            ("conv1", Conv2D(self.stem_filters, self.stem_kernel, self.stem_stride, self.stem_pad)),
+            *([("conv1_norm", BatchNorm())] if self.norm else []),
+            _activated("conv1", self.activation),
+            *self._pool_after(1),
+        ]
+        channels = self.stem_filters
+        for i in range(self.fires):
+            fire = self.fire(i)
+            expand = fire.expand1x1 + fire.expand3x3
+            steps += [
+                (f"fire{i + 2}", self._bypassed(fire, channels, expand)),
+                *self._pool_after(i + 2),
+            ]
+            channels = expand
+        last = f"conv{self.fires + 2}"
+        return (
+            *steps,
+            *([(f"drop{self.fires + 1}", Dropout(self.dropout))] if self.dropout else []),
+            (last, Conv2D(self.classes, 1, pad=self.conv10_pad)),
+            *([(f"{last}_relu", ReLU())] if self.final_relu else []),
+            (f"pool{self.fires + 2}", GlobalAvgPool2D()),
+        )
+
+    def _pool_after(self, layer: int) -> list[tuple[str, Layer]]:
+        pool = MaxPool2D(self.pool_kernel, stride=2, ceil=True)
+        return [(f"pool{layer}", pool)] if layer in self.pools else []
+
+    def _bypassed(self, fire: Fire, channels: int, expand: int) -> Layer:
+        if self.bypass and channels == expand:
+            return Residual(fire)
+        if self.bypass != "complex":
+            return fire
+        conv = Conv2D(expand, 1)
+        return Residual(fire, Chain((("conv", conv), ("norm", BatchNorm()))) if self.norm else conv)
+
+
+V1_1 = {"stem_filters": 64, "stem_kernel": 3, "pools": (1, 3, 5)}
+CIFAR = {
+    "classes": 10, "input_size": 32, "stem_kernel": 3, "stem_stride": 1, "stem_pad": 1,
+    "pool_kernel": 2, "dropout": 0.0, "final_relu": False,
+}  # fmt: skip
+
+
+def _squeezenet(name: str, differences: dict[str, Any], changes: dict[str, Any]) -> Model:
+    known = {f.name for f in fields(SqueezeNet)}
+    unknown = sorted(set(changes) - known)
+    if unknown:
+        raise UserError(
+            f"{name}: no such metaparameter: {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+        )
+    chosen = differences | changes
+    recipe = SqueezeNet(**chosen | {"pools": tuple(chosen.get("pools", SqueezeNet.pools))})
+    spec = {"name": name} | {k: list(v) if isinstance(v, tuple) else v for k, v in changes.items()}
+    size = recipe.input_size
+    return _checked(Model(name, recipe.steps(), (size, size, recipe.input_channels), spec))
+
+
+def _checked(model: Model) -> Model:
+    """The model, if its images are large enough to pass through."""
+    try:
+        model.out_shape(model.input_shape)
+    except ShapeError as error:
+        smallest = minimum_size(model)
+        raise ShapeError(
+            f"{model.name} needs images of at least {smallest}x{smallest} pixels, "
+            f"got {model.input_shape[0]}x{model.input_shape[1]} ({error})"
+        ) from None
+    return model
+
+
+def minimum_size(model: Model) -> int:
+    """The smallest square image that passes through the network, in pixels a side."""
+    for size in range(1, 512):
+        try:
+            model.body.out_shape((size, size, model.input_shape[2]))
+        except ShapeError:
+            continue
+        return size
+    raise ShapeError(f"{model.name}: no square image up to 511 pixels fits")
+
+
+def squeezenet1_0(classes: int = 1000, **changes: Any) -> Model:
+    """SqueezeNet v1.0, as in the paper's Table 1: 1,248,424 parameters for 1,000 classes."""
+    return _squeezenet("squeezenet1_0", {}, {"classes": classes} | changes)
+
+
+def squeezenet1_1(classes: int = 1000, **changes: Any) -> Model:
+    """SqueezeNet v1.1, the authors' later release: 2.4 times fewer multiply-adds, same accuracy."""
+    return _squeezenet("squeezenet1_1", V1_1, {"classes": classes} | changes)
+
+
+def squeezenet_cifar(classes: int = 10, **changes: Any) -> Model:
+    """v1.0 for 32x32 images: a 3x3 stem of stride 1 and 2x2 pools, no dropout, no ReLU on the logits."""
+    return _squeezenet("squeezenet_cifar", CIFAR, {"classes": classes} | changes)
+
+
+def _convs(widths: list[int], start: int, pool: bool = True) -> list[tuple[str, Layer]]:
+    steps: list[tuple[str, Layer]] = []
+    for i, width in enumerate(widths, start):
+        steps += [(f"conv{i}", Conv2D(width, 3, pad=1)), (f"conv{i}_relu", ReLU())]
+    return [*steps, (f"pool{start + len(widths) - 1}", MaxPool2D(2, 2))] if pool else steps
+
+
+def _classifier(first: int, classes: int) -> list[tuple[str, Layer]]:
+    """Two hidden layers of 4,096 and the logits: where AlexNet and VGG keep most of their weights."""
+    steps: list[tuple[str, Layer]] = [("flatten", Flatten())]
+    for i in (first, first + 1):
+        steps += [(f"fc{i}", Linear(4096)), (f"fc{i}_relu", ReLU()), (f"drop{i}", Dropout(0.5))]
+    return [*steps, (f"fc{first + 2}", Linear(classes))]
+
+
+def _whole(name: str, steps: list[tuple[str, Layer]], size: int, changes: dict[str, Any]) -> Model:
+    return _checked(Model(name, tuple(steps), (size, size, 3), {"name": name} | changes))
+
+
+def alexnet(classes: int = 1000, input_size: int = 227) -> Model:
+    """The AlexNet of the paper's 240 MB: two groups, 60,965,224 parameters (Krizhevsky et al. 2012).
+
+    Local response normalisation has no parameters and is left out.
+    """
+    steps = [
+        ("conv1", Conv2D(96, 11, stride=4)), ("conv1_relu", ReLU()), ("pool1", MaxPool2D(3, 2)),
+        ("conv2", Conv2D(256, 5, pad=2, groups=2)), ("conv2_relu", ReLU()), ("pool2", MaxPool2D(3, 2)),
+        ("conv3", Conv2D(384, 3, pad=1)), ("conv3_relu", ReLU()),
+        ("conv4", Conv2D(384, 3, pad=1, groups=2)), ("conv4_relu", ReLU()),
+        ("conv5", Conv2D(256, 3, pad=1, groups=2)), ("conv5_relu", ReLU()), ("pool5", MaxPool2D(3, 2)),
+        *_classifier(6, classes),
+    ]  # fmt: skip
+    return _whole("alexnet", steps, input_size, {"classes": classes, "input_size": input_size})
+
+
+def alexnet_torchvision(classes: int = 1000, input_size: int = 224) -> Model:
+    """torchvision's AlexNet, another net: no groups, other widths, 61,100,840 parameters."""
+    steps = [
+        ("conv1", Conv2D(64, 11, stride=4, pad=2)), ("conv1_relu", ReLU()), ("pool1", MaxPool2D(3, 2)),
+        ("conv2", Conv2D(192, 5, pad=2)), ("conv2_relu", ReLU()), ("pool2", MaxPool2D(3, 2)),
+        *_convs([384, 256, 256], 3, pool=False), ("pool5", MaxPool2D(3, 2)),
+        *_classifier(6, classes),
+    ]  # fmt: skip
+    changes = {"classes": classes, "input_size": input_size}
+    return _whole("alexnet_torchvision", steps, input_size, changes)
+
+
+def vgg16(classes: int = 1000, input_size: int = 224) -> Model:
+    """VGG-16 (Simonyan & Zisserman 2015, configuration D): 138,357,544 parameters."""
+    steps = [
+        *_convs([64, 64], 1), *_convs([128, 128], 3), *_convs([256] * 3, 5),
+        *_convs([512] * 3, 8), *_convs([512] * 3, 11), *_classifier(14, classes),
+    ]  # fmt: skip
+    return _whole("vgg16", steps, input_size, {"classes": classes, "input_size": input_size})
+
+
+MODELS: dict[str, Callable[..., Model]] = {
+    make.__name__: make
+    for make in (
+        squeezenet1_0,
+        squeezenet1_1,
+        squeezenet_cifar,
+        alexnet,
+        alexnet_torchvision,
+        vgg16,
+    )
+}
+
+
+def build(spec: str | dict[str, Any], **changes: Any) -> Model:
+    """A model by name, or from the `spec` of another. Raises UserError for a name unknown."""
+    chosen = ({"name": spec} if isinstance(spec, str) else dict(spec)) | changes
+    name = chosen.pop("name", None)
+    if name not in MODELS:
+        raise UserError(f"no model named {name!r}; there are {', '.join(MODELS)}")
+    try:
+        return MODELS[name](**chosen)
+    except TypeError as error:
+        raise UserError(f"{name}: {error}") from None

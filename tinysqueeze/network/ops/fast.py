@@ -1,0 +1,297 @@
+"""The same operations as `reference`, faster: Numba kernels where NumPy has no single call.
+
+A kernel is a few plain loops that fill arrays its wrapper made; it never allocates, checks, or
+changes an input. Channels are the innermost loop, since they lie side by side in memory. No kernel
+runs in parallel, so the results are the same every time.
+"""
+
+import numpy as np
+from numba import njit
+
+# These need no second version. NumPy copies windows at the speed of memory, matrix products are
+# BLAS's (cutting the batch so that patches stay in cache gained nothing, measured), and NumPy's exp
+# and log use vector instructions that Numba's would not.
+from tinysqueeze.network.ops.reference import (
+    conv2d,
+    cross_entropies,
+    dropout_mask,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    hard_swish,
+    hard_swish_backward,
+    im2col,
+    label_shares,
+    linear,
+    linear_backward,
+    pool_divisor,
+    relu,
+    softmax,
+    softmax_backward,
+    softmax_cross_entropy,
+    windows,
+)
+from tinysqueeze.network.window import Window
+
+__all__ = [
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "channel_moments",
+    "col2im",
+    "conv2d",
+    "conv2d_backward",
+    "cross_entropies",
+    "dropout_mask",
+    "fold_windows",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
+    "hard_swish",
+    "hard_swish_backward",
+    "im2col",
+    "label_shares",
+    "linear",
+    "linear_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "pool_divisor",
+    "relu",
+    "relu_backward",
+    "softmax",
+    "softmax_backward",
+    "softmax_cross_entropy",
+    "windows",
+]
+
+
+def _input(array: np.ndarray) -> np.ndarray:
+    """A contiguous, read-only view (a copy only if it must be): the one kind that kernels take.
+
+    Numba compiles a kernel anew for each kind of argument, and a read-only array is a kind of its
+    own. So every input is made one, which also holds the kernels to their promise.
+    """
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def _geometry(window: Window) -> tuple[int, ...]:
+    """KH, KW, SH, SW, PH, PW: a window as the kernels below take it."""
+    return *window.kernel, *window.stride, *window.pad
+
+
+# --------------------------------------------------------------------------- windows over an image
+
+
+@njit(cache=True, nogil=True)
+def _fold(dwindows, dx, kh, kw, sh, sw, ph, pw):
+    """Add dwindows (N, OH, OW, KH, KW, C) to the pixels they came from in dx (N, H, W, C)."""
+    n, oh, ow = dwindows.shape[:3]
+    for i, oy, ox, ky, kx in np.ndindex((n, oh, ow, kh, kw)):
+        iy, ix = oy * sh + ky - ph, ox * sw + kx - pw
+        if 0 <= iy < dx.shape[1] and 0 <= ix < dx.shape[2]:
+            for c in range(dx.shape[3]):
+                dx[i, iy, ix, c] += dwindows[i, oy, ox, ky, kx, c]
+
+
+def fold_windows(dwindows: np.ndarray, x_shape: tuple[int, ...], window: Window) -> np.ndarray:
+    """The gradient of `windows`: each pixel collects from every window that saw it. (N, H, W, C)."""
+    dx = np.zeros(x_shape, dwindows.dtype)
+    _fold(_input(dwindows), dx, *_geometry(window))
+    return dx
+
+
+def col2im(patches: np.ndarray, x_shape: tuple[int, ...], window: Window) -> np.ndarray:
+    """The gradient of `im2col`: add each row back to the pixels it was copied from. (N, H, W, C)."""
+    n, h, w, c = x_shape
+    oh, ow = window.out_size(h, w)
+    return fold_windows(patches.reshape(n, oh, ow, *window.kernel, c), x_shape, window)
+
+
+def conv2d_backward(
+    x: np.ndarray, weight: np.ndarray, window: Window, dy: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """dx, dweight, dbias. With y = rows @ weight + bias: drows = dy @ weight.T, dweight = rows.T @ dy."""
+    rows = x.reshape(-1, x.shape[3]) if window.is_pointwise else im2col(x, window)
+    dy = dy.reshape(-1, weight.shape[3])
+    drows = dy @ weight.reshape(-1, weight.shape[3]).T
+    dx = drows.reshape(x.shape) if window.is_pointwise else col2im(drows, x.shape, window)
+    return dx, (rows.T @ dy).reshape(weight.shape), dy.sum(axis=0)
+
+
+# -------------------------------------------------------------------------------------------- ReLU
+
+
+@njit(cache=True, nogil=True)
+def _where_positive(y, dy, dx):
+    """dx = dy where y > 0, else 0; all flat."""
+    for i in range(dx.size):
+        dx[i] = dy[i] if y[i] > 0 else dx.dtype.type(0)
+
+
+def relu_backward(y: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """dy where the output was positive, else 0 (at the kink itself: 0)."""
+    dx = np.empty(dy.shape, dy.dtype)
+    _where_positive(_input(y).reshape(-1), _input(dy).reshape(-1), dx.reshape(-1))
+    return dx
+
+
+# ----------------------------------------------------------------------------------------- pooling
+
+
+@njit(cache=True, nogil=True)
+def _max_pool(x, y, argmax, kh, kw, sh, sw, ph, pw):
+    """y starts at -inf, argmax at 0. NaN beats every number, and the first of equals wins."""
+    for i, oy, ox, ky, kx in np.ndindex((*y.shape[:3], kh, kw)):
+        iy, ix = oy * sh + ky - ph, ox * sw + kx - pw
+        if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
+            for c in range(x.shape[3]):
+                value, best = x[i, iy, ix, c], y[i, oy, ox, c]
+                if value > best or (value != value and best == best):
+                    y[i, oy, ox, c] = value
+                    argmax[i, oy, ox, c] = ky * kw + kx
+
+
+def max_pool2d(x: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """The largest value that each window sees, and where in the window (0 .. KH*KW-1, first wins).
+
+    Returns y (N, OH, OW, C) and argmax of the same shape, uint16.
+    """
+    y = np.full((len(x), *window.out_size(*x.shape[1:3]), x.shape[3]), -np.inf, x.dtype)
+    argmax = np.zeros(y.shape, np.uint16)
+    _max_pool(_input(x), y, argmax, *_geometry(window))
+    return y, argmax
+
+
+@njit(cache=True, nogil=True)
+def _max_pool_backward(argmax, dy, dx, kw, sh, sw, ph, pw):
+    """Add each dy to the pixel of dx (zeros at first) that won; a win of the padding is lost."""
+    for i, oy, ox in np.ndindex(dy.shape[:3]):
+        for c in range(dy.shape[3]):
+            ky, kx = divmod(np.int64(argmax[i, oy, ox, c]), kw)
+            iy, ix = oy * sh + ky - ph, ox * sw + kx - pw
+            if 0 <= iy < dx.shape[1] and 0 <= ix < dx.shape[2]:
+                dx[i, iy, ix, c] += dy[i, oy, ox, c]
+
+
+def max_pool2d_backward(
+    argmax: np.ndarray, x_shape: tuple[int, ...], window: Window, dy: np.ndarray
+) -> np.ndarray:
+    """Each dy goes to the one pixel that was largest. Returns dx (N, H, W, C)."""
+    dx = np.zeros(x_shape, dy.dtype)
+    _max_pool_backward(_input(argmax), _input(dy), dx, *_geometry(window)[1:])
+    return dx
+
+
+@njit(cache=True, nogil=True)
+def _sum_pool(x, y, kh, kw, sh, sw, ph, pw):
+    """Add to y (zeros at first) all that its windows see of x."""
+    for i, oy, ox, ky, kx in np.ndindex((*y.shape[:3], kh, kw)):
+        iy, ix = oy * sh + ky - ph, ox * sw + kx - pw
+        if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
+            for c in range(x.shape[3]):
+                y[i, oy, ox, c] += x[i, iy, ix, c]
+
+
+def avg_pool2d(x: np.ndarray, window: Window) -> np.ndarray:
+    """The mean of what each window sees: (N, H, W, C) -> (N, OH, OW, C)."""
+    y = np.zeros((len(x), *window.out_size(*x.shape[1:3]), x.shape[3]), x.dtype)
+    _sum_pool(_input(x), y, *_geometry(window))
+    y /= pool_divisor(x.shape, window).astype(x.dtype)
+    return y
+
+
+def avg_pool2d_backward(x_shape: tuple[int, ...], window: Window, dy: np.ndarray) -> np.ndarray:
+    """Each dy is shared equally among the pixels of its window. Returns dx (N, H, W, C)."""
+    share = (dy / pool_divisor(x_shape, window).astype(dy.dtype))[:, :, :, None, None]
+    seen = (*dy.shape[:3], *window.kernel, dy.shape[3])
+    return fold_windows(np.broadcast_to(share, seen), x_shape, window)
+
+
+# ------------------------------------------------------------------------------ batch normalisation
+
+
+@njit(cache=True, nogil=True)
+def _moments(rows, mean, var):
+    """Mean and variance of each column of rows (M, C); mean and var are zeros (C,) in float64."""
+    m, channels = rows.shape
+    for i in range(m):
+        for c in range(channels):
+            mean[c] += rows[i, c]
+    mean /= m
+    for i in range(m):
+        for c in range(channels):
+            var[c] += (rows[i, c] - mean[c]) ** 2
+    var /= m
+
+
+def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and (biased) variance of each channel over all other axes: (C,), (C,), summed in float64."""
+    mean, var = np.zeros((2, x.shape[-1]))
+    _moments(_input(x).reshape(-1, x.shape[-1]), mean, var)
+    return mean.astype(x.dtype), var.astype(x.dtype)
+
+
+@njit(cache=True, nogil=True)
+def _scale_and_shift(rows, mean, scale, bias, y):
+    """y = (rows - mean) * scale + bias, column by column."""
+    for i in range(rows.shape[0]):
+        for c in range(rows.shape[1]):
+            y[i, c] = (rows[i, c] - mean[c]) * scale[c] + bias[c]
+
+
+def batch_norm(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    mean: np.ndarray,
+    var: np.ndarray,
+    eps: float,
+) -> np.ndarray:
+    """weight * (x - mean) / sqrt(var + eps) + bias, channel by channel (Ioffe & Szegedy 2015, Alg. 1)."""
+    scale = weight / np.sqrt(var + x.dtype.type(eps))
+    y = np.empty(x.shape, x.dtype)
+    channels = x.shape[-1]
+    m, s, b = (_input(a) for a in (mean, scale, bias))
+    _scale_and_shift(_input(x).reshape(-1, channels), m, s, b, y.reshape(-1, channels))
+    return y
+
+
+@njit(cache=True, nogil=True)
+def _norm_sums(rows, dy, mean, dweight, dbias):
+    """dbias = sum of dy, dweight = sum of dy * (rows - mean), by column; both float64, zeros first."""
+    for i in range(rows.shape[0]):
+        for c in range(rows.shape[1]):
+            dbias[c] += dy[i, c]
+            dweight[c] += dy[i, c] * (rows[i, c] - mean[c])
+
+
+def batch_norm_backward(
+    x: np.ndarray,
+    weight: np.ndarray,
+    mean: np.ndarray,
+    var: np.ndarray,
+    eps: float,
+    dy: np.ndarray,
+    batch_stats: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """dx, dweight (C,), dbias (C,).
+
+    With `batch_stats` mean and var came from x itself (training), so that dx also flows through
+    them: the part of dy that only shifts or stretches the whole batch is taken out.
+    """
+    channels = x.shape[-1]
+    rows, drows = (_input(a).reshape(-1, channels) for a in (x, dy))
+    dweight, dbias = np.zeros((2, channels))
+    _norm_sums(rows, drows, _input(mean), dweight, dbias)
+    scale = 1 / np.sqrt(var + x.dtype.type(eps))
+    dweight *= scale
+    dx = drows
+    if batch_stats:  # dy - mean of dy - normal * mean of dy * normal, in one pass over x
+        shift, slope = dbias / len(rows), dweight * scale / len(rows)
+        dx = np.empty(rows.shape, x.dtype)
+        m, s, b = (_input(a.astype(x.dtype)) for a in (mean, -slope, -shift))
+        _scale_and_shift(rows, m, s, b, dx)
+        dx += drows
+    dx = dx * (weight * scale)
+    return dx.reshape(x.shape), dweight.astype(x.dtype), dbias.astype(x.dtype)

@@ -1,0 +1,80 @@
+"""The plain way to run a model for training: layer by layer, every number in one flat vector.
+
+`compiled.Plan` offers the same and is many times faster; this one is short enough to read, and runs
+anything that has a forward and a backward. A test holds the two to each other.
+"""
+
+from collections.abc import Mapping
+from types import ModuleType
+
+import numpy as np
+
+from tinysqueeze.network.layers import Params, Run
+from tinysqueeze.network.loss import count_right, softmax_cross_entropy
+from tinysqueeze.network.models import Model
+from tinysqueeze.network.ops import fast
+from tinysqueeze.network.ops.reference import cross_entropies
+from tinysqueeze.network.params import check_fit, flatten, initialise, shapes, unflatten
+
+
+class StepByStep:
+    """A model with its parameters and gradients, each one flat float32 vector with named views.
+
+    `params` and `grads` are trees of views into `vector` and `grad_vector`, batch norm's buffers
+    included (their gradients stay zero). `views(other)` names the parts of any vector of that
+    length, for instance an optimiser's velocity. `losses` are those of the last step's images, (N,).
+    """
+
+    threads: int | None = None  # Numba's and NumPy's own
+
+    def __init__(self, model: Model, params: Params | None = None, ops: ModuleType = fast) -> None:
+        """params: a tree that fits the model (copied), or None for fresh ones. Raises ShapeError."""
+        params = initialise(model) if params is None else params
+        self.model, self.ops = model, ops
+        self.vector = np.zeros(sum(int(np.prod(s)) for s in shapes(model).values()), np.float32)
+        self.grad_vector = np.zeros_like(self.vector)
+        self.params, self.grads = self.views(self.vector), self.views(self.grad_vector)
+        self.losses = np.zeros(0, np.float32)
+        self.load(params)
+
+    def views(self, vector: np.ndarray) -> Params:
+        """The same tree as `params`, as views into `vector`."""
+        tree, start = {}, 0
+        for path, shape in shapes(self.model).items():
+            stop = start + int(np.prod(shape))
+            tree[path] = vector[start:stop].reshape(shape)
+            start = stop
+        return unflatten(tree)
+
+    def load(self, params: Mapping[str, object]) -> None:
+        """Copy parameters in. Raises ShapeError, naming the path, where they don't fit."""
+        check_fit(self.model, params)
+        _assign(self.params, params)
+
+    def loss_and_grads(
+        self, images: np.ndarray, labels: np.ndarray, smoothing: float = 0.0, seed: int = 0
+    ) -> tuple[float, int]:
+        """One training step up to the gradients: mean loss, and how many of the batch were right.
+
+        Fills `grads` and moves batch norm's running statistics. images (N, H, W, C) float32, labels
+        as in `loss.softmax_cross_entropy`; `seed` draws the dropout masks.
+        """
+        run = Run(self.ops, np.random.default_rng(seed))
+        logits, cache = self.model.forward(self.params, images, run)
+        loss, dlogits = softmax_cross_entropy(logits, labels, smoothing, run)
+        self.losses, _ = cross_entropies(logits, labels, smoothing)
+        _, grads = self.model.backward(self.params, cache, dlogits, run)
+        _assign(self.grads, grads)
+        _assign(self.params, self.model.moved_buffers(self.params, cache))
+        return loss, count_right(logits, labels)
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Logits (N, classes) of images (N, H, W, C), in evaluation mode."""
+        return self.model.forward(self.params, images, Run(self.ops))[0]
+
+
+def _assign(views: Mapping[str, object], values: Mapping[str, object]) -> None:
+    """Copy every array of one tree into the same place of another."""
+    places = flatten(views)
+    for path, value in flatten(values).items():
+        places[path][...] = value

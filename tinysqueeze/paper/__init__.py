@@ -1,0 +1,1 @@
+"""The paper's experiments, re-run; what recipes reached; and a thousand machines."""

@@ -1,0 +1,1 @@
+"""Everything drawn or dragged: pictures, the inside of a trained network, widgets, lessons."""

@@ -1,0 +1,63 @@
+"""The results page's picture: accuracy against minutes, ours and PyTorch's run of each recipe."""
+
+from collections.abc import Sequence
+from math import log
+
+from tinysqueeze.paper.results import Result, summaries
+from tinysqueeze.show.pictures.style import BLUE, ORANGE, QUIET, Picture, styled
+
+MINUTES = (1, 2, 3, 4, 6, 8, 10, 12, 15, 20, 30, 45, 60, 90, 120)
+ENGINES = {"compiled": ("tinysqueeze", BLUE), "torch": ("PyTorch", ORANGE)}
+
+
+@styled
+def accuracy_by_minutes(results: Sequence[Result]) -> Picture:
+    """A dot a training, a recipe's name beside its dots, a line from ours to PyTorch's run of the same."""
+    lines = [line for line in summaries(results) if line.engine in ENGINES]
+    told = "; ".join(
+        f"{line.recipe} on {ENGINES[line.engine][0]} {100 * line.accuracy:.1f}% in "
+        f"{line.minutes:.1f} minutes"
+        for line in lines
+    )
+    picture = Picture(6.8, 4, f"Test accuracy by minutes of training: {told}.")
+    axes = picture.subplots()
+    for alike in dict.fromkeys((line.recipe, line.lanes) for line in lines):
+        pair = [line for line in lines if (line.recipe, line.lanes) == alike]
+        axes.plot(
+            [p.minutes for p in pair], [100 * p.accuracy for p in pair], color=QUIET, lw=1, ls=":"
+        )
+    for engine, (name, colour) in ENGINES.items():
+        own = [result for result in results if result.engine == engine]
+        if own:
+            minutes, scores = [r.minutes for r in own], [100 * r.accuracy for r in own]
+            axes.plot(minutes, scores, "o", ms=5, color=colour, alpha=0.8, label=name)
+        theirs = [line for line in lines if line.engine == engine]
+        for line in theirs:
+            dots = [r.accuracy for r in own if (r.recipe, r.lanes) == (line.recipe, line.lanes)]
+            crowded = any(  # by a recipe of the same length that lies lower
+                abs(log(other.minutes / line.minutes)) < 0.1 and other.accuracy < line.accuracy
+                for other in theirs
+            )
+            axes.annotate(
+                line.recipe,
+                (line.minutes, 100 * (max(dots) if crowded else min(dots))),
+                (0, 6 if crowded else -6),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if crowded else "top",
+                fontsize=8,
+                color=colour,
+            )
+    axes.set(
+        xscale="log", xlabel="minutes on 2 cores", ylabel="test accuracy, percent",
+        title="What each recipe reaches, and how soon",
+    )  # fmt: skip
+    axes.margins(0.12)
+    first, last = axes.get_xlim()
+    ticks = [minutes for minutes in MINUTES if first <= minutes <= last]
+    axes.set_xticks(ticks, [str(minutes) for minutes in ticks])
+    axes.set_xticks([], minor=True)
+    axes.grid(True, axis="y")
+    if len({line.engine for line in lines}) > 1:
+        axes.legend(loc="best", frameon=True, framealpha=1, edgecolor="none")
+    return picture

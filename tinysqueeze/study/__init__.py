@@ -1,0 +1,1 @@
+"""Looking at one step: traced, checked, diagnosed, counted, told in formulas. Pictures are in `show`."""

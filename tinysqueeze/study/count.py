@@ -1,0 +1,105 @@
+"""Counting without allocating: parameters, multiply-adds, activation and im2col bytes, by layer."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tinysqueeze.network.compose import leaves
+from tinysqueeze.network.layers import Conv2D, Shape
+from tinysqueeze.network.models import Model
+from tinysqueeze.network.params import flatten
+
+FLOAT_BYTES = 4  # float32
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer. Multiply-adds, activation bytes (its output) and im2col bytes are for the batch."""
+
+    path: str
+    kind: str
+    kernel: tuple[int, int] | None
+    in_shape: Shape
+    out_shape: Shape
+    parameters: int
+    multiply_adds: int
+    activation_bytes: int
+    im2col_bytes: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """All layers of a model and their totals."""
+
+    model: str
+    input_shape: Shape
+    batch: int
+    rows: tuple[Row, ...]
+
+    def total(self, column: str) -> int:
+        """The sum of a column: "parameters", "multiply_adds", "activation_bytes", "im2col_bytes"."""
+        return sum(getattr(row, column) for row in self.rows)
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers of the whole model."""
+        return self.total("parameters")
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one forward pass over the batch."""
+        return self.total("multiply_adds")
+
+    def share(self, kernel: int, column: str = "parameters") -> float:
+        """What part of a column is in convolutions of kernel x kernel."""
+        part = sum(getattr(row, column) for row in self.rows if row.kernel == (kernel, kernel))
+        return part / max(self.total(column), 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same, ready for JSON."""
+        columns = ("parameters", "multiply_adds", "activation_bytes", "im2col_bytes")
+        return {
+            "model": self.model,
+            "input_shape": list(self.input_shape),
+            "batch": self.batch,
+            **{column: self.total(column) for column in columns},
+            "megabytes": self.parameters * FLOAT_BYTES / 1e6,
+            "share_1x1": self.share(1),
+            "share_3x3": self.share(3),
+            "layers": [asdict(row) for row in self.rows],
+        }
+
+
+def count(model: Model, input_size: int | None = None, batch: int = 1) -> Table:
+    """Count a model, by default at its own input size; no array is made.
+
+    A multiply-add is one multiplication with its addition: prod(out_shape) * prod(weight[:-1]).
+    Activation bytes are each layer's float32 output; im2col bytes are the patches that a plain
+    im2col would write (a pointwise convolution needs none).
+    """
+    model = model.at(input_size)
+    rows = [
+        _row(path, layer, in_shape, out_shape, batch)
+        for path, layer, in_shape, out_shape in leaves(model, model.input_shape)
+    ]
+    return Table(model.name, model.input_shape, batch, tuple(rows))
+
+
+def _row(path: str, layer: Any, in_shape: Shape, out_shape: Shape, batch: int) -> Row:
+    weights = flatten(layer.param_shapes(in_shape))
+    fan_in = int(np.prod(weights["weight"][:-1])) if len(weights.get("weight", ())) > 1 else 0
+    size, positions = int(np.prod(out_shape)), int(np.prod(out_shape[:2]))
+    is_conv = isinstance(layer, Conv2D)
+    patches = positions * fan_in * layer.groups if is_conv and not layer.window.is_pointwise else 0
+    return Row(
+        path=path,
+        kind=type(layer).__name__,
+        kernel=layer.window.kernel if is_conv else None,
+        in_shape=in_shape,
+        out_shape=out_shape,
+        parameters=sum(int(np.prod(shape)) for shape in weights.values()),
+        multiply_adds=batch * size * fan_in,
+        activation_bytes=batch * size * FLOAT_BYTES,
+        im2col_bytes=batch * patches * FLOAT_BYTES,
+    )

@@ -1,0 +1,1 @@
+"""How a network is trained: recipe, optimisers, the loop, checkpoints, several processes."""

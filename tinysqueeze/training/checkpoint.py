@@ -1,0 +1,174 @@
+"""Save a training and take it up again, to the bit: one safetensors file, written whole or not at all.
+
+Arrays are filed by role and path ("params/fire2/squeeze/weight", "velocity/...", "average/..."), so
+that the file does not depend on how an engine lays out its vectors. The metadata hold the rest as
+JSON: model spec, recipe, normalisation, class names, counters, history, versions, and a SHA-256 of
+the arrays, since safetensors itself has none.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from tinysqueeze.data import Normalise
+from tinysqueeze.errors import CheckpointError, UserError
+from tinysqueeze.files import write_atomically
+from tinysqueeze.network.layers import Params
+from tinysqueeze.network.models import Model, build
+from tinysqueeze.network.params import check_fit, flatten, unflatten
+from tinysqueeze.training.engine import EngineMaker, compiled_engine
+from tinysqueeze.training.loop import Training
+from tinysqueeze.training.recipe import Recipe, recipe_dict
+from tinysqueeze.version import __version__
+
+FORMAT = "tinysqueeze-checkpoint-1"
+NAME = "checkpoint.safetensors"
+PER_IMAGE = ("losses", "order")  # where the recipe prefers hard images
+COUNTERS = ("epoch", "batch", "step", "loss_sum", "correct", "seen", "seconds")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds, read but not yet in an engine.
+
+    `params` are what to use (the average, where one was kept); `arrays` everything by role and path.
+    """
+
+    model: Model
+    params: Params
+    normalise: Normalise
+    classes: tuple[str, ...]
+    meta: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+def save(path: str | Path, training: Training, **extra: Any) -> Path:
+    """Write `training` to a file, or to checkpoint.safetensors in a folder; returns the file.
+
+    `extra` is kept as JSON (the dataset's name, say). The old file stays whole until the new one is:
+    a full disk or a kill costs nothing. Raises CheckpointError where it can't be written.
+    """
+    path = _file(path)
+    engine = training.engine
+    vectors = {"params": engine.vector, **training.slots}
+    if training.average is not None:
+        vectors["average"] = training.average
+    arrays = {
+        f"{role}/{place}": np.ascontiguousarray(view)
+        for role, vector in vectors.items()
+        for place, view in flatten(engine.views(vector)).items()
+    }
+    for name in PER_IMAGE:
+        if getattr(training, name) is not None:
+            arrays[f"images/{name}"] = getattr(training, name)
+    meta = {
+        "spec": engine.model.spec,
+        "recipe": recipe_dict(training.recipe),
+        "normalise": asdict(training.normalise),
+        "classes": list(training.classes),
+        "counters": {name: getattr(training, name) for name in COUNTERS},
+        "history": training.history,
+        "versions": versions(),
+        "extra": extra,
+        "sha256": digest(arrays),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(
+            path, to_bytes(arrays, {"format": FORMAT, "tinysqueeze": json.dumps(meta)})
+        )
+    except (OSError, UserError) as error:
+        raise CheckpointError(f"{error}; what was saved there before is as it was") from None
+    return path
+
+
+def read(path: str | Path) -> Saved:
+    """A checkpoint file, or the one in a folder. Raises CheckpointError where it is not a whole one."""
+    path = _file(path)
+    if not path.exists():
+        raise CheckpointError(
+            f"{path}: no such checkpoint; `tinysqueeze train --out DIR` writes one"
+        )
+    try:
+        with safe_open(path, "numpy") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise CheckpointError(f"{path}: not a tinysqueeze checkpoint ({FORMAT})")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        meta = json.loads(header["tinysqueeze"])
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: truncated or corrupt ({error})") from None
+    if digest(arrays) != meta["sha256"]:
+        raise CheckpointError(f"{path}: corrupt, its contents do not match their SHA-256")
+    model = build(meta["spec"])
+    role = "average" if any(name.startswith("average/") for name in arrays) else "params"
+    params = unflatten(_role(arrays, role))
+    check_fit(model, params)
+    normalise = Normalise(**{k: tuple(v) for k, v in meta["normalise"].items()})
+    return Saved(model, params, normalise, tuple(meta["classes"]), meta, arrays)
+
+
+def resume(
+    saved: Saved,
+    threads: int | None = None,
+    ranks: int = 1,
+    make_engine: EngineMaker = compiled_engine,
+) -> Training:
+    """The training as it was when it was saved, ready to go on."""
+    recipe = Recipe.from_dict(saved.meta["recipe"])
+    params = unflatten(_role(saved.arrays, "params"))
+    engine = make_engine(saved.model, recipe.share(ranks), params, threads, recipe.precision)
+    slots = recipe.make_optimiser(saved.model).start(engine.vector)
+    average = np.zeros_like(engine.vector) if recipe.average else None
+    for role, vector in (slots if average is None else {**slots, "average": average}).items():
+        found = _role(saved.arrays, role)
+        for place, view in flatten(engine.views(vector)).items():
+            if place not in found:
+                raise CheckpointError(f"the checkpoint lacks {role}/{place}")
+            view[...] = found[place]
+    counters = {name: saved.meta["counters"][name] for name in COUNTERS}
+    losses, order = (saved.arrays.get(f"images/{name}") for name in PER_IMAGE)
+    history = list(saved.meta["history"])
+    return Training(
+        engine, recipe, saved.normalise, saved.classes, slots, average, losses, order,
+        history=history, **counters,
+    )  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    import numba
+
+    return {
+        "tinysqueeze": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+    }
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, shapes and contents, in the order of the names."""
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        sha.update(f"{name}{arrays[name].shape}{arrays[name].dtype}".encode())
+        sha.update(np.ascontiguousarray(arrays[name]).data)
+    return sha.hexdigest()
+
+
+def _file(path: str | Path) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".safetensors" else path / NAME
+
+
+def _role(arrays: Mapping[str, np.ndarray], role: str) -> dict[str, np.ndarray]:
+    """The arrays of one role, by path."""
+    return {n.removeprefix(f"{role}/"): a for n, a in arrays.items() if n.startswith(f"{role}/")}

@@ -1,0 +1,49 @@
+"""Weights from outside and out again: the authors' files, torchvision's, safetensors, ONNX."""
+
+from tinysqueeze.weights.class_names import named, read_class_names
+from tinysqueeze.weights.classify import (
+    FolderScore,
+    Guess,
+    Prediction,
+    Skipped,
+    classify,
+    evaluate_folder,
+    labels_under,
+    plan_for,
+)
+from tinysqueeze.weights.formats.onnx_file import write_onnx
+from tinysqueeze.weights.formats.safetensors_file import write_safetensors, write_torchvision
+from tinysqueeze.weights.images import find_images, open_image
+from tinysqueeze.weights.loading import load_weights
+from tinysqueeze.weights.preprocess import CAFFE, TORCHVISION, Preprocess
+from tinysqueeze.weights.sources import SOURCES
+from tinysqueeze.weights.trained import WeightSet
+from tinysqueeze.weights.transfer import frozen_paths, training_start, transferred, with_classes
+
+__all__ = [
+    "CAFFE",
+    "SOURCES",
+    "TORCHVISION",
+    "FolderScore",
+    "Guess",
+    "Prediction",
+    "Preprocess",
+    "Skipped",
+    "WeightSet",
+    "classify",
+    "evaluate_folder",
+    "find_images",
+    "frozen_paths",
+    "labels_under",
+    "load_weights",
+    "named",
+    "open_image",
+    "plan_for",
+    "read_class_names",
+    "training_start",
+    "transferred",
+    "with_classes",
+    "write_onnx",
+    "write_safetensors",
+    "write_torchvision",
+]

@@ -1,0 +1,233 @@
+"""Photographs through a network, in a stream: decoding runs ahead while the plan computes."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysqueeze.compiled import compile as compile_plan
+from tinysqueeze.errors import DataError
+from tinysqueeze.network.ops.reference import softmax
+from tinysqueeze.weights.class_names import WNID
+from tinysqueeze.weights.images import find_images, open_image
+from tinysqueeze.weights.preprocess import Preprocess
+from tinysqueeze.weights.trained import WeightSet
+
+BATCH = 16  # enough to keep two cores busy; 10 MB of pixels at 227×227
+AHEAD = 2  # batches being decoded while one is computed
+
+
+class Predicts(Protocol):
+    """A compiled plan, `stepwise.StepByStep`, or whatever else turns images into logits."""
+
+    def predict(self, images: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One class that the network considers: its probability (0 to 1) and its logit."""
+
+    index: int
+    name: str
+    probability: float
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the network says about one photograph: its logits, (classes,)."""
+
+    path: Path
+    logits: NDArray[np.float32]
+    weights: WeightSet = field(repr=False)
+
+    def best(self, count: int) -> list[Guess]:
+        """The `count` likeliest classes, the best first."""
+        probabilities = softmax(self.logits.astype(np.float64))
+        order = np.argsort(-self.logits, kind="stable")[:count]
+        return [
+            Guess(
+                int(i), self.weights.class_name(i), float(probabilities[i]), float(self.logits[i])
+            )
+            for i in order
+        ]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that could not be read, and why."""
+
+    path: Path
+    reason: str
+
+
+def plan_for(weights: WeightSet, batch: int = BATCH, threads: int | None = None) -> Predicts:
+    """The compiled network for batches of up to `batch` images.
+
+    Winograd F(2x2) is used, which is as exact as the direct convolution: rankings stay the same.
+    """
+    return compile_plan(
+        weights.model,
+        batch,
+        training=False,
+        precision="f2",
+        threads=threads,
+        params=weights.params,
+    )
+
+
+def classify(
+    weights: WeightSet,
+    paths: Iterable[str | os.PathLike[str]],
+    batch: int = BATCH,
+    plan: Predicts | None = None,
+) -> Iterator[Prediction | Skipped]:
+    """One result for each file, in order. Holds a few batches at a time, however many files come.
+
+    `plan` defaults to `plan_for(weights, batch)`.
+    """
+    plan = plan or plan_for(weights, batch)
+    rest = map(Path, paths)
+    with _pool() as pool:
+        waiting: deque[list[tuple[Path, Future[NDArray[np.float32]]]]] = deque()
+        while True:
+            group = [
+                (path, pool.submit(_prepare, path, weights.preprocess))
+                for path in islice(rest, batch)
+            ]
+            if group:
+                waiting.append(group)
+            if not waiting:
+                return
+            if not group or len(waiting) > AHEAD:
+                yield from _results(weights, plan, waiting.popleft())
+
+
+@contextmanager
+def _pool() -> Iterator[ThreadPoolExecutor]:
+    """As many decoding threads as processors; what was not begun is dropped when the caller stops."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare(path: Path, preprocess: Preprocess) -> NDArray[np.float32]:
+    return preprocess(open_image(path))
+
+
+def _results(
+    weights: WeightSet, plan: Predicts, group: list[tuple[Path, Future[NDArray[np.float32]]]]
+) -> Iterator[Prediction | Skipped]:
+    """Run the images of a group that could be read; report all of it in order."""
+    arrived = [(path, _arrived(future)) for path, future in group]
+    read = [pixels for _, pixels in arrived if not isinstance(pixels, DataError)]
+    logits = iter(plan.predict(np.stack(read)) if read else ())
+    for path, pixels in arrived:
+        if isinstance(pixels, DataError):
+            yield Skipped(path, str(pixels).removeprefix(f"{path}: "))
+        else:
+            yield Prediction(path, next(logits), weights)
+
+
+def _arrived(future: Future[NDArray[np.float32]]) -> NDArray[np.float32] | DataError:
+    """The pixels, or why they could not be read; any other error is raised."""
+    try:
+        return future.result()
+    except DataError as error:
+        return error
+
+
+# --- folders of labelled photographs ------------------------------------------------------------
+
+
+@dataclass
+class FolderScore:
+    """How often the label was the best class, and among the best five."""
+
+    images: int = 0
+    first: int = 0
+    among_five: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def top1(self) -> float:
+        """Share of the images that could be read, 0 to 1."""
+        return self.first / max(self.images, 1)
+
+    @property
+    def top5(self) -> float:
+        """The same for the best five."""
+        return self.among_five / max(self.images, 1)
+
+
+def evaluate_folder(
+    weights: WeightSet,
+    folder: str | os.PathLike[str],
+    batch: int = BATCH,
+    plan: Predicts | None = None,
+) -> Iterator[FolderScore]:
+    """Top-1 and top-5 of the labelled images under `folder`; yields the score so far at each image.
+
+    The label of an image is the name of its sub-folder, which is a class's name or wnid, or else
+    the wnid that its own name starts with ("n01440764_tench.JPEG"). Where the classes have no
+    names, the sub-folders in alphabetical order are taken for them, if there are as many. Raises
+    DataError where an image has no label, or there is none.
+    """
+    labels = labels_under(folder, weights)
+    score = FolderScore()
+    for result in classify(weights, labels, batch, plan):
+        if isinstance(result, Skipped):
+            score.skipped.append(result)
+        else:
+            best = [guess.index for guess in result.best(5)]
+            score.images += 1
+            score.first += best[0] == labels[result.path]
+            score.among_five += labels[result.path] in best
+        yield score
+
+
+def labels_under(folder: str | os.PathLike[str], weights: WeightSet) -> dict[Path, int]:
+    """Every image under a folder with its class, by the rules of `evaluate_folder`."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+    paths = list(find_images([folder]))
+    if not paths:
+        raise DataError(f"{folder}: no images in it")
+    places = {path: path.relative_to(folder).parts for path in paths}
+    index = _index(weights, sorted({parts[0] for parts in places.values() if len(parts) > 1}))
+    labels = {}
+    for path, parts in places.items():
+        start = WNID.match(path.name)
+        label = parts[0] if len(parts) > 1 else start[0] if start else path.name
+        if _plain(label) not in index:
+            known = ", ".join(list(index)[:3])
+            raise DataError(
+                f"{path}: its class is not known; expected a sub-folder for each class, or a wnid "
+                f"at the start of the name (classes: {known}, ...)"
+            )
+        labels[path] = index[_plain(label)]
+    return labels
+
+
+def _index(weights: WeightSet, folders: list[str]) -> dict[str, int]:
+    """Name or wnid of a class -> its number; a name that two classes share names neither."""
+    if not weights.classes and len(folders) == weights.model.classes:
+        return {_plain(name): i for i, name in enumerate(folders)}
+    plain = [_plain(name) for name in weights.classes]
+    index = {wnid: i for i, wnid in enumerate(weights.wnids)}
+    return index | {name: i for i, name in enumerate(plain) if plain.count(name) == 1}
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", " ")

@@ -1,0 +1,1 @@
+"""Other people's files, and ours: one module a format."""

@@ -1,0 +1,85 @@
+"""What torchvision and Caffe call our layers, and how their arrays lie."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from tinysqueeze.errors import FormatError, UserError
+from tinysqueeze.network.compose import Block, leaves
+from tinysqueeze.network.layers import Conv2D
+from tinysqueeze.network.models import Model
+from tinysqueeze.network.params import shapes
+
+SQUEEZE_LEAVES = {"squeeze", "expand1x1", "expand3x3"}
+
+
+def to_ours(array: np.ndarray) -> np.ndarray:
+    """A convolution's weight (out, in, height, width) -> (height, width, in, out); else as it is."""
+    return np.ascontiguousarray(array.transpose(2, 3, 1, 0)) if array.ndim == 4 else array
+
+
+def to_theirs(array: np.ndarray) -> np.ndarray:
+    """The reverse of `to_ours`."""
+    return np.ascontiguousarray(array.transpose(3, 2, 0, 1)) if array.ndim == 4 else array
+
+
+def torchvision_names(model: Model) -> dict[str, str]:
+    """Our path -> the key in the state dict of torchvision's SqueezeNet of this shape.
+
+    torchvision counts the steps before the classifier: features.0 is conv1, features.3 fire2.
+    Raises UserError for a network that torchvision's class cannot hold (batch norm, bypass,
+    AlexNet).
+    """
+    steps = dict(model.steps)
+    last = next((name for name, _ in reversed(model.steps) if name in _convolutions(model)), "")
+    places = {name: f"features.{index}" for index, name in enumerate(steps)}
+    places[last] = "classifier.1"
+    names = {}
+    for path in shapes(model):
+        step, *inner, leaf = path.split("/")
+        fits = (not inner and step in ("conv1", last)) or (
+            len(inner) == 1 and inner[0] in SQUEEZE_LEAVES and isinstance(steps[step], Block)
+        )
+        if not fits:
+            raise UserError(f"torchvision's SqueezeNet has no place for {path} of {model.name}")
+        names[path] = ".".join([places[step], *inner, leaf])
+    return names
+
+
+def _convolutions(model: Model) -> set[str]:
+    found = leaves(model, model.input_shape)
+    return {path for path, layer, *_ in found if isinstance(layer, Conv2D)}
+
+
+def without_prefix(keys: Iterable[str]) -> dict[str, str]:
+    """torchvision's key -> the key as it is in the file, where a wrapper may have put a prefix.
+
+    DataParallel saves "module.features.0.weight", a Lightning module "model.features.0.weight".
+    """
+    keys = list(keys)
+    first = next((key for key in keys if key.endswith("features.0.weight")), None)
+    if first is None:
+        raise FormatError("no features.0.weight: not a SqueezeNet with torchvision's names")
+    prefix = first.removesuffix("features.0.weight")
+    return {key.removeprefix(prefix): key for key in keys}
+
+
+def caffe_path(name: str) -> str:
+    """Caffe's layer -> our path: "fire2/squeeze1x1" is our "fire2/squeeze".
+
+    A fine-tuned head usually has a new name ("conv10_pets"); it is conv10 all the same.
+    """
+    if name.startswith("conv10"):
+        return "conv10"
+    return name.replace("squeeze1x1", "squeeze")
+
+
+def renamed(arrays: Mapping[str, np.ndarray], names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """{new: arrays[old]} for (new, old) in names. Raises FormatError unless each array has one."""
+    missing = sorted(set(names.values()) - set(arrays))
+    if missing:
+        raise FormatError(f"the array {missing[0]} is missing")
+    extra = sorted(set(arrays) - set(names.values()))
+    if extra:
+        raise FormatError(f"the array {extra[0]} has no place in this network")
+    return {new: arrays[old] for new, old in names.items()}

@@ -1,0 +1,131 @@
+"""Weights by file or by name: finds the right reader, and says what is known about the file."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from tinysqueeze.data.download import fetch
+from tinysqueeze.errors import DataError, FormatError
+from tinysqueeze.network.models import squeezenet1_0
+from tinysqueeze.network.params import shapes
+from tinysqueeze.weights.formats.caffe_file import read_caffemodel
+from tinysqueeze.weights.formats.deep_compression import read_deep_compression
+from tinysqueeze.weights.formats.names import caffe_path, renamed, to_ours
+from tinysqueeze.weights.formats.onnx_file import read_onnx
+from tinysqueeze.weights.formats.safetensors_file import read_safetensors
+from tinysqueeze.weights.formats.torch_file import read_torch
+from tinysqueeze.weights.formats.torchvision import from_torchvision, state_dict_of
+from tinysqueeze.weights.preprocess import CAFFE
+from tinysqueeze.weights.sources import SOURCES, known_source
+from tinysqueeze.weights.trained import UNCHECKED, WeightSet, describe, fitting, recognise
+
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8})$")  # PyTorch's habit: the first digits of the SHA-256
+
+
+def load_weights(source: str | os.PathLike[str]) -> WeightSet:
+    """Weights from a file of any format we read, or by a name of SOURCES, which is downloaded once.
+
+    The suffix tells the format: .net (the authors' Deep Compression file), .caffemodel, .pth, .pt,
+    .safetensors, .onnx (our own export). Raises FormatError where the file is truncated, damaged or
+    holds something else, DataError where it is missing or cannot be downloaded.
+    """
+    if str(source) in SOURCES:
+        return load_weights(fetch(SOURCES[str(source)].file))
+    path = Path(source)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        names = ", ".join(SOURCES)
+        raise DataError(f"{path}: no such file, nor a name of weights ({names})") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if path.suffix.lower() not in READERS:
+        known = ", ".join(READERS)
+        raise FormatError(f"{path}: weights end in {known}, not in {path.suffix or 'nothing'}")
+    try:
+        _check_name(path.stem, data)
+        weights = READERS[path.suffix.lower()](data)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
+    return _vouched(weights, data)
+
+
+def _check_name(stem: str, data: bytes) -> None:
+    """torchvision's files carry the first eight digits of their SHA-256 in their name."""
+    found = HASH_IN_NAME.search(stem)
+    if found and not hashlib.sha256(data).hexdigest().startswith(found[1]):
+        raise FormatError(f"its SHA-256 does not start with {found[1]}, as its name promises")
+
+
+def _vouched(weights: WeightSet, data: bytes) -> WeightSet:
+    """With a note that this is a published file, to the bit, in place of one that nobody knows."""
+    source = known_source(data)
+    if source is None:
+        return weights
+    algorithm = source.file.sha256.rpartition(":")[0].upper() or "SHA-256"
+    rest = tuple(note for note in weights.notes if note != UNCHECKED)
+    return weights.with_only_notes(f"to the bit (by its {algorithm}) {source.what}", *rest)
+
+
+def _read_net(data: bytes) -> WeightSet:
+    """The authors' file; conv10 gets the ring of zeros that it has in their prototxt."""
+    model = squeezenet1_0(input_size=CAFFE.crop[0], conv10_pad=1)
+    places = {
+        path.removesuffix("/weight"): (shape[3], shape[2], shape[0], shape[1])
+        for path, shape in shapes(model).items()
+        if path.endswith("/weight")
+    }
+    layers = read_deep_compression(data, places)
+    flat = {}
+    for layer in layers:
+        flat[f"{layer.name}/weight"] = to_ours(layer.weight())
+        flat[f"{layer.name}/bias"] = layer.bias
+    stored = sum(layer.codes.size for layer in layers)
+    total = sum(weight.size for weight in flat.values())
+    source = f"a Deep Compression file, {stored:,} of {total:,} parameters stored"
+    return WeightSet(
+        model, fitting(model, flat), CAFFE, describe(model, source), notes=(UNCHECKED,)
+    )
+
+
+def _read_caffemodel(data: bytes) -> WeightSet:
+    """Caffe's file; conv10's padding is read from it (1 in the authors' v1.0, 0 in their v1.1)."""
+    flat = {}
+    pad = 0
+    for layer in read_caffemodel(data):
+        path = caffe_path(layer.name)
+        if len(layer.blobs) != 2:
+            raise FormatError(f"{layer.name}: {len(layer.blobs)} blobs instead of weight and bias")
+        flat[f"{path}/weight"] = to_ours(layer.blobs[0])
+        flat[f"{path}/bias"] = layer.blobs[1].reshape(-1)
+        if path == "conv10":
+            pad = layer.pad
+    if pad not in (0, 1):
+        raise FormatError(f"conv10 is padded by {pad}, which no SqueezeNet is: the file is damaged")
+    model = recognise(flat, input_size=CAFFE.crop[0], conv10_pad=pad)
+    source = "a .caffemodel" + (", conv10 padded" if pad else "")
+    return WeightSet(
+        model,
+        fitting(model, renamed(flat, {path: path for path in shapes(model)})),
+        CAFFE,
+        describe(model, source),
+        notes=(UNCHECKED,),
+    )
+
+
+def _read_pth(data: bytes) -> WeightSet:
+    """PyTorch's; an archive checks itself by CRC-32, the legacy layout does not."""
+    weights = from_torchvision(state_dict_of(read_torch(data)), "a PyTorch file")
+    return weights if data[:2] == b"PK" else weights.with_notes(UNCHECKED)
+
+
+READERS: dict[str, Callable[[bytes], WeightSet]] = {
+    ".net": _read_net,
+    ".caffemodel": _read_caffemodel,
+    ".pth": _read_pth,
+    ".pt": _read_pth,
+    ".safetensors": read_safetensors,
+    ".onnx": read_onnx,
+}
