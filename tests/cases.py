@@ -1,6 +1,7 @@
 """The one list of awkward cases that every layer is put through, and what the tests of it share."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -107,6 +108,11 @@ def read_only(array: np.ndarray) -> np.ndarray:
     """The array, made to raise where anyone writes to it."""
     array.flags.writeable = False
     return array
+
+
+def ops_with(**replaced: object) -> SimpleNamespace:
+    """The reference operations, some of them replaced."""
+    return SimpleNamespace(**{**vars(reference), **replaced})
 
 
 def training_run(ops: object = fast) -> Run:

@@ -7,6 +7,7 @@ sees, so that the gradients come back in our layout too.
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.optim import lr_scheduler as scheduler
 
 from tinysqueeze.network.compose import Block, Chain, Concat, Residual
 from tinysqueeze.network.layers import (
@@ -92,3 +93,26 @@ def _maps(layer: Layer, params: dict, x: torch.Tensor, training: bool) -> torch.
     pool = {MaxPool2D: F.max_pool2d, AvgPool2D: F.avg_pool2d}[type(layer)]
     window = layer.window
     return pool(x, window.kernel, window.stride, window.pad, ceil_mode=window.ceil)
+
+
+def learning_rates(name: str, peak: float, steps: int, warmup: int) -> list[float]:
+    """The rate at the beginning of each step: LinearLR for `warmup` steps, then the schedule."""
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+    rest = max(steps - warmup, 1)
+    then = {
+        "cosine": lambda: scheduler.CosineAnnealingLR(optimiser, rest),
+        "polynomial": lambda: scheduler.PolynomialLR(optimiser, rest),
+        "one-cycle": lambda: scheduler.LinearLR(optimiser, 1.0, 0.0, rest),
+        "constant": lambda: scheduler.ConstantLR(optimiser, 1.0),
+    }[name]
+    if warmup:
+        up = scheduler.LinearLR(optimiser, 1e-12, total_iters=warmup)  # it may not start at 0
+        whole = scheduler.SequentialLR(optimiser, [up, then()], [warmup])
+    else:
+        whole = then()
+    rates = []
+    for _ in range(steps):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        whole.step()
+    return rates

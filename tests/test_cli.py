@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tinysqueeze.cli import COMMANDS, main
+from tinysqueeze.network.ops import fast
 from tinysqueeze.network.params import flatten
 from tinysqueeze.training import checkpoint
 
@@ -54,22 +56,43 @@ def test_summary_table(capsys):
     assert "fire3" in capsys.readouterr().out
 
 
+CHECKED = [
+    "gradcheck", "squeezenet_cifar", "--places", "1", "--training", "--input-size", "8", "--set", "fires=3",
+    "--set", "pools=[1]", "--set", "base_e=8", "--set", "incr_e=4", "--set", "stem_filters=4",
+    "--set", "squeeze_ratio=0.25", "--set", "norm=true", "--set", "bypass=complex", "--set", "dropout=0.3",
+]  # fmt: skip
+
+
 def test_gradcheck(capsys):
-    small = [
-        "--set",
-        "base_e=8",
-        "--set",
-        "incr_e=4",
-        "--set",
-        "stem_filters=4",
-        "--input-size",
-        "8",
-    ]
-    wide = ["--set", "squeeze_ratio=0.25", "--set", "norm=true", "--set", "bypass=complex"]
-    assert (
-        main(["gradcheck", "squeezenet_cifar", "--places", "1", "--training", *small, *wide]) == 0
-    )
-    assert "all right" in capsys.readouterr().out
+    assert main(CHECKED) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert len(lines) == 45
+    assert all(line.startswith("ok ") for line in lines)
+    assert "all right: 45 of 45 arrays compared at " in last
+    assert main([*CHECKED, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["arrays"], found["wrong"], found["unchecked"]) == (45, 0, 0)
+    assert found["places"] == sum(check["checked"] for check in found["checks"]) >= 45
+    assert found["summary"] in last
+    assert "at least 1 place" in fails(capsys, *CHECKED, "--places", "0")
+
+
+def test_gradcheck_fails_where_a_gradient_is_wrong_or_missing(capsys, monkeypatch):
+    def spoilt(x, weight, mean, var, eps, dy, batch_stats):
+        dx, dweight, dbias = fast.batch_norm_backward(x, weight, mean, var, eps, dy, batch_stats)
+        return dx, np.full_like(dweight, np.nan), dbias[:, None]
+
+    ops = SimpleNamespace(**{**vars(fast), "batch_norm_backward": spoilt})
+    monkeypatch.setattr("tinysqueeze.cli.gradcheck.fast", ops)
+    assert main(CHECKED) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "WRONG: 36 of 45 arrays compared" in last
+    assert "worst error inf at conv1_norm/weight[0]; 9 wrong: conv1_norm/weight, " in last
+    assert "9 not compared: conv1_norm/bias (backward gives a gradient of shape (4, 1), " in last
+    assert main([*CHECKED, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["verdict"], found["wrong"], found["unchecked"]) == ("WRONG", 9, 9)
+    assert {check["error"] for check in found["checks"] if check["verdict"] != "ok"} == {None}
 
 
 def test_train_evaluate_and_the_run_folder(folder, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Optimisers against PyTorch and against the formulas; schedules against their definitions."""
 
+from math import sqrt
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.params import flatten, initialise
 from tinysqueeze.network.stepwise import StepByStep
 from tinysqueeze.training.optimisers import SCHEDULES, SGD, Adam, Muon, learning_rate, orthogonalise
-from tinysqueeze.training.recipe import Recipe, filter_matrices
+from tinysqueeze.training.recipe import RECIPES, Recipe, filter_matrices
 
 
 def steps(optimiser, decay, lr=0.1, count=7):
@@ -110,17 +112,60 @@ def test_running_average():
     assert np.allclose(average, 1 - 0.5**3)
 
 
-def test_schedules():
-    done = np.linspace(0, 1, 101)
-    rates = {name: [learning_rate(name, 2.0, d, 0.2) for d in done] for name in SCHEDULES}
-    assert rates["one-cycle"][20] == pytest.approx(2)
-    assert rates["one-cycle"][10] == pytest.approx(1)
-    assert rates["one-cycle"][60] == pytest.approx(1)
-    assert rates["constant"][50] == 2
-    assert rates["polynomial"][50] == pytest.approx(1)
-    assert rates["cosine"][50] == pytest.approx(1)
-    for name in ("one-cycle", "polynomial", "cosine"):
-        assert rates[name][-1] == pytest.approx(0)
-    assert all(rate[0] == 0 and min(rate) >= 0 and max(rate) <= 2 for rate in rates.values())
+BY_HAND = {  # done: the factor of lr, with a warm-up of a fifth
+    "constant": {0.2: 1, 0.6: 1, 1: 1},
+    "one-cycle": {0.2: 1, 0.4: 0.75, 0.6: 0.5, 1: 0},
+    "polynomial": {0.2: 1, 0.4: 0.75, 0.6: 0.5, 1: 0},
+    "cosine": {0.2: 1, 0.4: (1 + sqrt(0.5)) / 2, 0.6: 0.5, 0.8: (1 - sqrt(0.5)) / 2, 1: 0},
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_begins_at_the_peak_where_the_warm_up_ends(name):
+    for done, factor in {0: 0, 0.05: 0.25, 0.1: 0.5, **BY_HAND[name]}.items():
+        assert learning_rate(name, 2.0, done, 0.2) == pytest.approx(2 * factor, abs=1e-12)
+    for warmup in (0.0, 0.05, 0.25, 0.9):
+        assert learning_rate(name, 0.1, warmup, warmup) == 0.1
+        rates = [learning_rate(name, 0.1, done, warmup) for done in np.linspace(warmup, 1, 50)]
+        assert rates == sorted(rates, reverse=True)
+        before = learning_rate(name, 0.1, warmup * (1 - 1e-9), warmup)
+        assert before == pytest.approx(0.1, rel=1e-6)
+    assert learning_rate(name, 0.1, 0.7, 1.0) == pytest.approx(0.07)  # nothing but warm-up
+    assert learning_rate(name, 0.1, 1.0, 1.0) == 0.1
+
+
+def test_the_papers_curve_has_no_warm_up():
+    """What the solver file says: 0.04 (1 - done)."""
+    rates = [learning_rate("polynomial", 0.04, done, 0.0) for done in (0, 0.25, 0.75, 1)]
+    assert rates == pytest.approx([0.04, 0.03, 0.01, 0])
+
+
+def test_one_cycle_is_what_the_named_recipes_were_measured_with():
+    """Their curve to the bit: a resumed run goes on as it began."""
+    for named in RECIPES.values():
+        lr, warmup = named.recipe.lr, named.recipe.warmup
+        assert named.recipe.schedule == "one-cycle"
+        for step in range(400):
+            done = (step + 0.5) / 400
+            factor = done / warmup if done < warmup else (1 - done) / (1 - warmup)
+            assert learning_rate("one-cycle", lr, done, warmup) == lr * factor
+
+
+def test_a_schedule_of_no_known_name_is_refused():
     with pytest.raises(UserError, match="one-cycle"):
         learning_rate("steps", 1, 0, 0)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(
+    ("steps", "warmup"), [(10, 0), (12, 3), (40, 1), (40, 39), (7, 7), (90, 30)]
+)
+@pytest.mark.parametrize("name", ["cosine", "polynomial", "one-cycle", "constant"])
+def test_schedules_as_pytorch_at_every_step(name, steps, warmup):
+    pytest.importorskip("torch")
+    import oracle
+
+    theirs = oracle.learning_rates(name, 0.1, steps, warmup)
+    ours = [learning_rate(name, 0.1, step / steps, warmup / steps) for step in range(steps)]
+    assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-9)
+    assert max(theirs) == pytest.approx(0.1, rel=1 / steps if warmup == steps else 1e-9)

@@ -92,13 +92,45 @@ def test_a_seed_repeats_bit_for_bit(shapes3):
     assert not same_bits(first, other)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial", "one-cycle", "constant"])
+def test_each_step_takes_the_rate_of_its_middle(shapes3, schedule):
+    recipe = Recipe(epochs=2, batch_size=8, lr=0.02, schedule=schedule, warmup=0.25)
+    training = begin(tiny(fires=1, pools=(1,)), shapes3, recipe, make_engine=stepwise_engine)
+    rates = [report.lr for report in run(training, shapes3)]
+    assert len(rates) == recipe.steps(len(shapes3)) == 24
+    assert rates[:6] == pytest.approx([0.02 * (step + 0.5) / 6 for step in range(6)])
+    assert 0.95 < max(rates) / recipe.lr <= 1
+    assert rates.index(max(rates)) in (5, 6)
+    assert np.allclose(np.diff(rates, n=2)[6:], 0) == (schedule != "cosine")
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial"])
+def test_rates_of_a_training_are_pytorchs_between_its_steps(shapes3, schedule):
+    """The middle of a step is the beginning of every second one of twice as many."""
+    pytest.importorskip("torch")
+    import oracle
+
+    recipe = Recipe(epochs=2, batch_size=8, lr=0.02, schedule=schedule, warmup=0.25)
+    training = begin(tiny(fires=1, pools=(1,)), shapes3, recipe, make_engine=stepwise_engine)
+    rates = [report.lr for report in run(training, shapes3)]
+    steps = len(rates)
+    theirs = oracle.learning_rates(schedule, 0.02, 2 * steps, 2 * (steps // 4))
+    assert rates == pytest.approx(theirs[1::2], rel=1e-9, abs=1e-9)
+
+
 HARD_IMAGES = {"keep": 0.7, "hard": 0.4, "epochs": 4}
 
 
 @pytest.mark.parametrize("stop_after", [1, 6, 9, 14])
 @pytest.mark.parametrize(
     "changes",
-    [{"optimiser": "sgd"}, {"optimiser": "adam"}, {"optimiser": "muon"}, HARD_IMAGES],
+    [
+        {"optimiser": "sgd"},
+        {"optimiser": "adam", "schedule": "cosine"},
+        {"optimiser": "muon", "schedule": "polynomial"},
+        HARD_IMAGES,
+    ],
     ids=str,
 )
 def test_resume_equals_never_having_stopped(shapes3, tmp_path, stop_after, changes):
@@ -275,6 +307,9 @@ def test_what_does_not_fit_is_refused(shapes3):
         begin(tiny(input_channels=1), shapes3)
     with pytest.raises(UserError, match="no schedule named"):
         Recipe(schedule="sawtooth")
+    for warmup in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UserError, match="warmup is a share"):
+            Recipe(warmup=warmup)
     with pytest.raises(UserError, match="can't be shared equally"):
         begin(tiny(), shapes3, Recipe(batch_size=15), ranks=2)
 

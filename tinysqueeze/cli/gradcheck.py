@@ -3,6 +3,8 @@
 import argparse
 import json
 from dataclasses import asdict
+from math import isfinite
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -11,20 +13,22 @@ from tinysqueeze.cli.models import add_model, chosen_model
 from tinysqueeze.network.layers import Run
 from tinysqueeze.network.ops import fast, reference
 from tinysqueeze.network.params import initialise
-from tinysqueeze.study.gradcheck import TOLERANCE, check_model
+from tinysqueeze.study.gradcheck import TOLERANCE, Summary, check_model, summarise
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     add_model(parser, "squeezenet_cifar")
     parser.add_argument(
-        "--places", type=int, default=4, metavar="N", help="numbers tried in each array"
+        "--places", type=int, default=4, metavar="N", help="numbers compared in each array"
     )
     parser.add_argument("--batch-size", type=int, default=2, metavar="N", help="random images")
     parser.add_argument(
         "--ops", choices=("fast", "reference"), default="fast", help="which operations"
     )
-    parser.add_argument("--training", action="store_true", help="batch norm by batch statistics")
+    parser.add_argument(
+        "--training", action="store_true", help="batch norm and dropout as in a training step"
+    )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="for weights, images, places"
     )
@@ -32,34 +36,42 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line for each array; the exit status is 1 if a gradient is wrong."""
+    """Print a line for each array and one for all; the exit status is 1 unless all are right."""
     model = chosen_model(args)
-    if args.training:
-        model = chosen_model(args, dropout=0.0)  # masks drawn anew are no function to differentiate
     rng = np.random.default_rng(args.seed)
     images = rng.standard_normal((args.batch_size, *model.input_shape))
     labels = rng.integers(0, model.classes, args.batch_size)
     ops = {"fast": fast, "reference": reference}[args.ops]
     mode = Run(ops, rng if args.training else None)
     params = initialise(model, args.seed)
-    checks = []
-    with tqdm(desc="checking", unit=" arrays", disable=None, leave=False) as bar:
-        for check in check_model(
-            model, params, images, labels, mode, seed=args.seed, most=args.places
-        ):
-            checks.append(check)
-            bar.update()
-    wrong = [check for check in checks if not check.ok]
+    found = check_model(model, params, images, labels, mode, seed=args.seed, most=args.places)
+    with tqdm(found, "checking", unit=" arrays", disable=None, leave=False) as bar:
+        summary = summarise(bar)
     if args.json:
-        print(
-            json.dumps(
-                {"model": model.name, "wrong": len(wrong), "checks": [asdict(c) for c in checks]}
-            )
-        )
+        print(json.dumps(_plain(model.name, summary), allow_nan=False))
     else:
-        print("\n".join(map(str, checks)))
-        verdict = f"{len(wrong)} WRONG" if wrong else "all right"
-        print(
-            f"{model.name}: {len(checks)} arrays, relative error below {TOLERANCE:g} wanted: {verdict}"
-        )
-    return 1 if wrong else 0
+        print("\n".join(map(str, summary.checks)))
+        print(f"{model.name}, relative error below {TOLERANCE:g} wanted: {summary}")
+    return 0 if summary.ok else 1
+
+
+def _plain(name: str, summary: Summary) -> dict[str, Any]:
+    """The summary for JSON, which has no NaN and no infinity: there they are null."""
+
+    def plain(value: object) -> object:
+        return None if isinstance(value, float) and not isfinite(value) else value
+
+    checks = [
+        {key: plain(value) for key, value in asdict(check).items()} | {"verdict": check.verdict}
+        for check in summary.checks
+    ]
+    return {
+        "model": name,
+        "verdict": summary.verdict,
+        "summary": str(summary),
+        "arrays": len(checks),
+        "places": summary.places,
+        "wrong": len(summary.wrong),
+        "unchecked": len(summary.unchecked),
+        "checks": checks,
+    }

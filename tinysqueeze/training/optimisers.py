@@ -198,38 +198,43 @@ def orthogonalise(matrix: np.ndarray, steps: int = 5) -> np.ndarray:
     return x if wide is matrix else x.T
 
 
-Schedule = Callable[
-    [float, float], float
-]  # (share of training done, warm-up share) -> factor of lr
+Schedule = Callable[[float], float]  # share of the way down still ahead, 1 to 0 -> factor of lr
 
 
-def constant(done: float, warmup: float) -> float:
-    """The peak rate, after a linear warm-up."""
-    return min(1.0, done / warmup) if warmup else 1.0
+def constant(left: float) -> float:
+    """Stays at the peak."""
+    return 1.0
 
 
-def polynomial(done: float, warmup: float) -> float:
-    """Falls linearly to 0: the paper's "poly" policy of power 1 (their solver file)."""
-    return constant(done, warmup) * (1 - done)
+def linear(left: float) -> float:
+    """Falls in a straight line to 0: the paper's "poly" policy of power 1 (their solver file).
+
+    Behind a linear warm-up it is Smith's one cycle (2018) as well: one curve under both names.
+    """
+    return left
 
 
-def cosine(done: float, warmup: float) -> float:
+def cosine(left: float) -> float:
     """Falls along half a cosine (Loshchilov & Hutter 2017)."""
-    return constant(done, warmup) * (1 + cos(pi * done)) / 2
-
-
-def one_cycle(done: float, warmup: float) -> float:
-    """Rises linearly to the peak, then falls linearly to 0 (Smith 2018)."""
-    return done / warmup if done < warmup else (1 - done) / (1 - warmup)
+    return (1 - cos(pi * left)) / 2
 
 
 SCHEDULES: dict[str, Schedule] = {
-    "constant": constant, "polynomial": polynomial, "cosine": cosine, "one-cycle": one_cycle,
+    "constant": constant, "polynomial": linear, "cosine": cosine, "one-cycle": linear,
 }  # fmt: skip
+"""How the rate goes on from the peak, where every warm-up ends."""
 
 
 def learning_rate(schedule: str, peak: float, done: float, warmup: float) -> float:
-    """The rate when `done` (0 to 1) of the training is over. Raises UserError for a name unknown."""
+    """The rate when `done` (0 to 1) of the training is over: up to `peak` in a straight line, then down.
+
+    The first `warmup` (0 to 1) of the training is the way up; the schedule's curve begins where it ends,
+    at `peak`, and has the rest of the training for itself, as PyTorch's LinearLR followed by
+    CosineAnnealingLR or PolynomialLR. Raises UserError for a name unknown.
+    """
     if schedule not in SCHEDULES:
         raise UserError(f"no schedule named {schedule!r}; there are {', '.join(SCHEDULES)}")
-    return peak * SCHEDULES[schedule](done, warmup)
+    if done < warmup:
+        return peak * (done / warmup)
+    left = (1 - done) / (1 - warmup) if warmup < 1 else 1.0
+    return peak * SCHEDULES[schedule](left)

@@ -21,17 +21,17 @@ class Recipe:
     """How to train, as a value that a checkpoint keeps.
 
     `lr` is the peak of the schedule ("one-cycle", "cosine", "polynomial", "constant"), reached after
-    the share `warmup` of all steps; the biases of batch norms learn `norm_bias_rate` times as fast (by
-    larger gradients, of which Adam would make nothing: there it must be 1). Weight decay is for
-    weights, not for biases and norms. `pad`, `flip`, `cutout` and `cutmix` are those of `data.Augment`
-    (`flip` "" for none). `average` is the share kept each step of the running average of the parameters
-    (0: none) that is evaluated and saved beside them. From the third epoch on, an epoch is the share
-    `keep` of all images: the share `hard` (of all) whose losses were largest when last seen, and others
-    by chance; so loss and accuracy of such an epoch are worse than those of all images. `flip_test`
-    averages the logits of an image and its mirror image wherever this training is evaluated, which is
-    after every `test_every`-th epoch and the last; `shift_test` those of an image moved by up to a
-    pixel. `identity` is how 3x3 filters start, see `params.initialise`. `frozen` are patterns of paths
-    that stay as they are ("conv1*", "fire[2-5]/*").
+    the share `warmup` of all steps (see `optim.learning_rate`; a step takes the rate of its middle). The
+    biases of batch norms learn `norm_bias_rate` times as fast (by larger gradients, of which Adam would
+    make nothing: there it must be 1). Weight decay is for weights, not for biases and norms. `pad`,
+    `flip`, `cutout` and `cutmix` are those of `data.Augment` (`flip` "" for none). `average` is the
+    share kept each step of the running average of the parameters (0: none) that is evaluated and saved
+    beside them. From the third epoch on, an epoch is the share `keep` of all images: the share `hard`
+    (of all) whose losses were largest when last seen, and others by chance; so loss and accuracy of such
+    an epoch are worse than those of all images. `flip_test` averages the logits of an image and its
+    mirror image wherever this training is evaluated, which is after every `test_every`-th epoch and the
+    last; `shift_test` those of an image moved by up to a pixel. `identity` is how 3x3 filters start, see
+    `params.initialise`. `frozen` are patterns of paths that stay as they are ("conv1*", "fire[2-5]/*").
     """
 
     epochs: int = 10
@@ -73,10 +73,10 @@ class Recipe:
             raise UserError(
                 "norm_bias_rate must be 1 with adam, which a gradient's size can't move"
             )
-        if not 0 <= self.smoothing < 1 or not 0 <= self.average < 1 or not 0 <= self.warmup < 1:
-            raise UserError(
-                "smoothing, average and warmup are shares from 0 up to, not including, 1"
-            )
+        if not 0 <= self.smoothing < 1 or not 0 <= self.average < 1:
+            raise UserError("smoothing and average are shares from 0 up to, not including, 1")
+        if not 0 <= self.warmup <= 1:
+            raise UserError(f"warmup is a share of all steps from 0 to 1, not {self.warmup}")
         if not 0 <= self.hard <= self.keep <= 1 or not self.keep:
             raise UserError(
                 f"keep is the share of the images that an epoch sees, hard a part of it: got keep "
