@@ -67,6 +67,7 @@ CASES: dict[str, tuple[Layer, Shape]] = {
     "concat": (Concat((("a", Conv2D(2, 1)), ("b", Conv2D(3, 3, pad=1)))), (2, 4, 3, 2)),
     "bypass": (Residual(Conv2D(3, 3, pad=1)), (2, 4, 3, 3)),
     "complex bypass": (Residual(Conv2D(4, 3, pad=1), Conv2D(4, 1)), (2, 4, 3, 2)),
+    "bypass by a pool": (Residual(Conv2D(3, 3, 2, 1), MaxPool2D(3, 2, 1)), (2, 4, 6, 3)),
     "fire": (Fire(2, 3, 3), (2, 4, 3, 4)),
     "fire with batch norm": (Fire(4, 3, 3, norm=True), (2, 4, 3, 4)),
     "fire with linear squeeze": (Fire(4, 3, 3, norm=True, linear_squeeze=True), (2, 4, 3, 4)),

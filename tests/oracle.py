@@ -53,7 +53,7 @@ def _forward(layer: Layer, params: dict, x: torch.Tensor, training: bool) -> tor
         return torch.cat([_forward(a, params[name], x, training) for name, a in layer.arms], -1)
     if isinstance(layer, Residual):
         around = layer.shortcut
-        skip = x if around is None else _forward(around, params["bypass"], x, training)
+        skip = x if around is None else _forward(around, params.get("bypass", {}), x, training)
         return _forward(layer.body, params, x, training) + skip
     if isinstance(layer, Flatten):
         return x.reshape(len(x), -1)

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "tinysqueeze"
 FLOORS = (
     ("errors", "version"),
     ("files", "network", "kernels", "data"),
-    ("study", "graph", "lowering"),
+    ("study", "graph"),
     ("compiled",),
     ("training",),
     ("devices", "weights"),
@@ -39,6 +39,7 @@ ORDER = {
         "checkpoint",
         "mpi",
     ),
+    "graph": ("form", "passes", "lowering", "run"),
     "show": ("pictures", "inside", "widgets", "lessons"),
 }
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -21,6 +21,7 @@ from tinysqueeze.network.layers import (
     Conv2D,
     Flatten,
     GlobalAvgPool2D,
+    HardSwish,
     Linear,
     MaxPool2D,
     ReLU,
@@ -104,6 +105,25 @@ NETS = {
         ("c", Concat((("same", Residual(Chain(()))), ("pool", MaxPool2D(3, 1, 1)), ("conv", Conv2D(4, 1))))),
         ("d", ReLU()),
         ("e", GlobalAvgPool2D()),
+    ),
+    "arms that end in anything": _model(
+        ("a", Conv2D(4, 3)),
+        ("b", Concat((
+            ("pool", Chain((("c", Conv2D(2, 1)), ("s", HardSwish()), ("p", MaxPool2D(3, 1))))),
+            ("wide", Conv2D(12, 3)),
+        ))),
+        ("c", Concat((
+            ("sum", Chain((("c", Conv2D(2, 1)), ("r", Residual(Conv2D(2, 3, pad=1)))))),
+            ("relu", ReLU()),
+            ("swish", Chain((("c", Conv2D(3, 1)), ("s", HardSwish())))),
+        ))),
+        ("d", Residual(AvgPool2D(3, 1, 1))),
+        ("e", AvgPool2D((9, 12), 1)),
+        ("f", Flatten()),
+        ("g", Concat((("h", Linear(3)), ("i", Chain((("j", Linear(4)), ("k", ReLU()), ("l", Linear(2)))))))),
+    ),
+    "an average larger than its map": _model(
+        ("a", Conv2D(4, (12, 15))), ("b", AvgPool2D(2, 1, 1)), ("c", Flatten()), ("d", Linear(3)),
     ),
 }  # fmt: skip
 

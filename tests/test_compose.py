@@ -16,7 +16,14 @@ from tinysqueeze.network.compose import (
     map_leaves,
     walk,
 )
-from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, MaxPool2D, ReLU
+from tinysqueeze.network.layers import (
+    BatchNorm,
+    Conv2D,
+    GlobalAvgPool2D,
+    HardSwish,
+    MaxPool2D,
+    ReLU,
+)
 from tinysqueeze.network.models import Fire, squeezenet1_0, squeezenet_cifar
 from tinysqueeze.network.params import flatten
 
@@ -131,6 +138,29 @@ def test_a_rewritten_fire_computes_as_before(rng) -> None:
 def test_a_shape_error_begins_with_the_path_of_its_layer(layer, words) -> None:
     with pytest.raises(ShapeError, match=words):
         layer.out_shape((6, 6, 3))
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (
+            Residual(Residual(Conv2D(3, 1), Conv2D(3, 1)), Conv2D(3, 1)),
+            "^net/bypass: there are two",
+        ),
+        (Chain((("a", Conv2D(3, 1)), ("a", Conv2D(3, 1)))), "^net/a: there are two"),
+        (Chain((("", Conv2D(3, 1)), ("", BatchNorm()))), "^net/weight: there are two"),
+    ],
+)
+def test_two_of_one_name_are_refused(layer, words) -> None:
+    with pytest.raises(ShapeError, match=words):
+        Chain((("net", layer),)).param_shapes((6, 6, 3))
+
+
+def test_two_that_would_keep_one_cache_are_refused(rng) -> None:
+    """Else the second one's would be taken for the first one's, and the gradient be wrong."""
+    twice = Chain((("", HardSwish()), ("", HardSwish())))
+    with pytest.raises(ShapeError, match="there are two"):
+        twice.forward({}, rng.standard_normal((2, 3, 3, 1)))
 
 
 def test_a_wrong_array_is_named_by_path_at_run_time(rng) -> None:

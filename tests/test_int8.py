@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from tinysqueeze import lowering
 from tinysqueeze.devices import int8
 from tinysqueeze.errors import UserError
+from tinysqueeze.graph import Conv, run
 from tinysqueeze.network import models
 from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, MaxPool2D, ReLU
 from tinysqueeze.network.ops.reference import windows
@@ -18,16 +18,16 @@ from tinysqueeze.weights import CAFFE, TORCHVISION
 
 def test_sums_are_int32_accumulation(rng):
     """BLAS in float64 against plain int32 sums, at the largest values there are."""
-    step = lowering.Conv(0, 1, "c", Window.of(3, 2, 1), 6)
+    node = Conv("c", 0, 1, Window.of(3, 2, 1), 6)
     x = rng.choice(np.array([0, 255], np.uint8), (2, 7, 9, 300))
     weight = rng.choice(np.array([-127, 127], np.int8), (3, 3, 300, 6))
     bias = rng.integers(-(1 << 29), 1 << 29, 6, dtype=np.int32)
     zero = np.array([17])
     unused = np.ones(6, np.int32)
     conv = int8.Int8Conv(weight, bias, unused, unused.astype(np.uint8), np.ones(6))
-    seen = windows(x.astype(np.int32) - 17, step.window)  # padding is a true zero
+    seen = windows(x.astype(np.int32) - 17, node.window)  # padding is a true zero
     expected = np.einsum("nyxijc,ijcf->nyxf", seen, weight.astype(np.int32), dtype=np.int32) + bias
-    np.testing.assert_array_equal(int8.sums(x, zero, conv, step), expected)
+    np.testing.assert_array_equal(int8.sums(x, zero, conv, node), expected)
 
 
 def test_rescale_is_floor_of_the_exact_quotient(rng):
@@ -87,8 +87,8 @@ def test_takes_the_bytes_of_the_photograph(rng, preprocess):
     network = int8.quantise(model, initialise(model), images, int8.pixel_grid(preprocess))
     ordered = pixels if preprocess.channels == "RGB" else pixels[..., ::-1]
     np.testing.assert_array_equal(network.encode(images), ordered)
-    first = lowering.run(network.steps, initialise(model), images)[1]
-    ours = network.grids[1].decode(network.run_step(0, network.steps.steps[0], {0: ordered}))
+    first = run(network.graph, initialise(model), images)[1]
+    ours = network.grids[1].decode(network.run_node(0, network.graph.nodes[0], {0: ordered}))
     assert np.abs(ours - first).max() < 4 * network.grids[1].scale[0]
 
 

@@ -1,17 +1,14 @@
 """The planner: nothing overlaps that must not, the peak is what it says, and it is small."""
 
-from dataclasses import replace
-from math import prod
-
 import numpy as np
 import pytest
 
-from tinysqueeze import lowering
 from tinysqueeze.bench import resident
 from tinysqueeze.cli import main
 from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.devices import memory
 from tinysqueeze.errors import UserError
+from tinysqueeze.graph import Drop, Norm, folded_params, run
 from tinysqueeze.network import models
 from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, MaxPool2D
 from tinysqueeze.network.params import initialise
@@ -36,7 +33,7 @@ CHOICES = [(4, True, True), (1, True, True), (4, False, True), (4, True, False),
 def test_buffers_that_live_together_lie_apart(name, choice):
     """But for a source and its target at their hand-over, which keep the distance that `lead` asks."""
     plan = memory.plan(NETS[name], *choice)
-    leads = memory.handovers(plan.steps, plan.stages, plan.maps, plan.itemsize) if choice[2] else {}
+    leads = memory.handovers(plan.graph, plan.stages, plan.maps, plan.itemsize) if choice[2] else {}
     pairs = {(plan.maps[s], plan.maps[t]): lead for (s, t), lead in leads.items()}
     for a in plan.buffers:
         assert a.offset >= 0
@@ -61,40 +58,39 @@ def test_in_order_execution_never_reads_what_was_overwritten(name):
     owner[image.offset : image.offset + image.size] = 0
 
     def write(value, row):
-        buffer, size = plan.maps[value], memory.row_size(plan.steps, value)
+        buffer, size = plan.maps[value], memory.row_size(plan.graph, value)
         owner[buffer.offset + row * size : buffer.offset + (row + 1) * size] = value
 
     def check(value, top, bottom):
-        buffer, size = plan.maps[value], memory.row_size(plan.steps, value)
-        height = plan.steps.shapes[value][0]
+        buffer, size = plan.maps[value], memory.row_size(plan.graph, value)
+        height = plan.graph.shapes[value][0]
         rows = owner[buffer.offset :][: buffer.size].reshape(height, size)
         assert (rows[max(top, 0) : max(min(bottom, height), 0)] == value).all()
 
-    def rows_of(step, row):
-        if not isinstance(step, lowering.Conv | lowering.Pool):
-            return row, row + 1
-        top = row * step.window.stride[0] - step.window.pad[0]
-        return top, top + step.window.kernel[0]
+    def rows_of(node, row):
+        window = memory.window_of(plan.graph, node)
+        top = row * window.stride[0] - window.pad[0]
+        return top, top + window.kernel[0]
 
     for i, stage in enumerate(plan.stages):
         if i in plan.rings:
             ring = plan.rings[i]
             owner[ring.offset : ring.offset + ring.size] = -2
-        if stage.target == plan.steps.output:
+        if stage.target == plan.graph.output:
             check(stage.sources[0], 0, 1 << 30)
             continue
         ready = 0
-        for row in range(plan.steps.shapes[stage.target][0]):
+        for row in range(plan.graph.shapes[stage.target][0]):
             if stage.tiled is not None:
-                stop = min(rows_of(stage.last, row)[1], plan.steps.shapes[stage.tiled][0])
+                stop = min(rows_of(stage.last, row)[1], plan.graph.shapes[stage.tiled][0])
                 for inner in range(ready, stop):
                     for conv in stage.convs:
                         check(conv.source, *rows_of(conv, inner))
                 ready = max(ready, stop)
             else:
-                for step in stage.steps:
-                    for source in step.sources:
-                        check(source, *rows_of(step, row))
+                for node in stage.nodes:
+                    for source in node.sources:
+                        check(source, *rows_of(node, row))
             write(stage.target, row)
 
 
@@ -129,15 +125,15 @@ def test_lead_is_the_least_that_works():
     model = NETS["v1.0"]
     plan = memory.plan(model)
     stage = plan.stages[0]
-    lead = memory.lead(plan.steps, stage)
-    row_in, row_out = memory.row_size(plan.steps, 0), memory.row_size(plan.steps, stage.target)
-    rows = plan.steps.shapes[stage.target][0]
-    needed = [memory.needed_row(plan.steps, stage, k) for k in range(rows)]
+    lead = memory.lead(plan.graph, stage)
+    row_in, row_out = memory.row_size(plan.graph, 0), memory.row_size(plan.graph, stage.target)
+    rows = plan.graph.shapes[stage.target][0]
+    needed = [memory.needed_row(plan.graph, stage, k) for k in range(rows)]
     gaps = [
         lead + row * row_in - (k + 1) * row_out for k, row in enumerate(needed) if row is not None
     ]
     assert min(gaps) == 0
-    assert memory.lead(plan.steps, plan.stages[1]) == 0  # a squeeze layer works in place
+    assert memory.lead(plan.graph, plan.stages[1]) == 0  # a squeeze layer works in place
 
 
 @pytest.mark.parametrize("name", ["v1.1", "cifar"])
@@ -167,18 +163,15 @@ def test_says_what_it_cannot_do():
     assert f"{memory.plan(NETS['cifar']).arena:,}" in text
 
 
-def test_steps_compute_what_the_model_does(rng):
-    for name in ("cifar", "complex bypass"):
+def test_what_a_device_runs_is_what_the_model_computes(rng):
+    for name in ("cifar", "complex bypass", "hard-swish"):
         model = NETS[name]
         params, x = initialise(model), rng.standard_normal((2, *model.input_shape), np.float32)
-        steps = lowering.lower(model)
-        maps = lowering.run(steps, params, x)
+        graph, folds = memory.deployed(model)
+        maps = run(graph, folded_params(folds, params), x)
         expected, _ = model.forward(params, x)
-        np.testing.assert_allclose(maps[steps.output][:, 0, 0], expected, rtol=1e-4, atol=1e-6)
-        assert all(maps[i].shape[1:] == steps.shapes[i] for i in maps)
-        assert prod(steps.shapes[steps.output]) == model.classes
-    same = replace(steps, name="other")
-    assert same.readers(0) == steps.readers(0)
+        np.testing.assert_allclose(maps[graph.output], expected, rtol=1e-4, atol=1e-6)
+        assert not any(isinstance(node, Norm | Drop) for node in graph.nodes)
 
 
 def test_command_line(capsys):

@@ -19,13 +19,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysqueeze import lowering
-from tinysqueeze.devices.memory import fuse, is_global
+from tinysqueeze.devices.memory import deployed, stages_of, window_of
 from tinysqueeze.errors import UserError
-from tinysqueeze.lowering import Add, Conv, Pool, Rectify, Step, Steps, Swish, lower, place
-from tinysqueeze.network.layers import Conv2D
+from tinysqueeze.graph import (
+    Activate,
+    Add,
+    Conv,
+    Copy,
+    Graph,
+    Mean,
+    Node,
+    Pool,
+    activate,
+    compute,
+    convolve,
+    folded_params,
+    place,
+    run,
+)
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops.reference import hard_swish, pool_divisor, windows
+from tinysqueeze.network.params import flatten
+from tinysqueeze.network.window import Window
 
 Bytes = NDArray[np.uint8]
 WIDE_RANGE = 1 << 15  # what the last convolution gives are integers about this large
@@ -82,9 +97,9 @@ class Int8Network:
     a thousand classes, and since its pixels only add up to the logits, it need never be stored.
     """
 
-    steps: Steps
+    graph: Graph
     grids: dict[int, Grid]
-    convs: dict[int, Int8Conv]  # by the position of the step
+    convs: dict[int, Int8Conv]  # by the position of the node
     adds: dict[int, Int8Add]
     tables: dict[int, Bytes]  # by the position of a hard-swish: what it makes of each of 256 bytes
     wide: int
@@ -107,52 +122,54 @@ class Int8Network:
     def integers(self, image_bytes: Bytes) -> NDArray[np.int32]:
         """The int32 logits (N, classes) of encoded images (N, H, W, C)."""
         maps: dict[int, np.ndarray] = {0: image_bytes}
-        for i, step in enumerate(self.steps.steps):
-            place(self.steps, step, maps, self.run_step(i, step, maps))
-        return maps[self.steps.output].reshape(len(image_bytes), -1)
+        for i, node in enumerate(self.graph.nodes):
+            place(self.graph, node, maps, self.run_node(i, node, maps))
+        return maps[self.graph.output].reshape(len(image_bytes), -1)
 
     def logits(self, images: np.ndarray) -> NDArray[np.float32]:
         """The logits (N, classes) of images as the float network takes them."""
         return (self.integers(self.encode(images)) * self.logit_scale).astype(np.float32)
 
-    def run_step(self, i: int, step: Step, maps: Mapping[int, np.ndarray]) -> np.ndarray:
-        """What step i makes of the maps it reads."""
-        x = maps[step.sources[0]]
-        zero_in, zero_out = self.grids[step.sources[0]].zero, self.grids[step.target].zero
-        match step:
+    def run_node(self, i: int, node: Node, maps: Mapping[int, np.ndarray]) -> np.ndarray:
+        """What node i makes of the maps it reads."""
+        x = maps[node.source].reshape(-1, *self.graph.size(node.source))
+        zero_in, zero_out = self.grids[node.source].zero, self.grids[node.target].zero
+        match node:
             case Conv():
-                conv = self.convs[i]
-                scaled = rescale(sums(x, zero_in, conv, step), conv.multiplier, conv.shift)
-                if step.target == self.wide:
-                    low = 0 if step.relu else -(1 << 31)
+                conv, relu = self.convs[i], node.activation == "relu"
+                scaled = rescale(sums(x, zero_in, conv, node), conv.multiplier, conv.shift)
+                if node.target == self.wide:
+                    low = 0 if relu else -(1 << 31)
                     return np.clip(scaled, low, (1 << 31) - 1).astype(np.int32)
-                return to_bytes(scaled, zero_out, step.relu)
-            case Pool() if step.target == self.steps.output:
+                return to_bytes(scaled, zero_out, relu)
+            case Mean() if node.target == self.graph.output:
                 centred = x.astype(np.int32) - zero_in.astype(np.int32)
-                return centred.sum(axis=(1, 2), keepdims=True, dtype=np.int32)
-            case Pool() if step.average:
-                return mean_bytes(x, zero_in, step)
-            case Pool():
-                return windows(x, step.window, fill=0).max(axis=(3, 4))
+                return centred.sum(axis=(1, 2), dtype=np.int32)
+            case Pool(average=False):
+                return windows(x, node.window, fill=0).max(axis=(3, 4))
+            case Pool() | Mean():
+                return mean_bytes(x, zero_in, window_of(self.graph, node))
             case Add():
-                add, second = self.adds[i], self.grids[step.second].zero
-                total = (x - zero_in) * add.first + (maps[step.second] - second) * add.second
-                return to_bytes(rescale(total, np.int64(1), add.shift), zero_out, step.relu)
-            case Rectify():
+                add, second = self.adds[i], self.grids[node.second].zero
+                other = maps[node.second].reshape(x.shape)
+                total = (x - zero_in) * add.first + (other - second) * add.second
+                relu = node.activation == "relu"
+                return to_bytes(rescale(total, np.int64(1), add.shift), zero_out, relu)
+            case Activate(kind="relu"):
                 return np.maximum(x, zero_in.astype(np.uint8))
-            case Swish():
+            case Activate():
                 return self.tables[i][x]
+        return x  # a copy
 
 
-def sums(x: Bytes, zero: np.ndarray, conv: Int8Conv, step: Conv) -> NDArray[np.int64]:
+def sums(x: Bytes, zero: np.ndarray, conv: Int8Conv, node: Conv) -> NDArray[np.int64]:
     """Bias plus sums of (q - zero) * weight, (N, OH, OW, F): what int32 accumulation gives.
 
     Added up by BLAS in float64, which is exact below 2^53; products are below 2^15.
     """
-    window = step.window
-    layer = Conv2D(step.filters, window.kernel, window.stride, window.pad, step.groups)
-    exact = {"weight": conv.weight.astype(np.float64), "bias": conv.bias.astype(np.float64)}
-    return layer.forward(exact, x.astype(np.float64) - zero)[0].astype(np.int64)
+    weight, bias = conv.weight.astype(np.float64), conv.bias.astype(np.float64)
+    x = x.astype(np.float64) - zero
+    return convolve(x, weight, bias, node.window, node.groups).astype(np.int64)
 
 
 def rescale(total: np.ndarray, multiplier: Any, shift: Any) -> NDArray[np.int64]:
@@ -166,11 +183,11 @@ def to_bytes(scaled: np.ndarray, zero: np.ndarray, relu: bool) -> Bytes:
     return np.clip(scaled + zero, zero if relu else 0, 255).astype(np.uint8)
 
 
-def mean_bytes(x: Bytes, zero: np.ndarray, pool: Pool) -> Bytes:
+def mean_bytes(x: Bytes, zero: np.ndarray, window: Window) -> Bytes:
     """The average of each window to the nearest byte, halves up; padding is zero."""
-    total = windows(x.astype(np.int64), pool.window, fill=int(zero[0])).sum(axis=(3, 4))
-    beyond = pool.window.area - pool_divisor(x.shape, pool.window)  # overhang: seen, not counted
-    count = pool.window.area - beyond
+    total = windows(x.astype(np.int64), window, fill=int(zero[0])).sum(axis=(3, 4))
+    beyond = window.area - pool_divisor(x.shape, window)  # overhang: seen, not counted
+    count = window.area - beyond
     return ((2 * (total - beyond * zero) + count) // (2 * count)).astype(np.uint8)
 
 
@@ -189,37 +206,41 @@ def quantise(
     pixel    (scale, zero) a channel if image = scale * (byte - zero): the integer network then takes
              the photograph's own bytes; else the image's range is calibrated as every map's is
 
-    Raises UserError where the network has a step that integers do not do.
+    Raises UserError where the network has a layer that integers do not do.
     """
-    steps = lower(model)
-    check(steps)
+    graph, folds = deployed(model)
+    check(graph)
     if not len(images):
         raise UserError("quantising needs at least one image to calibrate on")
-    ranges = calibrate(steps, params, images)
-    grids = {value: _grid(*span, steps.shapes[value][2]) for value, span in ranges.items()}
-    offset = np.zeros(steps.shapes[0][2])
+    flat = flatten(folded_params(folds, params))
+    ranges = calibrate(graph, flat, images)
+    grids = {value: _grid(*span, graph.shapes[value][-1]) for value, span in ranges.items()}
+    offset = np.zeros(graph.shapes[0][2])
     if pixel is not None:
         scale, zero = (np.broadcast_to(np.asarray(a, np.float64), offset.shape) for a in pixel)
         grids[0] = Grid(scale, np.rint(zero).astype(np.int64))
         offset = (grids[0].zero - zero) * scale  # what rounding the zero leaves, for the biases
-    wide = wide_map(steps)
+    wide = wide_map(graph)
     if wide >= 0:
         grids[wide] = _wide_grid(grids[wide])
-    network = Int8Network(steps, grids, {}, {}, {}, wide, _logit_scale(steps, grids))
-    for i, step in enumerate(steps.steps):
-        if isinstance(step, Conv):
-            weight, bias = (a.astype(np.float64) for a in lowering.weights(steps, step, params))
-            if step.source == 0:
-                bias = bias + _by_channel(weight, offset, step.groups).sum(axis=(0, 1, 2))
-            weight = _by_channel(weight, grids[step.source].scale, step.groups)
-            mine = slice(step.offset, step.offset + step.filters)
-            network.convs[i] = int8_conv(weight, bias, grids[step.target].scale[mine])
-        elif isinstance(step, Add):
-            scales = [float(grids[value].scale[0]) for value in (*step.sources, step.target)]
+    network = Int8Network(graph, grids, {}, {}, {}, wide, _logit_scale(graph, grids))
+    for i, node in enumerate(graph.nodes):
+        if isinstance(node, Conv):
+            channels = graph.size(node.source)[2] // node.groups
+            shape = (*node.window.kernel, channels, node.filters)
+            weight = flat[f"{node.path}/weight"].reshape(shape).astype(np.float64)
+            bias = flat[f"{node.path}/bias"] if node.bias else np.zeros(node.filters)
+            if node.source == 0:
+                bias = bias + _by_channel(weight, offset, node.groups).sum(axis=(0, 1, 2))
+            weight = _by_channel(weight, grids[node.source].scale, node.groups)
+            mine = slice(node.offset, node.offset + node.filters)
+            network.convs[i] = int8_conv(weight, bias, grids[node.target].scale[mine])
+        elif isinstance(node, Add):
+            scales = [float(grids[value].scale[0]) for value in (*node.sources, node.target)]
             network.adds[i] = _int8_add(*scales)
-        elif isinstance(step, Swish):
-            network.tables[i] = _swish_table(grids[step.source], grids[step.target])
-    _correct_biases(network, params, images)
+        elif isinstance(node, Activate) and node.kind == "hard-swish":
+            network.tables[i] = _swish_table(grids[node.source], grids[node.target])
+    _correct_biases(network, flat, images)
     return network
 
 
@@ -235,27 +256,27 @@ def _by_channel(weight: np.ndarray, factor: np.ndarray, groups: int) -> np.ndarr
     return np.concatenate([w * f[:, None] for w, f in parts], axis=3)
 
 
-def check(steps: Steps) -> None:
+def check(graph: Graph) -> None:
     """Raises UserError for networks that the integer rules above do not cover."""
-    last = steps.writers(steps.output)[-1]
-    if not ((isinstance(last, Pool) and is_global(steps, last))
-            or (isinstance(last, Conv) and steps.shapes[steps.output][:2] == (1, 1))):  # fmt: skip
+    last = graph.writers(graph.output)
+    linear = graph.size(graph.output)[:2] == (1, 1) and all(isinstance(n, Conv) for n in last)
+    if not last or not (isinstance(last[0], Mean) or linear):
         raise UserError(
-            f"{steps.name}: int8 and C need a network that ends with a global average pool or a "
+            f"{graph.name}: int8 and C need a network that ends with a global average pool or a "
             "fully connected layer"
         )
-    if not all(isinstance(step, Conv) for step in steps.readers(0)):
-        raise UserError(f"{steps.name}: int8 and C need a convolution as the first layer")
+    if not all(isinstance(node, Conv) for node in graph.readers(0)):
+        raise UserError(f"{graph.name}: int8 and C need a convolution as the first layer")
 
 
-def wide_map(steps: Steps) -> int:
+def wide_map(graph: Graph) -> int:
     """The map of int32 that the last convolution writes; -1 if a network ends otherwise."""
-    last = fuse(steps)[-1]
+    last = stages_of(graph)[-1]
     return last.convs[0].target if last.convs else -1
 
 
 def calibrate(
-    steps: Steps, params: Mapping[str, Any], images: np.ndarray
+    graph: Graph, flat: Mapping[str, Any], images: np.ndarray
 ) -> dict[int, tuple[float, float]]:
     """The smallest and the largest value of each map over the images, 0 included.
 
@@ -263,13 +284,14 @@ def calibrate(
     """
     ranges: dict[int, tuple[float, float]] = {}
     for start in range(0, len(images), BATCH):
-        for value, x in lowering.run(steps, params, images[start : start + BATCH]).items():
+        for value, x in run(graph, flat, images[start : start + BATCH]).items():
             low, high = ranges.get(value, (0.0, 0.0))
             ranges[value] = min(low, float(x.min())), max(high, float(x.max()))
     tied = [
-        (step.sources[0], step.target)
-        for step in steps.steps
-        if isinstance(step, Pool | Rectify) and step.target != steps.output
+        (node.source, node.target)
+        for node in graph.nodes
+        if (isinstance(node, Pool | Mean | Copy) and node.target != graph.output)
+        or (isinstance(node, Activate) and node.kind == "relu")
     ]
     for _ in tied:  # a chain of ties is no longer than this
         for pair in tied:
@@ -291,34 +313,39 @@ def _wide_grid(grid: Grid) -> Grid:
     )
 
 
-def _logit_scale(steps: Steps, grids: dict[int, Grid]) -> float:
+def _logit_scale(graph: Graph, grids: dict[int, Grid]) -> float:
     """What one of the integer output is worth: a sum over all pixels of what the last map holds."""
-    end = steps.writers(steps.output)[-1]
-    summed = end.source if isinstance(end, Pool) else steps.output
-    return float(grids[summed].scale[0]) / prod(steps.shapes[summed][:2])
+    end = graph.writers(graph.output)[0]
+    summed = end.source if isinstance(end, Mean) else graph.output
+    return float(grids[summed].scale[0]) / prod(graph.size(summed)[:2])
 
 
-def _correct_biases(network: Int8Network, params: Mapping[str, Any], images: np.ndarray) -> None:
+def _correct_biases(
+    network: Int8Network, flat: Mapping[str, np.ndarray], images: np.ndarray
+) -> None:
     """Move each bias so that a filter's mean over the images is what it is in floats.
 
     Rounding shifts means, and the shifts of a layer feed the next; so layer by layer, each with the
     corrected ones before it (Nagel et al. 2019, section 4.2, here from images).
     """
-    steps = network.steps
+    graph = network.graph
     floats: dict[int, np.ndarray] = {0: images}
     integers: dict[int, np.ndarray] = {0: network.encode(images)}
-    for i, step in enumerate(steps.steps):
-        if isinstance(step, Conv):
-            true = lowering.run_step(steps, replace(step, relu=False), params, floats)
-            conv, zero = network.convs[i], network.grids[step.source].zero
-            ours = sums(integers[step.source], zero, conv, step)
-            drift = true.mean(axis=(0, 1, 2)) / conv.unit - ours.mean(axis=(0, 1, 2))
+    for i, (node, done) in enumerate(graph.done_after()):
+        if isinstance(node, Conv):
+            true = compute(graph, replace(node, activation=None), flat, floats)
+            conv, zero = network.convs[i], network.grids[node.source].zero
+            x = integers[node.source].reshape(-1, *graph.size(node.source))
+            drift = true.mean(axis=(0, 1, 2)) / conv.unit - sums(x, zero, conv, node).mean(
+                axis=(0, 1, 2)
+            )
             network.convs[i] = replace(conv, bias=conv.bias + np.rint(drift).astype(np.int32))
-        place(steps, step, floats, lowering.run_step(steps, step, params, floats))
-        place(steps, step, integers, network.run_step(i, step, integers))
-        for value in set(step.sources):
-            if step is steps.readers(value)[-1]:  # maps of tens of images are large
-                del floats[value], integers[value]
+            place(graph, node, floats, activate(true, node.activation))
+        else:
+            place(graph, node, floats, compute(graph, node, flat, floats))
+        place(graph, node, integers, network.run_node(i, node, integers))
+        for value in done:  # maps of tens of images are large
+            del floats[value], integers[value]
 
 
 def int8_conv(weight: np.ndarray, bias: np.ndarray, scale_out: np.ndarray) -> Int8Conv:

@@ -1,7 +1,7 @@
 """How little memory a network needs for its activations: buffers that share one arena, planned ahead.
 
 Three ideas. Maps whose lives do not overlap share memory. A convolution that a pool follows is tiled:
-only the few rows that the pool looks at exist at any time, in a ring. And a step may write over its
+only the few rows that the pool looks at exist at any time, in a ring. And a node may write over its
 own source, row by row behind its reading, if its target starts far enough below (`lead`): ReLUs,
 sums, squeeze layers and pools work in place, the first layers nearly so.
 """
@@ -13,34 +13,66 @@ from math import prod
 import numpy as np
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.lowering import Conv, Pool, Step, Steps, lower
+from tinysqueeze.graph import (
+    Conv,
+    Fold,
+    Graph,
+    Mean,
+    Node,
+    Other,
+    Pool,
+    fuse,
+    lower,
+    merge_norms,
+    with_copies,
+    with_means,
+    without_dropout,
+    without_flatten,
+)
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.window import Window
 
 SHUFFLES = 200  # orders of placing that are tried beside the good ones
 
 
+def deployed(model: Model) -> tuple[Graph, tuple[Fold, ...]]:
+    """What a device runs: convolutions with their ReLUs, pools, sums; and the norms to fold into them.
+
+    Only convolutions, pools and copies write a part of a map. Raises UserError for a layer that there
+    is no code for.
+    """
+    graph = with_means(without_flatten(without_dropout(lower(model))))
+    for node in graph.nodes:
+        if isinstance(node, Other):
+            raise UserError(
+                f"{node.path}: a {type(node.layer).__name__} cannot be planned, quantised or exported "
+                "to C; end the network at its logits"
+            )
+    graph, folds = merge_norms(graph, alone=True)
+    return with_copies(fuse(graph, ("relu",)), (Conv, Pool)), folds
+
+
 @dataclass(frozen=True)
 class Stage:
-    """Steps that run together, row by row: convolutions side by side, perhaps a pool on their rows."""
+    """Nodes that run together, row by row: convolutions side by side, perhaps a pool on their rows."""
 
     convs: tuple[Conv, ...] = ()
-    last: Step | None = None  # the pool on their rows; without convolutions, any other step alone
+    last: Node | None = None  # the pool on their rows; without convolutions, any other node alone
 
     @property
-    def steps(self) -> tuple[Step, ...]:
+    def nodes(self) -> tuple[Node, ...]:
         """All of them, in order."""
         return (*self.convs, self.last) if self.last else self.convs
 
     @property
     def sources(self) -> tuple[int, ...]:
         """The maps read from the arena."""
-        return self.steps[0].sources
+        return self.nodes[0].sources
 
     @property
     def target(self) -> int:
         """The map written to the arena."""
-        return self.steps[-1].target
+        return self.nodes[-1].target
 
     @property
     def tiled(self) -> int | None:
@@ -63,7 +95,7 @@ class Buffer:
 class Plan:
     """Where everything lies. Bytes; one image; parameters not counted."""
 
-    steps: Steps
+    graph: Graph
     itemsize: int
     stages: tuple[Stage, ...]
     maps: dict[int, Buffer]
@@ -90,41 +122,37 @@ class Plan:
     @property
     def all_bytes(self) -> int:
         """What keeping every map (as training must) would take."""
-        return sum(prod(self.steps.shapes[i]) for i in used(self.steps)) * self.itemsize
+        return sum(map(prod, self.graph.shapes)) * self.itemsize
 
 
-def used(steps: Steps) -> list[int]:
-    """The maps that exist: the image, and every step's target."""
-    return sorted({0} | {step.target for step in steps.steps})
-
-
-def plan(model: Model | Steps, itemsize: int = 4, tiled: bool = True, overlap: bool = True) -> Plan:
+def plan(model: Model | Graph, itemsize: int = 4, tiled: bool = True, overlap: bool = True) -> Plan:
     """Place every map of one image in one arena.
 
+    model       or the graph that `deployed` made of it
     itemsize    bytes a value: 4 for float32, 1 for int8
     tiled       run convolutions together with the pool that follows, over a ring of rows
-    overlap     let a step write over its own source
+    overlap     let a node write over its own source
     """
     if itemsize not in (1, 2, 4, 8):
         raise UserError(f"a value has 1, 2, 4 or 8 bytes, not {itemsize}")
-    steps = lower(model) if isinstance(model, Model) else model
-    stages = fuse(steps, tiled)
+    graph = deployed(model)[0] if isinstance(model, Model) else model
+    stages = stages_of(graph, tiled)
     maps = {
-        value: Buffer(f"map {value}", prod(steps.shapes[value]) * itemsize, *life(stages, value))
-        for value in used(steps)
-        if value != steps.output and all(stage.tiled != value for stage in stages)
+        value: Buffer(f"map {value}", prod(shape) * itemsize, *life(stages, value))
+        for value, shape in enumerate(graph.shapes)
+        if value != graph.output and all(stage.tiled != value for stage in stages)
     }
     rings = {
         i: Buffer(
             f"ring of stage {i}",
-            ring_rows(steps, stage) * row_size(steps, stage.tiled) * itemsize,
+            ring_rows(stage) * row_size(graph, stage.tiled) * itemsize,
             i,
             i,
         )
         for i, stage in enumerate(stages)
-        if stage.tiled is not None and ring_rows(steps, stage)
+        if stage.tiled is not None and ring_rows(stage)
     }
-    leads = handovers(steps, stages, maps, itemsize) if overlap else {}
+    leads = handovers(graph, stages, maps, itemsize) if overlap else {}
     keys: list[tuple[str, int]] = [("map", i) for i in maps] + [("ring", i) for i in rings]
     buffers = [*maps.values(), *rings.values()]
     pairs = {
@@ -136,63 +164,60 @@ def plan(model: Model | Steps, itemsize: int = 4, tiled: bool = True, overlap: b
         for key, b, offset in zip(keys, buffers, offsets, strict=True)
     }
     return Plan(
-        steps, itemsize, stages,
+        graph, itemsize, stages,
         {i: buffer for (kind, i), buffer in placed.items() if kind == "map"},
         {i: buffer for (kind, i), buffer in placed.items() if kind == "ring"},
-        scratch=4 * max(steps.shapes[step.target][2] for step in steps.steps),
-        output=4 * prod(steps.shapes[steps.output]),
+        scratch=4 * max(graph.size(node.target)[2] for node in graph.nodes),
+        output=4 * prod(graph.shapes[graph.output]),
         lower_bound=max(live_bytes(buffers, pairs, i) for i in range(len(stages))),
     )  # fmt: skip
 
 
-def fuse(steps: Steps, tiled: bool = True) -> tuple[Stage, ...]:
-    """Group the steps: the arms of an expand layer, and the pool after a convolution."""
-    return tuple(_fused(steps, tiled))
+def stages_of(graph: Graph, tiled: bool = True) -> tuple[Stage, ...]:
+    """Group the nodes: the arms of an expand layer, and the pool after a convolution."""
+    return tuple(_grouped(graph, tiled))
 
 
-def _fused(steps: Steps, tiled: bool) -> Iterator[Stage]:
-    rest = list(steps.steps)
+def _grouped(graph: Graph, tiled: bool) -> Iterator[Stage]:
+    rest = list(graph.nodes)
     while rest:
         group: list[Conv] = []
         while rest and isinstance(rest[0], Conv) and (
             not group or (rest[0].source, rest[0].target) == (group[0].source, group[0].target)
         ):  # fmt: skip
             group.append(rest.pop(0))  # type: ignore[arg-type]
-        follower = rest[0] if rest else None
         if not group:
             yield Stage(last=rest.pop(0))
-        elif tiled and isinstance(follower, Pool) and _can_tile(steps, group, follower):
+        elif tiled and rest and _can_tile(graph, group, rest[0]):
             yield Stage(tuple(group), rest.pop(0))
         else:
             yield Stage(tuple(group))
 
 
-def _can_tile(steps: Steps, group: list[Conv], pool: Pool) -> bool:
-    """True where the pool, and it alone, reads what the group, and it alone, writes."""
+def _can_tile(graph: Graph, group: list[Conv], pool: Node) -> bool:
+    """True for a pool that alone reads what the group alone writes.
+
+    A mean is only tiled at the end of a network, where each pixel is added to the logits as it comes.
+    """
     value = group[0].target
-    alone = steps.readers(value) == (pool,) and len(steps.writers(value)) == len(group)
-    final = pool.target == steps.output or not is_global(steps, pool)
-    return pool.source == value and pool.target != value and pool.offset == 0 and alone and final
+    alone = graph.readers(value) == (pool,) and len(graph.writers(value)) == len(group)
+    if isinstance(pool, Mean):
+        return alone and pool.target == graph.output
+    return isinstance(pool, Pool) and alone and pool.offset == 0
 
 
-def is_global(steps: Steps, pool: Pool) -> bool:
-    """A pool whose window is the whole map; tiled, it adds up each pixel as it comes."""
-    return pool.average and pool.window.kernel == steps.shapes[pool.source][:2]
-
-
-def ring_rows(steps: Steps, stage: Stage) -> int:
+def ring_rows(stage: Stage) -> int:
     """How many rows of the tiled map must exist at a time: as many as the pool's window is high.
 
-    None at the end of a network, where each pixel is added to the logits as it comes.
+    None before a mean.
     """
-    assert isinstance(stage.last, Pool)
-    return 0 if is_global(steps, stage.last) else stage.last.window.kernel[0]
+    return stage.last.window.kernel[0] if isinstance(stage.last, Pool) else 0
 
 
-def row_size(steps: Steps, value: int | None) -> int:
+def row_size(graph: Graph, value: int | None) -> int:
     """Values in one row of a map."""
     assert value is not None
-    return prod(steps.shapes[value][1:])
+    return prod(graph.size(value)[1:])
 
 
 def life(stages: Sequence[Stage], value: int) -> tuple[int, int]:
@@ -206,7 +231,7 @@ def life(stages: Sequence[Stage], value: int) -> tuple[int, int]:
 
 
 def handovers(
-    steps: Steps, stages: Sequence[Stage], maps: dict[int, Buffer], itemsize: int
+    graph: Graph, stages: Sequence[Stage], maps: dict[int, Buffer], itemsize: int
 ) -> dict[tuple[int, int], int]:
     """(source, target) -> lead in bytes, wherever a source dies in the stage that bears the target."""
     leads = {}
@@ -214,51 +239,56 @@ def handovers(
         for source in stage.sources:
             born_here = stage.target in maps and maps[stage.target].first == i
             if born_here and maps[source].last == i:
-                leads[source, stage.target] = lead(steps, stage) * itemsize
+                leads[source, stage.target] = lead(graph, stage) * itemsize
     return leads
 
 
-def lead(steps: Steps, stage: Stage) -> int:
+def lead(graph: Graph, stage: Stage) -> int:
     """How far below its source, in values, the target must start to be written over it.
 
     The k-th unit (a row, or a pixel where each pixel depends on one pixel alone) may be written once
     nothing of the source at or below its end is needed any more.
     """
-    if in_place(steps, stage):
+    if in_place(graph, stage):
         return 0
-    row_in, row_out = row_size(steps, stage.sources[0]), row_size(steps, stage.target)
-    rows = steps.shapes[stage.target][0]
-    needed = [needed_row(steps, stage, k) for k in range(rows)]
+    row_in, row_out = row_size(graph, stage.sources[0]), row_size(graph, stage.target)
+    rows = graph.size(stage.target)[0]
+    needed = [needed_row(graph, stage, k) for k in range(rows)]
     ends = [(k + 1) * row_out - row * row_in for k, row in enumerate(needed) if row is not None]
-    return max(ends, default=-row_in * steps.shapes[stage.sources[0]][0])
+    return max(ends, default=-row_in * graph.size(stage.sources[0])[0])
 
 
-def in_place(steps: Steps, stage: Stage) -> bool:
+def in_place(graph: Graph, stage: Stage) -> bool:
     """Every pixel is written at or below the pixel read last: no lead at all."""
-    if not stage.convs:
-        return not isinstance(stage.last, Pool) or stage.last.window.pad == (0, 0)
-    if stage.last or len(stage.convs) > 1:
+    if len(stage.nodes) > 1:
         return False
-    narrower = steps.shapes[stage.target][2] <= steps.shapes[stage.sources[0]][2]
-    return stage.convs[0].window.is_pointwise and narrower
+    node = stage.nodes[0]
+    narrower = graph.size(node.target)[2] <= graph.size(node.source)[2]
+    if isinstance(node, Conv):
+        return node.window.is_pointwise and narrower
+    return narrower and window_of(graph, node).pad == (0, 0)
 
 
-def needed_row(steps: Steps, stage: Stage, k: int) -> int | None:
+def window_of(graph: Graph, node: Node) -> Window:
+    """What a node looks at for one pixel of its target."""
+    if isinstance(node, Conv | Pool):
+        return node.window
+    return Window.of(graph.size(node.source)[:2] if isinstance(node, Mean) else 1)
+
+
+def needed_row(graph: Graph, stage: Stage, k: int) -> int | None:
     """The first row of the source still needed while row k of the target is written (None: none)."""
 
     def first(window: Window, row: int) -> int:
         return max(row * window.stride[0] - window.pad[0], 0)
 
-    if not stage.convs:
-        assert isinstance(stage.last, Pool)
-        return first(stage.last.window, k)
-    row = k
-    if isinstance(stage.last, Pool):  # the next row that the ring will take in
-        window = stage.last.window
+    row, readers = k, stage.nodes
+    if stage.convs and stage.last:  # the next row that the ring will take in
+        window, readers = window_of(graph, stage.last), stage.convs
         row = k * window.stride[0] - window.pad[0] + window.kernel[0]
-        if row >= steps.shapes[stage.convs[0].target][0]:
+        if row >= graph.size(stage.convs[0].target)[0]:
             return None
-    return min(first(conv.window, row) for conv in stage.convs)
+    return min(first(window_of(graph, node), row) for node in readers)
 
 
 # ------------------------------------------------------------------------------------------ placing
@@ -337,9 +367,9 @@ def table(plan: Plan) -> str:
     """Where the memory goes, stage by stage, as text."""
     lines = [f"{'stage':<44}{'map':>16}{'bytes live':>14}"]
     for i, stage in enumerate(plan.stages):
-        names = [getattr(step, "path", "") or type(step).__name__.lower() for step in stage.steps]
+        names = [node.path or node.what for node in stage.nodes]
         live = sum(b.size for b in plan.buffers if b.first <= i <= b.last)
-        shape = "x".join(str(side) for side in plan.steps.shapes[stage.target])
+        shape = "x".join(map(str, plan.graph.size(stage.target)))
         lines.append(f"{', '.join(names):<44}{shape:>16}{live:>14,}")
     lines.append(
         f"arena {plan.arena:,} bytes (every map on its own: {plan.all_bytes:,}), sums "

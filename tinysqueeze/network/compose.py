@@ -24,11 +24,14 @@ def sub(tree: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def put(tree: dict[str, Any], name: str, part: dict[str, Any]) -> None:
-    """The reverse of `sub`: file child `name`'s dict in the parent's."""
-    if name:
-        tree[name] = part
-    else:
-        tree.update(part)
+    """The reverse of `sub`: file child `name`'s dict in the parent's.
+
+    Raises ShapeError where something of that name is there already: the two would share it.
+    """
+    part = {name: part} if name else part
+    for twice in filter(tree.__contains__, part):
+        raise ShapeError(f"{twice}: there are two of this name; give each layer a name of its own")
+    tree.update(part)
 
 
 def join(path: str, name: str) -> str:
@@ -70,7 +73,8 @@ class Composition(Layer):
         shapes: dict[str, Any] = {}
         for (name, layer), shape in zip(self.children, self.child_in_shapes(in_shape), strict=True):
             with _naming(name):
-                put(shapes, name, getattr(layer, method)(shape))
+                part = getattr(layer, method)(shape)
+            put(shapes, name, part)
         return shapes
 
     def param_shapes(self, in_shape: Shape) -> dict[str, Any]:
@@ -221,8 +225,9 @@ class Residual(Composition):
         y, cache = self.body.forward(params, x, run)
         if self.shortcut is None:
             return y + x, cache
-        around, kept = self.shortcut.forward(params["bypass"], x, run)
-        return y + around, cache | {"bypass": kept}
+        around, kept = self.shortcut.forward(sub(params, "bypass"), x, run)
+        put(cache, "bypass", kept)
+        return y + around, cache
 
     def backward(
         self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
@@ -231,8 +236,9 @@ class Residual(Composition):
         dx, grads = self.body.backward(params, cache, dy, run)
         if self.shortcut is None:
             return dx + dy, grads
-        around, found = self.shortcut.backward(params["bypass"], cache["bypass"], dy, run)
-        return dx + around, grads | {"bypass": found}
+        around, found = self.shortcut.backward(sub(params, "bypass"), cache["bypass"], dy, run)
+        put(grads, "bypass", found)
+        return dx + around, grads
 
 
 class Block(Composition):

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.devices.int8 import Int8Network, check
-from tinysqueeze.devices.memory import Plan, Stage, plan
+from tinysqueeze.devices.memory import Plan, Stage, deployed, plan, window_of
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import write_atomically
-from tinysqueeze.lowering import Add, Conv, Pool, Rectify, Step, Steps, Swish, lower, weights
+from tinysqueeze.graph import Activate, Add, Conv, Copy, Graph, Node, Pool, folded_params
 from tinysqueeze.network.models import Model
+from tinysqueeze.network.params import flatten
 
 HERE = Path(__file__).parent
 NUMBERS_A_LINE = 12
@@ -43,62 +44,63 @@ def export_float32(
 
     Raises UserError for a network that cannot be exported.
     """
-    steps = lower(model)
-    check(steps)
-    arrays = {
-        i: weights(steps, s, params) for i, s in enumerate(steps.steps) if isinstance(s, Conv)
-    }
-    constants = {
-        f"{identifier(steps, i)}_{part}": ("float", array)
-        for i, pair in arrays.items()
-        for part, array in zip(("weight", "bias"), pair, strict=True)
-    }
-    return _Writer(
-        steps, constants, None, input_note or "float32, as the network was trained"
-    ).write(Path(directory))
+    graph, folds = deployed(model)
+    check(graph)
+    flat, names = flatten(folded_params(folds, params)), identifiers(graph)
+    constants: dict[str, tuple[str, np.ndarray]] = {}
+    for node, name in zip(graph.nodes, names, strict=True):
+        if isinstance(node, Conv):
+            bias = flat[f"{node.path}/bias"] if node.bias else np.zeros(node.filters)
+            constants[f"{name}_weight"] = ("float", flat[f"{node.path}/weight"].astype(np.float32))
+            constants[f"{name}_bias"] = ("float", bias.astype(np.float32))
+    note = input_note or "float32, as the network was trained"
+    return _Writer(graph, constants, None, note).write(Path(directory))
 
 
 def export_int8(network: Int8Network, directory: str | Path, input_note: str = "") -> Exported:
     """The same in integers: its logits are those of `network.integers`, bit for bit."""
     constants: dict[str, tuple[str, np.ndarray]] = {}
+    names = identifiers(network.graph)
     for i, conv in network.convs.items():
-        name = identifier(network.steps, i)
         constants |= {
-            f"{name}_weight": ("int8_t", conv.weight),
-            f"{name}_bias": ("int32_t", conv.bias),
-            f"{name}_multiplier": ("int32_t", conv.multiplier),
-            f"{name}_shift": ("uint8_t", conv.shift),
+            f"{names[i]}_weight": ("int8_t", conv.weight),
+            f"{names[i]}_bias": ("int32_t", conv.bias),
+            f"{names[i]}_multiplier": ("int32_t", conv.multiplier),
+            f"{names[i]}_shift": ("uint8_t", conv.shift),
         }
     for i, table in network.tables.items():
-        constants[f"{identifier(network.steps, i)}_table"] = ("uint8_t", table)
-    for value in sorted({conv.source for conv in network.steps.steps if isinstance(conv, Conv)}):
+        constants[f"{names[i]}_table"] = ("uint8_t", table)
+    for value in sorted({conv.source for conv in network.graph.nodes if isinstance(conv, Conv)}):
         constants[f"zero_{value}"] = ("uint8_t", network.grids[value].zero)
     zero = ", ".join(str(z) for z in network.grids[0].zero)
     scale = ", ".join(f"{s:.6g}" for s in np.unique(network.grids[0].scale))
     note = input_note or f"bytes q that stand for {scale} * (q - {zero})"
-    return _Writer(network.steps, constants, network, note).write(Path(directory))
+    return _Writer(network.graph, constants, network, note).write(Path(directory))
 
 
-def identifier(steps: Steps, position: int) -> str:
-    """A step's name in C: "fire2/expand1x1" -> fire2_expand1x1."""
-    path = getattr(steps.steps[position], "path", "")
-    return re.sub(r"\W", "_", path) if path else f"step{position}"
+def identifiers(graph: Graph) -> list[str]:
+    """The nodes' names in C: "fire2/expand1x1" -> fire2_expand1x1; numbered where two are alike."""
+    names = [re.sub(r"\W", "_", node.path) for node in graph.nodes]
+    return [
+        f"{name}_node{i}" if names.count(name) > 1 or not name else name
+        for i, name in enumerate(names)
+    ]
 
 
 @dataclass(frozen=True)
 class _Writer:
-    steps: Steps
+    graph: Graph
     constants: dict[str, tuple[str, np.ndarray]]  # name -> (type in C, numbers)
     network: Int8Network | None
     input_note: str
 
     @property
     def name(self) -> str:
-        return re.sub(r"\W", "_", self.steps.name) + ("_int8" if self.network else "")
+        return re.sub(r"\W", "_", self.graph.name) + ("_int8" if self.network else "")
 
     def write(self, directory: Path) -> Exported:
         """Write the four files."""
-        placed = plan(self.steps, itemsize=1 if self.network else 4)
+        placed = plan(self.graph, itemsize=1 if self.network else 4)
         flash = sum(_bytes(kind) * array.size for kind, array in self.constants.values())
         words = self.words(placed, flash)
         texts = {
@@ -118,10 +120,10 @@ class _Writer:
 
     def words(self, placed: Plan, flash: int) -> dict[str, str]:
         """What stands for each @WORD@ of the templates."""
-        height, width, channels = self.steps.shapes[0]
+        height, width, channels = self.graph.shapes[0]
         network = self.network
         return {
-            "MODEL": self.steps.name,
+            "MODEL": self.graph.name,
             "KIND": "int8" if network else "float32",
             "NAME": self.name,
             "MACRO": self.name.upper(),
@@ -133,7 +135,7 @@ class _Writer:
             "HEIGHT": str(height),
             "WIDTH": str(width),
             "CHANNELS": str(channels),
-            "CLASSES": str(self.steps.shapes[self.steps.output][2]),
+            "CLASSES": str(self.graph.shapes[self.graph.output][-1]),
             "FLASH": str(flash),
             "RAM": str(placed.peak_bytes),
             "ARENA": str(placed.arena),
@@ -175,53 +177,60 @@ class _Writer:
         if stage.convs:
             yield f"static const conv_t convs_{number}[] = {{"
             for conv in stage.convs:
-                position = self.steps.steps.index(conv)
-                name = identifier(self.steps, position)
+                name = self.named(conv)
                 yield (
                     f"    {{{self.geometry(conv)}, {conv.filters}, {conv.groups}, {name}_weight, "
                     f"{name}_bias, {self.finish(conv, name)}}},"
                 )
             yield "};"
-        if isinstance(stage.last, Pool) and not self.ends(stage):
-            mean = int(stage.last.average)
-            yield (
-                f"static const pool_t pool_{number} = "
-                f"{{{self.geometry(stage.last)}, {mean}, {self.zero(stage.last.source)}}};"
-            )
         if isinstance(stage.last, Add):
             yield f"static const addition_t addition_{number} = {self.addition(stage.last)};"
+        elif stage.last and not isinstance(stage.last, Activate) and not self.ends(stage):
+            largest = isinstance(stage.last, Copy) or (
+                isinstance(stage.last, Pool) and not stage.last.average
+            )
+            yield (
+                f"static const pool_t pool_{number} = "
+                f"{{{self.geometry(stage.last)}, {int(not largest)}, {self.zero(stage.last.source)}}};"
+            )
 
-    def geometry(self, step: Conv | Pool) -> str:
+    def named(self, node: Node) -> str:
+        """A node's name in C."""
+        return identifiers(self.graph)[self.graph.nodes.index(node)]
+
+    def geometry(self, node: Node) -> str:
         """A geometry_t."""
-        window = step.window
+        window, graph = window_of(self.graph, node), self.graph
         numbers = (
-            *self.steps.shapes[step.source], *window.kernel, *window.stride, *window.pad,
-            *self.steps.shapes[step.target], step.offset,
+            *graph.size(node.source), *window.kernel, *window.stride, *window.pad,
+            *graph.size(node.target), node.offset,
         )  # fmt: skip
         return "{" + ", ".join(str(number) for number in numbers) + "}"
 
     def finish(self, conv: Conv, name: str) -> str:
         """A finish_t."""
+        relu = conv.activation == "relu"
         if self.network is None:
-            return f"{{{int(conv.relu)}}}"
+            return f"{{{int(relu)}}}"
         by_channel = int(len(self.network.grids[conv.source].zero) > 1)
         if conv.target == self.network.wide:
-            zero_out, lowest = 0, 0 if conv.relu else -1
+            zero_out, lowest = 0, 0 if relu else -1
         else:
             zero_out = self.zero(conv.target)
-            lowest = zero_out if conv.relu else 0
+            lowest = zero_out if relu else 0
         return (
             f"{{{name}_multiplier, {name}_shift, zero_{conv.source}, {by_channel}, "
             f"{zero_out}, {lowest}}}"
         )
 
-    def addition(self, step: Add) -> str:
+    def addition(self, node: Add) -> str:
         """An addition_t."""
+        relu = node.activation == "relu"
         if self.network is None:
-            return f"{{{int(step.relu)}}}"
-        add = self.network.adds[self.steps.steps.index(step)]
-        zeros = [self.zero(value) for value in (step.first, step.second, step.target)]
-        numbers = (add.first, add.second, add.shift, *zeros, zeros[2] if step.relu else 0)
+            return f"{{{int(relu)}}}"
+        add = self.network.adds[self.graph.nodes.index(node)]
+        zeros = [self.zero(value) for value in (*node.sources, node.target)]
+        numbers = (add.first, add.second, add.shift, *zeros, zeros[2] if relu else 0)
         return "{" + ", ".join(str(number) for number in numbers) + "}"
 
     def zero(self, value: int) -> int:
@@ -230,40 +239,32 @@ class _Writer:
 
     def ends(self, stage: Stage) -> bool:
         """True for the stage that gives the logits."""
-        return stage.target == self.steps.output
+        return stage.target == self.graph.output
 
     def call(self, placed: Plan, number: int, stage: Stage) -> str:
         """The line that runs a stage."""
         x, *more = (f"arena + {placed.maps[s].offset // placed.itemsize}" for s in stage.sources)
-        shape = self.steps.shapes[stage.sources[0]]
+        size = self.graph.size(stage.sources[0])
+        convs = f"convs_{number}, {len(stage.convs)}"
         if self.ends(stage):
             if not stage.convs:
                 zero = self.zero(stage.sources[0])
-                return f"run_mean({x}, {shape[0] * shape[1]}, {shape[2]}, {zero}, logits);"
-            if stage.last:
-                return f"run_convs_mean(convs_{number}, {len(stage.convs)}, {x}, logits);"
-            return f"run_logits(convs_{number}, {x}, logits);"
+                return f"run_mean({x}, {size[0] * size[1]}, {size[2]}, {zero}, logits);"
+            return f"{'run_convs_mean' if stage.last else 'run_logits'}({convs}, {x}, logits);"
         y = f"arena + {placed.maps[stage.target].offset // placed.itemsize}"
-        convs = f"convs_{number}, {len(stage.convs)}"
         if stage.convs and stage.last:
             ring = f"arena + {placed.rings[number].offset // placed.itemsize}"
             return f"run_convs_pool({convs}, &pool_{number}, {x}, {ring}, {y});"
-        if stage.convs:
-            return f"run_convs({convs}, {x}, {y});"
-        return self.plain_call(number, stage.last, x, more, y, prod(shape))
-
-    def plain_call(
-        self, number: int, step: Step | None, x: str, more: list[str], y: str, count: int
-    ) -> str:
-        """The same for a stage without a convolution."""
-        match step:
+        match stage.last:
+            case None:
+                return f"run_convs({convs}, {x}, {y});"
             case Add():
-                return f"run_add(&addition_{number}, {x}, {more[0]}, {y}, {count});"
-            case Rectify():
-                return f"run_rectify({x}, {y}, {self.zero(step.source)}, {count});"
-            case Swish():
-                table = f"{identifier(self.steps, self.steps.steps.index(step))}_table"
-                return f"run_swish({x}, {y}, {table if self.network else 0}, {count});"
+                return f"run_add(&addition_{number}, {x}, {more[0]}, {y}, {prod(size)});"
+            case Activate(kind="relu"):
+                return f"run_rectify({x}, {y}, {self.zero(stage.sources[0])}, {prod(size)});"
+            case Activate():
+                table = f"{self.named(stage.last)}_table" if self.network else 0
+                return f"run_swish({x}, {y}, {table}, {prod(size)});"
         return f"run_pool(&pool_{number}, {x}, {y});"
 
 

@@ -197,10 +197,12 @@ static inline void run_mean(const value_t *x, int pixels, int channels, value_t 
         logits[c] = mean_logit(logits[c], pixels);
 }
 
-/* A third: a convolution over the whole map, which is a fully connected layer. */
-static inline void run_logits(const conv_t *conv, const value_t *x, logit_t *logits)
+/* A third: convolutions over the whole map, which are fully connected layers. */
+static inline void run_logits(const conv_t *convs, int count, const value_t *x, logit_t *logits)
 {
-    conv_pixel(conv, x, 0, 0);
-    for (int f = 0; f < conv->filters; f++)
-        logits[f] = finish_logit(&conv->how, f, sums[f]);
+    for (int i = 0; i < count; i++) {
+        conv_pixel(convs + i, x, 0, 0);
+        for (int f = 0; f < convs[i].filters; f++)
+            logits[convs[i].at.first + f] = finish_logit(&convs[i].how, f, sums[f]);
+    }
 }

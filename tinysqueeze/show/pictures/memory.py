@@ -43,7 +43,6 @@ def arena_map(plan: Plan, title: str) -> Picture:
 
 
 def _name(plan: Plan, i: int) -> str:
-    """A stage by its first step's path, "fire2/expand" for both arms of it."""
-    first = plan.stages[i].steps[0]
-    path = getattr(first, "path", "") or type(first).__name__.lower()
-    return path.replace("/expand1x1", "/expand")
+    """A stage by its first node's path, "fire2/expand" for both arms of it."""
+    first = plan.stages[i].nodes[0]
+    return (first.path or first.what).replace("/expand1x1", "/expand")

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysqueeze.compiled import compile as compile_plan
-from tinysqueeze.network.compose import Block, Chain, Concat, Residual, join, sub
-from tinysqueeze.network.layers import Conv2D, Layer, Linear, Params
+from tinysqueeze.graph import Conv, compute, lower, place, without_dropout
+from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import fast
 from tinysqueeze.network.ops.reference import softmax
-from tinysqueeze.network.params import flatten, map_params, unflatten
+from tinysqueeze.network.params import flatten, unflatten
 from tinysqueeze.weights.compression.rounding import Matrix, Rounded, round_to_price
 
 Images = NDArray[np.float32]
@@ -62,25 +62,23 @@ class Moments:
         return full + np.linalg.solve(self.own + firm, (self.cross - self.own).T @ full)
 
 
-def rows_of(layer: Conv2D | Linear, x: np.ndarray) -> np.ndarray:
+def rows_of(conv: Conv, x: np.ndarray) -> np.ndarray:
     """What each output pixel is computed from: x (N, H, W, C) -> (N, P, KH * KW * C)."""
-    if isinstance(layer, Linear):
-        return x[:, None]
-    patches = fast.im2col(x, layer.window)
+    patches = fast.im2col(x, conv.window)
     return patches.reshape(len(x), -1, patches.shape[-1])
 
 
-def moments(layer: Conv2D | Linear, original: Batches, now: Batches) -> Moments:
+def moments(conv: Conv, original: Batches, now: Batches) -> Moments:
     """Over at most ROWS places, chosen evenly, the same in both networks."""
     images = sum(map(len, now))
-    size = rows_of(layer, now[0][:1]).shape[-1] + 1
+    size = rows_of(conv, now[0][:1]).shape[-1] + 1
     own, cross = np.zeros((size, size)), np.zeros((size, size))
     count = 0
     for x0, x in zip(original, now, strict=True):
-        places = rows_of(layer, x)
+        places = rows_of(conv, x)
         chosen = np.linspace(0, places.shape[1] - 1, max(min(places.shape[1], ROWS // images), 1))
         picked = chosen.round().astype(int)
-        a, b = (_with_ones(p[:, picked]) for p in (rows_of(layer, x0), places))
+        a, b = (_with_ones(p[:, picked]) for p in (rows_of(conv, x0), places))
         own += b.T @ b
         cross += a.T @ b
         count += len(a)
@@ -92,58 +90,35 @@ def _with_ones(rows: np.ndarray) -> np.ndarray:
     return np.concatenate([flat, np.ones((len(flat), 1), flat.dtype)], axis=1)
 
 
-Visit = Callable[[str, Conv2D | Linear, Batches, Batches], Params]
+Flat = dict[str, np.ndarray]
+Visit = Callable[[Conv, Batches, Batches], Flat]
 
 
-def side_by_side(
-    layer: Layer, params: Params, original: Batches, now: Batches, visit: Visit, path: str = ""
-) -> tuple[Batches, Batches]:
+def side_by_side(model: Model, flat: Flat, images: Images, visit: Visit) -> None:
     """Run two networks at once, the original and the one that is being compressed.
 
-    At each layer with weights, `visit(path, layer, its inputs there, its inputs here)` gives the
-    parameters to go on with here. Inputs and outputs are lists of batches.
+    At each convolution or linear layer, `visit(node, its inputs there, its inputs here)` gives the arrays
+    by path that change here. Inputs are lists of batches, each (N, H, W, C).
     """
-    match layer:
-        case Block():
-            return side_by_side(layer.body, params, original, now, visit, path)
-        case Chain():
-            for name, step in layer.steps:
-                original, now = side_by_side(
-                    step, sub(params, name), original, now, visit, join(path, name)
-                )
-            return original, now
-        case Concat():
-            arms = [
-                side_by_side(arm, sub(params, name), original, now, visit, join(path, name))
-                for name, arm in layer.arms
-            ]
-            return _combined(lambda *y: np.concatenate(y, axis=-1), arms)
-        case Residual():
-            through = side_by_side(layer.body, params, original, now, visit, path)
-            if layer.shortcut is None:
-                return _combined(np.add, [through, (original, now)])
-            around = side_by_side(
-                layer.shortcut, params["bypass"], original, now, visit, join(path, "bypass")
+    graph = without_dropout(lower(model))
+    original = now = [{0: batch} for batch in batches_of(images)]
+    changed = flat
+    for node, done in graph.done_after():
+        if isinstance(node, Conv):
+            seen = (
+                [maps[node.source].reshape(-1, *graph.size(node.source)) for maps in side]
+                for side in (original, now)
             )
-            return _combined(np.add, [through, around])
-    changed = params
-    if isinstance(layer, Conv2D | Linear):
-        changed = visit(path, layer, original, now)
-    there = [layer.forward(params, x)[0] for x in original]
-    if now is original and changed is params:
-        return there, there
-    return there, [layer.forward(changed, x)[0] for x in now]
-
-
-def _combined(
-    how: Callable[..., np.ndarray], arms: list[tuple[Batches, Batches]]
-) -> tuple[Batches, Batches]:
-    """Join arms, batch by batch, on both sides (once, where nothing differs yet)."""
-    there, here = zip(*arms, strict=True)
-    joined = [how(*parts) for parts in zip(*there, strict=True)]
-    if all(a is b for a, b in arms):
-        return joined, joined
-    return joined, [how(*parts) for parts in zip(*here, strict=True)]
+            new = visit(node, *seen)
+            if new and now is original:  # from here on they differ
+                now = [{number: x.copy() for number, x in maps.items()} for maps in original]
+            changed = changed | new
+        sides = [(original, flat)] if now is original else [(original, flat), (now, changed)]
+        for side, arrays in sides:
+            for maps in side:
+                place(graph, node, maps, compute(graph, node, arrays, maps))
+                for number in done:
+                    del maps[number]
 
 
 def batches_of(images: Images) -> Batches:
@@ -151,23 +126,19 @@ def batches_of(images: Images) -> Batches:
     return [images[start : start + BATCH].astype(float) for start in range(0, len(images), BATCH)]
 
 
-def can_be_rounded(layer: Layer) -> bool:
-    """Grouped convolutions see only part of their input, and are not calibrated."""
-    return isinstance(layer, Linear) or (isinstance(layer, Conv2D) and layer.groups == 1)
-
-
 def original_moments(model: Model, params: Params, images: Images) -> dict[str, Moments]:
-    """The moments of every layer's input in the network as it is, by the layer's path."""
+    """The moments of every layer's input in the network as it is, by the layer's path.
+
+    Grouped convolutions see only part of their input, and are not calibrated.
+    """
     found: dict[str, Moments] = {}
-    params = map_params(_float64, params)
 
-    def note(path: str, layer: Conv2D | Linear, original: Batches, now: Batches) -> Params:
-        if can_be_rounded(layer):
-            found[path] = moments(layer, original, now)
-        return _at(params, path)
+    def note(conv: Conv, original: Batches, now: Batches) -> Flat:
+        if conv.groups == 1:
+            found[conv.path] = moments(conv, original, now)
+        return {}
 
-    x = batches_of(images)
-    side_by_side(model, params, x, x, note)
+    side_by_side(model, _float64(params), images, note)
     return found
 
 
@@ -216,31 +187,30 @@ def calibrated(
 
     `done(path)` is called after each layer.
     """
-    params = map_params(_float64, params)
-    flat = flatten(params)
+    flat = _float64(params)
     rounded: dict[str, Rounded] = {}
     biases: dict[str, NDArray[np.float32]] = {}
 
-    def visit(path: str, layer: Conv2D | Linear, original: Batches, now: Batches) -> Params:
+    def visit(conv: Conv, original: Batches, now: Batches) -> Flat:
+        path = conv.path
         if path not in sensitivity:
-            return _at(params, path)
-        seen = moments(layer, original, now)
+            return {}
+        seen = moments(conv, original, now)
         full = full_matrix(flat, path)
-        target = seen.fitted(full) if layer.bias else full
-        covariance = seen.centred() if layer.bias else seen.own[:-1, :-1]
+        target = seen.fitted(full) if conv.bias else full
+        covariance = seen.centred() if conv.bias else seen.own[:-1, :-1]
         found = round_to_price(target[:-1], covariance, price / sensitivity[path])
         rounded[path] = found
         weight = found.levels * found.step
-        new = {"weight": weight.reshape(flat[f"{path}/weight"].shape)}
-        if layer.bias:
+        new = {f"{path}/weight": weight.reshape(flat[f"{path}/weight"].shape)}
+        if conv.bias:
             bias = target[-1] + seen.own[-1, :-1] @ (target[:-1] - weight)
             biases[f"{path}/bias"] = bias.astype(np.float16).astype(np.float32)
-            new["bias"] = _float64(biases[f"{path}/bias"])
+            new[f"{path}/bias"] = biases[f"{path}/bias"].astype(np.float64)
         done(path)
         return new
 
-    x = batches_of(images)
-    side_by_side(model, params, x, x, visit)
+    side_by_side(model, flat, images, visit)
     return rounded, biases
 
 
@@ -261,11 +231,5 @@ def as_params(full: Matrix, flat: Mapping[str, np.ndarray], path: str) -> dict[s
     return found
 
 
-def _float64(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float64)
-
-
-def _at(params: Params, path: str) -> Params:
-    for name in path.split("/"):
-        params = params[name]
-    return params
+def _float64(params: Params) -> Flat:
+    return {path: array.astype(np.float64) for path, array in flatten(params).items()}

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from tinysqueeze.data import Dataset, batches
 from tinysqueeze.errors import UserError
-from tinysqueeze.network.compose import leaves
-from tinysqueeze.network.layers import BatchNorm, Params
+from tinysqueeze.graph import Norm, lower, normalised
+from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import flatten, unflatten
 from tinysqueeze.training.loop import Training, evaluate
@@ -144,15 +144,13 @@ def for_storing(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
         path: replace(tensor, half=True) if isinstance(tensor, Shared | Dense) else tensor
         for path, tensor in tensors.items()
     }
-    for path, layer, *_ in leaves(model, model.input_shape):
-        if isinstance(layer, BatchNorm):
-            weight, bias, mean, var = (
-                tensors[f"{path}/{name}"].values().astype(np.float64)
-                for name in ("weight", "bias", "mean", "var")
-            )
-            scale = weight / np.sqrt(var + layer.eps)
+    for node in lower(model).nodes:
+        if isinstance(node, Norm):
+            path, names = node.path, ("weight", "bias", "mean", "var")
+            arrays = {name: tensors[f"{path}/{name}"].values() for name in names}
+            scale, shift = normalised(1.0, 0.0, arrays, node.eps)
             found[f"{path}/weight"] = Dense(scale.astype(np.float32), half=True)
-            found[f"{path}/bias"] = Dense((bias - mean * scale).astype(np.float32), half=True)
-            found[f"{path}/mean"] = Stepped(np.zeros(mean.shape, np.int32), 1.0)
-            found[f"{path}/var"] = Stepped(np.ones(var.shape, np.int32), 1.0 - layer.eps)
+            found[f"{path}/bias"] = Dense(shift.astype(np.float32), half=True)
+            found[f"{path}/mean"] = Stepped(np.zeros(scale.shape, np.int32), 1.0)
+            found[f"{path}/var"] = Stepped(np.ones(scale.shape, np.int32), 1.0 - node.eps)
     return found

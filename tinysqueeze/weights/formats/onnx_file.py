@@ -1,5 +1,6 @@
 """ONNX, out and back: any of our networks as a graph that other runtimes execute."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,22 +8,22 @@ import numpy as np
 
 from tinysqueeze.errors import FormatError, UserError, missing_extra
 from tinysqueeze.files import write_atomically
-from tinysqueeze.network.compose import Block, Chain, Concat, Residual, join, sub
-from tinysqueeze.network.layers import (
-    AvgPool2D,
-    BatchNorm,
-    Conv2D,
-    Dropout,
-    Flatten,
-    GlobalAvgPool2D,
-    HardSwish,
-    Layer,
-    Linear,
-    MaxPool2D,
-    Params,
-    ReLU,
-    Softmax,
+from tinysqueeze.graph import (
+    Activate,
+    Add,
+    Conv,
+    Copy,
+    Graph,
+    Mean,
+    Node,
+    Norm,
+    Other,
+    Pool,
+    lower,
+    with_copies,
+    without_dropout,
 )
+from tinysqueeze.network.layers import Flatten, Softmax
 from tinysqueeze.network.window import Window
 from tinysqueeze.weights.formats.names import to_ours, to_theirs
 from tinysqueeze.weights.trained import WeightSet, from_metadata, to_metadata
@@ -54,18 +55,18 @@ def to_onnx(weights: WeightSet) -> Any:
     """The same as an onnx.ModelProto."""
     onnx = _onnx("exporting to ONNX")
     height, width, channels = weights.model.input_shape
-    graph = _Graph(onnx)
-    last = graph.lower(weights.model, "", weights.params, "images")
-    graph.nodes[-1].output[0] = "logits" if graph.nodes[-1].output[0] == last else last
+    written = _Writer(onnx, with_copies(without_dropout(lower(weights.model)), ()), weights.flat)
+    for node in written.graph.nodes:
+        written.node(node)
     value = onnx.helper.make_tensor_value_info
     number = onnx.TensorProto.FLOAT
     proto = onnx.helper.make_model(
         onnx.helper.make_graph(
-            graph.nodes,
+            written.nodes,
             weights.model.name,
             [value("images", number, ["batch", channels, height, width])],
             [value("logits", number, ["batch", weights.model.classes])],
-            graph.arrays,
+            written.arrays,
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
@@ -90,81 +91,83 @@ def read_onnx(data: bytes) -> WeightSet:
     return from_metadata({path: to_ours(array) for path, array in arrays.items()}, metadata)
 
 
-class _Graph:
-    """A graph under construction. Values are named after the layer that makes them."""
+class _Writer:
+    """ONNX under construction. A map is called after the layer that makes it, arrays by their paths."""
 
-    def __init__(self, onnx: Any):
-        self.onnx = onnx
+    def __init__(self, onnx: Any, graph: Graph, flat: dict[str, np.ndarray]):
+        self.onnx, self.graph, self.flat = onnx, graph, flat
         self.nodes: list[Any] = []
         self.arrays: list[Any] = []
+        self.names = {0: "images"}  # by map
 
-    def lower(self, layer: Layer, path: str, params: Params, x: str) -> str:
-        """Add the nodes of a layer to the graph; returns the name of its output."""
-        match layer:
-            case Chain():
-                for name, step in layer.steps:
-                    x = self.lower(step, join(path, name), sub(params, name), x)
-                return x
-            case Concat():
-                arms = [
-                    self.lower(arm, join(path, name), sub(params, name), x)
-                    for name, arm in layer.arms
-                ]
-                return self.node("Concat", join(path, "concat"), *arms, axis=1)
-            case Residual():
-                return self._residual(layer, path, params, x)
-            case Block():
-                return self.lower(layer.body, path, params, x)
-        return self._leaf(layer, path, params, x)
+    def node(self, node: Node) -> None:
+        """Write a node of the graph; of the copies into one map, the last one joins them all."""
+        x, shape = self.names[node.source], self.graph.shapes[node.source]
+        match node:
+            case Conv() if len(shape) == 1:
+                self.add("Gemm", node, x, *self.given(node))
+            case Conv():
+                window = {"group": node.groups, **_window(node.window)}
+                self.add("Conv", node, x, *self.given(node), **window)
+            case Norm():
+                self.add("BatchNormalization", node, x, *self.given(node), epsilon=node.eps)
+            case Activate():
+                self.add({"relu": "Relu", "hard-swish": "HardSwish"}[node.kind], node, x)
+            case Pool(average=False):
+                ceil = int(node.window.ceil)
+                self.add("MaxPool", node, x, ceil_mode=ceil, **_window(node.window))
+            case Pool() if not node.window.ceil:
+                window = {"count_include_pad": int(node.counts_padding), **_window(node.window)}
+                self.add("AveragePool", node, x, **window)
+            case Mean():
+                mean = self.between("GlobalAveragePool", f"{node.path}/mean", x)
+                self.add("Flatten", node, mean)
+            case Add():
+                self.add("Add", node, x, self.names[node.second])
+            case Copy():
+                parts = self.graph.writers(node.target)
+                if node is parts[-1]:
+                    parts = tuple(sorted(parts, key=lambda part: part.offset))
+                    joined = replace(
+                        node, path=f"{node.path.rpartition('/')[0]}/concat".lstrip("/")
+                    )
+                    self.add("Concat", joined, *(self.names[part.source] for part in parts), axis=1)
+            case Other(layer=Flatten()):  # our features run over height, width, channels
+                if len(shape) == 3:
+                    x = self.between(
+                        "Transpose", f"{node.path}/channels_last", x, perm=[0, 2, 3, 1]
+                    )
+                self.add("Flatten", node, x)
+            case Other(layer=Softmax()):
+                self.add("Softmax", node, x, axis=1)
+            case _:
+                raise UserError(f"{node.path}: {node.what} has no counterpart in ONNX here")
 
-    def _residual(self, layer: Residual, path: str, params: Params, x: str) -> str:
-        around = x
-        if layer.shortcut is not None:
-            around = self.lower(layer.shortcut, join(path, "bypass"), params["bypass"], x)
-        through = self.lower(layer.body, path, params, x)
-        return self.node("Add", join(path, "sum"), through, around)
+    def add(self, kind: str, node: Node, *inputs: str, **attributes: Any) -> None:
+        """Add the ONNX node that makes a whole map, which is called after it; the last one "logits"."""
+        path = node.path or f"node{len(self.nodes)}"
+        taken = {other.name for other in self.nodes}
+        name = path if path not in taken else f"{path}/{len(self.nodes)}"
+        target = "logits" if node.target == self.graph.output else name
+        self.names[node.target] = target
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [target], name, **attributes))
 
-    def _leaf(self, layer: Layer, path: str, params: Params, x: str) -> str:
-        given = {name: self.array(join(path, name), array) for name, array in params.items()}
-        match layer:
-            case Conv2D():
-                window = {"group": layer.groups, **_window(layer.window)}
-                return self.node("Conv", path, x, *given.values(), **window)
-            case ReLU():
-                return self.node("Relu", path, x)
-            case HardSwish():
-                return self.node("HardSwish", path, x)
-            case MaxPool2D():
-                ceil = int(layer.ceil)
-                return self.node("MaxPool", path, x, ceil_mode=ceil, **_window(layer.window))
-            case AvgPool2D(ceil=False):
-                window = {"count_include_pad": 1, **_window(layer.window)}
-                return self.node("AveragePool", path, x, **window)
-            case GlobalAvgPool2D():
-                return self.node("Flatten", path, self.node("GlobalAveragePool", f"{path}/mean", x))
-            case BatchNorm():
-                order = [given[name] for name in ("weight", "bias", "mean", "var")]
-                return self.node("BatchNormalization", path, x, *order, epsilon=layer.eps)
-            case Linear():
-                return self.node("Gemm", path, x, *given.values())
-            case Flatten():  # our features run over height, width, channels
-                last = self.node("Transpose", f"{path}/channels_last", x, perm=[0, 2, 3, 1])
-                return self.node("Flatten", path, last)
-            case Softmax():
-                return self.node("Softmax", path, x, axis=1)
-            case Dropout():
-                return x
-        raise UserError(f"{path}: {layer} has no counterpart in ONNX here")
-
-    def node(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
-        """Add one node; returns the name of its output, which is its own."""
+    def between(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
+        """Add an ONNX node that our graph has no map for; returns its output, which has its name."""
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 
-    def array(self, name: str, array: np.ndarray) -> str:
-        """Add one array of parameters; returns its name."""
-        self.arrays.append(self.onnx.numpy_helper.from_array(to_theirs(array), name))
-        return name
+    def given(self, node: Node) -> list[str]:
+        """Add the arrays of a layer; returns their names, in ONNX's order, which is ours."""
+        names = [
+            f"{node.path}/{name}"
+            for name in ("weight", "bias", "mean", "var")
+            if f"{node.path}/{name}" in self.flat
+        ]
+        self.arrays += [
+            self.onnx.numpy_helper.from_array(to_theirs(self.flat[name]), name) for name in names
+        ]
+        return names
 
 
 def _window(window: Window) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""A network as one flat list of nodes over numbered maps, which engines and file formats loop over.
+
+graph = lower(model)               # the only walk over compositions outside the network's own files
+print(graph.text())
+graph = fuse(without_dropout(graph))   # passes: plain functions from graph to graph
+maps = run(graph, params, images)      # every map by number; maps[graph.output] are the logits
+"""
+
+from tinysqueeze.graph.form import (
+    Activate,
+    Add,
+    Conv,
+    Copy,
+    Drop,
+    Graph,
+    Mean,
+    Node,
+    Norm,
+    Other,
+    Pool,
+)
+from tinysqueeze.graph.lowering import lower
+from tinysqueeze.graph.passes import (
+    Fold,
+    fold_norms,
+    folded_params,
+    fuse,
+    merge_norms,
+    normalised,
+    with_copies,
+    with_means,
+    without_copies,
+    without_dropout,
+    without_flatten,
+)
+from tinysqueeze.graph.run import activate, compute, convolve, place, run
+
+__all__ = [
+    "Activate", "Add", "Conv", "Copy", "Drop", "Fold", "Graph", "Mean", "Node", "Norm", "Other", "Pool",
+    "activate", "compute", "convolve", "fold_norms", "folded_params", "fuse", "lower", "merge_norms",
+    "normalised", "place", "run", "with_copies", "with_means", "without_copies", "without_dropout",
+    "without_flatten",
+]  # fmt: skip

@@ -1,0 +1,114 @@
+"""From a model to its graph: the only walk over compositions outside the network's own files."""
+
+from dataclasses import dataclass, field
+
+from tinysqueeze.graph.form import (
+    Activate,
+    Add,
+    Conv,
+    Copy,
+    Drop,
+    Graph,
+    Mean,
+    Node,
+    Norm,
+    Other,
+    Pool,
+)
+from tinysqueeze.graph.passes import without_copies
+from tinysqueeze.network.compose import Block, Chain, Concat, Residual, join
+from tinysqueeze.network.layers import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dropout,
+    GlobalAvgPool2D,
+    HardSwish,
+    Layer,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Shape,
+)
+from tinysqueeze.network.models import Model
+from tinysqueeze.network.window import Window
+
+
+def lower(model: Model) -> Graph:
+    """A node for every layer, and one for every sum; nothing is fused or left out yet.
+
+    Raises ShapeError, with the layer's path, for a model whose layers don't fit one another.
+    """
+    model.out_shape(model.input_shape)
+    model.param_shapes(model.input_shape)
+    walk = _Walk([model.input_shape])
+    output = walk.layer(model, "", 0)
+    return without_copies(Graph.of(model.name, walk.shapes, walk.nodes, output))
+
+
+@dataclass
+class _Walk:
+    """The maps and nodes so far; `layer` appends what computes a layer of a map."""
+
+    shapes: list[Shape]
+    nodes: list[Node] = field(default_factory=list)
+
+    def layer(self, layer: Layer, path: str, x: int) -> int:
+        """The number of the map that holds `layer` of map `x`."""
+        match layer:
+            case Chain():
+                for name, step in layer.steps:
+                    x = self.layer(step, join(path, name), x)
+                return x
+            case Block():
+                return self.layer(layer.body, path, x)
+            case Concat():
+                arms = [self.layer(arm, join(path, name), x) for name, arm in layer.arms]
+                return self.beside(path, arms)
+            case Residual():  # the way around first, so that the sum may follow the body at once
+                around = x
+                if layer.shortcut is not None:
+                    around = self.layer(layer.shortcut, join(path, "bypass"), x)
+                through = self.layer(layer.body, path, x)
+                y = self.new(self.shapes[through])
+                self.nodes.append(Add(join(path, "sum"), through, y, around))
+                return y
+        y = self.new(layer.out_shape(self.shapes[x]))
+        self.nodes.append(node_of(layer, path, x, y))
+        return y
+
+    def beside(self, path: str, arms: list[int]) -> int:
+        """Arms copied side by side into one map; `without_copies` lets them write there themselves."""
+        channels = [self.shapes[arm][-1] for arm in arms]
+        y = self.new((*self.shapes[arms[0]][:-1], sum(channels)))
+        for i, arm in enumerate(arms):
+            self.nodes.append(Copy(join(path, "copy"), arm, y, offset=sum(channels[:i])))
+        return y
+
+    def new(self, shape: Shape) -> int:
+        """The number of a new map."""
+        self.shapes.append(shape)
+        return len(self.shapes) - 1
+
+
+def node_of(layer: Layer, path: str, source: int, target: int) -> Node:
+    """A layer that is no composition, as a node."""
+    ends = (path, source, target)
+    match layer:
+        case Conv2D():
+            return Conv(*ends, layer.window, layer.filters, layer.bias, layer.groups)
+        case Linear():
+            return Conv(*ends, Window.of(1), layer.features, layer.bias)
+        case BatchNorm():
+            return Norm(*ends, layer.eps, layer.momentum)
+        case ReLU():
+            return Activate(*ends, "relu")
+        case HardSwish():
+            return Activate(*ends, "hard-swish")
+        case MaxPool2D() | AvgPool2D():
+            return Pool(*ends, layer.window, isinstance(layer, AvgPool2D))
+        case GlobalAvgPool2D():
+            return Mean(*ends)
+        case Dropout():
+            return Drop(*ends, layer.rate)
+    return Other(*ends, layer)
