@@ -18,8 +18,8 @@ from tinysqueeze.network.layers import Run
 from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.ops import reference
 from tinysqueeze.training import checkpoint
-from tinysqueeze.training.loop import begin
 from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.training.state import begin
 from tinysqueeze.weights import (
     Prediction,
     Skipped,

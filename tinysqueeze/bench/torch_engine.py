@@ -17,6 +17,7 @@ from tinysqueeze.network.loss import count_right
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import flatten
 from tinysqueeze.network.stepwise import StepByStep
+from tinysqueeze.training.engine import EngineSpec
 
 
 class TorchEngine(StepByStep):
@@ -101,15 +102,12 @@ def _trained(network: Any) -> Iterator[tuple[str, Any]]:
             yield f"{module.path}/bias", module.bias
 
 
-def torch_engine(
-    model: Model, params: Params | None = None, threads: int | None = None
-) -> TorchEngine:
-    """A `train.Engine` that PyTorch runs.
+def torch_engine(spec: EngineSpec) -> TorchEngine:
+    """An `Engine` that PyTorch runs; `threads` are PyTorch's, for the whole process.
 
-    params: a tree that fits the model (copied), or None for fresh ones; threads: PyTorch's, for the
-    whole process. Raises MissingExtra without PyTorch, UserError for a layer that no SqueezeNet has
-    (dropout included), ShapeError for parameters that don't fit.
+    Any batch will do, and there is one precision. Raises MissingExtra without PyTorch, UserError for
+    a layer that no SqueezeNet has (dropout included), ShapeError for parameters that don't fit.
     """
     if find_spec("torch") is None:
         raise missing_extra("torch", "training on PyTorch")
-    return TorchEngine(model, params, threads)
+    return TorchEngine(spec.model, spec.params, spec.threads)

@@ -169,7 +169,8 @@ class MPICommunicator(Communicator):
     def _exact_mean(self, vector: np.ndarray) -> np.ndarray:
         exact = vector.copy()
         self.comm.Allreduce(self.in_place, exact, self.sum)
-        return exact / exact.dtype.type(self.ranks)
+        exact /= exact.dtype.type(self.ranks)
+        return exact
 
     def _half_mean(self, vector: np.ndarray) -> None:
         """Reduce-scatter and all-gather by hand, since MPI cannot add float16.
