@@ -37,7 +37,7 @@ class TorchEngine(StepByStep):
         if threads is not None:
             torch.set_num_threads(threads)
         super().__init__(model, params)
-        network = build(describe(model, model.input_shape, training=True), flatten(self.params))
+        network = build(describe(model, training=True), flatten(self.params))
         self._network = network.to(memory_format=torch.channels_last)
         trained = list(_trained(self._network))
         self._tensors = [tensor for _, tensor in trained]
