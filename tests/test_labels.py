@@ -22,7 +22,7 @@ from tinysqueeze.show.pictures.confusion import class_accuracy, worst_mistake_sh
 from tinysqueeze.show.pictures.training import confusion_matrix, sample_predictions
 from tinysqueeze.study.diagnose import diagnose
 from tinysqueeze.study.gradcheck import check_model, summarise
-from tinysqueeze.study.stepper import Stepper
+from tinysqueeze.study.stepper import Steps
 from tinysqueeze.study.trace import trace
 from tinysqueeze.training.loop import evaluate
 from tinysqueeze.training.scores import calibration, confusion_counts, worst_mistakes
@@ -65,7 +65,7 @@ HARD = {  # where only classes are labels
     "answers": lambda labels: confusion_counts(np.zeros(N, int), labels, CLASSES),
     "calibration": lambda labels: calibration(reference.softmax(LOGITS), labels),
     "worst": lambda labels: worst_mistakes(reference.softmax(LOGITS), labels),
-    "stepper": lambda labels: Stepper(MODEL, PARAMS, IMAGES, labels).run_to("loss"),
+    "stepper": lambda labels: Steps(MODEL, PARAMS, IMAGES, labels).run_to("loss"),
 }
 
 
@@ -265,7 +265,7 @@ def test_no_images_have_no_mean_loss_but_may_be_counted():
         lambda: reference.softmax_cross_entropy(np.zeros((0, 4)), none),
         lambda: trace(MODEL, PARAMS, IMAGES[:0], none),
         lambda: diagnose(MODEL, PARAMS, IMAGES[:0], none),
-        lambda: Stepper(MODEL, PARAMS, IMAGES[:0], none),
+        lambda: Steps(MODEL, PARAMS, IMAGES[:0], none),
         lambda: check_model(MODEL, PARAMS, IMAGES[:0], none),
         lambda: PLAIN.loss_and_grads(IMAGES[:0], none),
     ):
