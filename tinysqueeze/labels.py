@@ -77,7 +77,7 @@ def _classes(found: np.ndarray, classes: int | None, who: str) -> Classes:
         at = int(wrong[0])
         start = f"{who}: image {at} has label {found[at]}"
         if found[at] < 0:
-            raise ShapeError(f"{start}, but classes are counted from 0; add to all labels")
+            raise ShapeError(f"{start}, but classes are counted from 0; renumber them")
         raise ShapeError(
             f"{start}, but there are {most + 1} classes, 0 to {most}; it needs "
             f"classes={int(found.max()) + 1}"
