@@ -140,7 +140,7 @@ def describe(
             return {"kind": "Residual", "body": body, "shortcut": around}
         case Dropout() if not (training and layer.rate):
             return {"kind": "Chain", "parts": []}
-        case Conv2D(groups=1, bias=True) | MaxPool2D():
+        case Conv2D(bias=True) | MaxPool2D():
             window = layer.window
             sizes = {"kernel": window.kernel, "stride": window.stride, "pad": window.pad}
             leaf = sizes | {"ceil": window.ceil, "filters": getattr(layer, "filters", None)}

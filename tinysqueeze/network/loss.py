@@ -3,11 +3,11 @@
 import numpy as np
 
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.network.layers import EVAL, Run
+from tinysqueeze.network.layers import EVAL, Mode
 
 
 def softmax_cross_entropy(
-    logits: np.ndarray, labels: np.ndarray, smoothing: float = 0.0, run: Run = EVAL
+    logits: np.ndarray, labels: np.ndarray, smoothing: float = 0.0, mode: Mode = EVAL
 ) -> tuple[float, np.ndarray]:
     """The mean loss of a batch and dlogits.
 
@@ -21,7 +21,7 @@ def softmax_cross_entropy(
             "average pool or a Linear layer"
         )
     check_labels(labels, *logits.shape)
-    return run.ops.softmax_cross_entropy(logits, labels, smoothing)
+    return mode.ops.softmax_cross_entropy(logits, labels, smoothing)
 
 
 def check_labels(labels: np.ndarray, images: int, classes: int) -> None:

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 from tinysqueeze.network.compose import Residual
 from tinysqueeze.network.layers import Conv2D, Layer, Linear, Shape
 from tinysqueeze.network.models import Fire, Model
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten
 from tinysqueeze.show.pictures.style import (
     CONV,
@@ -28,6 +29,8 @@ from tinysqueeze.show.pictures.style import (
 from tinysqueeze.show.pictures.volumes import SLANT, Volume, arrow, draw_volume, note
 from tinysqueeze.study.count import count
 from tinysqueeze.study.formulas import by
+
+Weighted = Conv2D | GroupedConv2D | Linear  # the layers drawn as those that learn
 
 # ------------------------------------------------------------------------------------ a Fire module
 
@@ -124,7 +127,7 @@ def _colours(layer: Layer) -> list[tuple[float, str]]:
     if isinstance(layer, Fire):
         parts = [(float(layer.expand1x1), EXPAND1), (float(layer.expand3x3), EXPAND3)]
         return [part for part in parts if part[0]]
-    return [(1.0, CONV if isinstance(layer, Conv2D | Linear) else POOL)]
+    return [(1.0, CONV if isinstance(layer, Weighted) else POOL)]
 
 
 def _drawn(model: Model) -> list[tuple[str, Layer, Shape]]:
@@ -132,7 +135,7 @@ def _drawn(model: Model) -> list[tuple[str, Layer, Shape]]:
     steps, shape = [], model.input_shape
     for name, layer in model.steps:
         after = layer.out_shape(shape)
-        if after != shape or isinstance(_inside(layer), Fire | Conv2D | Linear):
+        if after != shape or isinstance(_inside(layer), Fire | Weighted):
             steps.append((name, layer, after))
         shape = after
     return steps
