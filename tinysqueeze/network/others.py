@@ -21,7 +21,7 @@ from tinysqueeze.network.layers import (
     ReLU,
     Shape,
 )
-from tinysqueeze.network.models import Model, Layers, checked, known
+from tinysqueeze.network.models import Layers, Model, checked, known
 from tinysqueeze.network.window import Pair, Window
 
 
