@@ -29,7 +29,7 @@ from tinysqueeze.compiled.network import DropStep, LayerStep
 from tinysqueeze.compiled.training import _mixed
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.network.compose import walk
-from tinysqueeze.network.layers import Dropout, Run
+from tinysqueeze.network.layers import Dropout, Mode
 from tinysqueeze.network.ops import fast, reference
 from tinysqueeze.network.params import flatten, map_params
 from tinysqueeze.network.stepwise import StepByStep
@@ -232,7 +232,7 @@ def trial(d: networks.Draw, tally: Tally) -> None:
 
     training(d, tally, f"compiled, {d.precision}", d.precision, plan, again(), again)
     evaluated = map_params(lambda a: a.astype(np.float64), d.params)
-    logits, _ = d.model.forward(evaluated, d.x.astype(np.float64), Run(reference))
+    logits, _ = d.model.forward(evaluated, d.x.astype(np.float64), Mode(reference))
     for batch in (d.batch, 1):
         plan = compile(
             d.model,

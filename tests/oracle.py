@@ -25,6 +25,7 @@ from tinysqueeze.network.layers import (
     ReLU,
     Softmax,
 )
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten, unflatten
 
 
@@ -82,11 +83,10 @@ def _channels_last(x: torch.Tensor) -> torch.Tensor:
 
 
 def _maps(layer: Layer, params: dict, x: torch.Tensor, training: bool) -> torch.Tensor:
-    if isinstance(layer, Conv2D):
+    if isinstance(layer, Conv2D | GroupedConv2D):
         weight, window = params["weight"].permute(3, 2, 0, 1).contiguous(), layer.window
-        return F.conv2d(
-            x, weight, params.get("bias"), window.stride, window.pad, groups=layer.groups
-        )
+        groups = getattr(layer, "groups", 1)
+        return F.conv2d(x, weight, params.get("bias"), window.stride, window.pad, groups=groups)
     if isinstance(layer, BatchNorm):
         names = ("mean", "var", "weight", "bias")
         return F.batch_norm(x, *(params[n] for n in names), training, layer.momentum, layer.eps)

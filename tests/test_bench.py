@@ -22,7 +22,8 @@ from tinysqueeze.bench.workloads import WORKLOADS, describe, write, write_onnx
 from tinysqueeze.cli import main
 from tinysqueeze.errors import MissingExtra, UserError
 from tinysqueeze.network.layers import Conv2D
-from tinysqueeze.network.models import Model, squeezenet_cifar, vgg16
+from tinysqueeze.network.models import Model, squeezenet_cifar
+from tinysqueeze.network.others import vgg16
 from tinysqueeze.show.pictures.speed import speed_bars
 
 
@@ -190,7 +191,7 @@ def test_other_networks_are_described_for_the_other_sides():
     with pytest.raises(UserError, match=r"drop9: .* no dropout"):
         describe(squeezenet_cifar(dropout=0.5), training=True)
     with pytest.raises(UserError, match=r"a: .*2 groups"):
-        describe(Model("grouped", (("a", Conv2D(4, 1, groups=2)),), (4, 4, 2), {}))
+        describe(Model("grouped", (("a", GroupedConv2D(4, 1, groups=2)),), (4, 4, 2), {}))
 
 
 def test_a_side_that_computes_something_else_is_refused():

@@ -28,6 +28,7 @@ from tinysqueeze.network.layers import (
     ReLU,
     Softmax,
 )
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten, initialise, map_params, unflatten
 from tinysqueeze.weights import TORCHVISION, WeightSet, write_safetensors
 
@@ -93,7 +94,7 @@ NETS = {
     "groups, average, linear": _model(
         ("a", Conv2D(8, (3, 2), (2, 1), (1, 0))),
         ("b", MaxPool2D(3, 2, 1, ceil=True)),
-        ("c", Conv2D(12, 3, 1, 1, groups=4)),
+        ("c", GroupedConv2D(12, 3, 4, pad=1)),
         ("d", ReLU()),
         ("e", AvgPool2D(3, 2, 1, ceil=True)),
         ("f", Flatten()),

@@ -42,6 +42,7 @@ from tinysqueeze.network.layers import (
 )
 from tinysqueeze.network.models import Fire, Model, squeezenet_cifar
 from tinysqueeze.network.ops import fast, reference
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten
 from tinysqueeze.network.window import Window
 
@@ -172,7 +173,7 @@ def test_the_printed_form():
         "small",
         (
             ("conv", Conv2D(4, 3, 2, 1)), ("fire", Fire(2, 3, 5)), ("drop", Dropout(0.5)),
-            ("around", Residual(Conv2D(8, 1, groups=2))), ("pool", MaxPool2D(2, 2, ceil=True)),
+            ("around", Residual(GroupedConv2D(8, 1, groups=2))), ("pool", MaxPool2D(2, 2, ceil=True)),
             ("mean", GlobalAvgPool2D()), ("probabilities", Softmax()),
         ),
         (9, 9, 3),
@@ -217,8 +218,8 @@ def test_a_graph_that_makes_no_sense_is_refused():
     ):
         with pytest.raises(ShapeError, match=words):
             Graph("wrong", (*shapes, (2, 2, 4)) if len(nodes) > 2 else shapes, nodes, 1)
-    with pytest.raises(ShapeError, match=r"net/a: Conv2D.*groups=2"):
-        lower(Model("odd", (("net", chain(Conv2D(4, 1, groups=2))),), (4, 4, 3), {}))
+    with pytest.raises(ShapeError, match=r"net/a: GroupedConv2D.*groups=2"):
+        lower(Model("odd", (("net", chain(GroupedConv2D(4, 1, groups=2))),), (4, 4, 3), {}))
     with pytest.raises(ShapeError, match="net: Concat"):
         lower(Model("odd", (("net", beside(Conv2D(4, 1), Conv2D(4, 3))),), (4, 4, 3), {}))
     with pytest.raises(ShapeError, match=r"images \(N, 3, 4, 3\), got \(1, 3, 3, 4\)"):

@@ -5,7 +5,7 @@ import pytest
 from cases import OPS, apart
 
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.network.layers import Run
+from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.loss import count_right, softmax_cross_entropy
 
 both_ops = pytest.mark.parametrize("ops", OPS.values(), ids=OPS)
@@ -21,7 +21,7 @@ labellings = pytest.mark.parametrize(
 @labellings
 def test_dlogits_agrees_with_finite_differences(ops, smoothing, labels, rng) -> None:
     logits, labels, h = rng.standard_normal((4, 5)), np.array(labels), 1e-5
-    _, dlogits = softmax_cross_entropy(logits, labels, smoothing, Run(ops))
+    _, dlogits = softmax_cross_entropy(logits, labels, smoothing, Mode(ops))
     numeric = np.empty_like(logits)
     for place in np.ndindex(logits.shape):
         nudge = np.zeros_like(logits)

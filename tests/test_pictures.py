@@ -6,14 +6,8 @@ import pytest
 from PIL import Image
 
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.network.models import (
-    Fire,
-    alexnet,
-    squeezenet1_0,
-    squeezenet1_1,
-    squeezenet_cifar,
-    vgg16,
-)
+from tinysqueeze.network.models import Fire, squeezenet1_0, squeezenet1_1, squeezenet_cifar
+from tinysqueeze.network.others import alexnet, vgg16
 from tinysqueeze.network.window import Window
 from tinysqueeze.show import pictures
 from tinysqueeze.study.count import count

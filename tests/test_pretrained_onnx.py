@@ -10,14 +10,8 @@ import weight_files as files
 from tinysqueeze.errors import FormatError, MissingExtra, UserError
 from tinysqueeze.network.compose import Chain, leaves
 from tinysqueeze.network.layers import AvgPool2D, Flatten, Linear, Softmax
-from tinysqueeze.network.models import (
-    Model,
-    alexnet,
-    squeezenet1_0,
-    squeezenet1_1,
-    squeezenet_cifar,
-    vgg16,
-)
+from tinysqueeze.network.models import Model, squeezenet1_0, squeezenet1_1, squeezenet_cifar
+from tinysqueeze.network.others import alexnet, vgg16
 from tinysqueeze.network.params import map_params
 from tinysqueeze.weights import Preprocess, WeightSet, load_weights, write_onnx
 from tinysqueeze.weights.formats.onnx_file import IR_VERSION, OPSET, to_onnx

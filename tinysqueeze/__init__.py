@@ -24,8 +24,8 @@ from tinysqueeze.network.layers import (
     Layer,
     Linear,
     MaxPool2D,
+    Mode,
     ReLU,
-    Run,
     Softmax,
 )
 from tinysqueeze.network.loss import softmax_cross_entropy
@@ -34,14 +34,12 @@ from tinysqueeze.network.models import (
     Fire,
     Model,
     SqueezeNet,
-    alexnet,
-    alexnet_torchvision,
     build,
     squeezenet1_0,
     squeezenet1_1,
     squeezenet_cifar,
-    vgg16,
 )
+from tinysqueeze.network.others import GroupedConv2D, alexnet, alexnet_torchvision, vgg16
 from tinysqueeze.network.params import flatten, initialise, unflatten
 from tinysqueeze.network.stepwise import StepByStep
 from tinysqueeze.network.window import Window
@@ -57,8 +55,8 @@ from tinysqueeze.version import __version__
 
 __all__ = [
     "EVAL", "MODELS", "SGD", "Adam", "AvgPool2D", "BatchNorm", "Block", "Chain", "Concat", "Conv2D",
-    "Dropout", "Fire", "Flatten", "GlobalAvgPool2D", "HardSwish", "Layer", "Linear",
-    "MaxPool2D", "Model", "Muon", "Plan", "ReLU", "Recipe", "Residual", "Run", "Softmax",
+    "Dropout", "Fire", "Flatten", "GlobalAvgPool2D", "GroupedConv2D", "HardSwish", "Layer", "Linear",
+    "MaxPool2D", "Mode", "Model", "Muon", "Plan", "ReLU", "Recipe", "Residual", "Softmax",
     "SqueezeNet", "StepByStep", "UserError", "Window",
     "__version__",
     "alexnet", "alexnet_torchvision", "begin", "build", "check_layer", "check_model", "checkpoint",

@@ -6,7 +6,22 @@ class UserError(Exception):
 
 
 class ShapeError(UserError, ValueError):
-    """An array or an image does not fit: names the layer, the shape expected, the shape got."""
+    """An array or an image does not fit: names the layer, the shape expected, the shape got.
+
+    `path` says which layer of the network it is ("fire2/squeeze"), as far as the error has come up.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.message, self.path = message, path
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+    def within(self, name: str) -> "ShapeError":
+        """The same error, seen from the composition that calls its layer `name` ("": as before)."""
+        outer = ShapeError(self.message, "/".join(filter(None, (name, self.path))))
+        return outer.with_traceback(self.__traceback__)
 
 
 class DataError(UserError):

@@ -17,7 +17,7 @@ from tinysqueeze.compiled.workspace import Workspace, aligned
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.kernels.team import Team
 from tinysqueeze.labels import check_labels
-from tinysqueeze.network.layers import Params, Run
+from tinysqueeze.network.layers import Mode, Params
 from tinysqueeze.network.loss import count_right, softmax_cross_entropy
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops.reference import cross_entropies
@@ -204,7 +204,7 @@ class _Plain:
         if not rest:
             return self.model.forward(self.params, images)[0]
         labels, smoothing, seed = rest
-        mode = Run(rng=np.random.default_rng(seed))
+        mode = Mode(rng=np.random.default_rng(seed))
         logits, cache = self.model.forward(self.params, images, mode)
         loss, dlogits = softmax_cross_entropy(logits, labels, smoothing, mode)
         self.losses, _ = cross_entropies(logits, labels, smoothing)

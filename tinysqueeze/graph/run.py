@@ -8,7 +8,7 @@ import numpy as np
 
 from tinysqueeze.errors import ShapeError
 from tinysqueeze.graph.form import Activate, Add, Conv, Graph, Mean, Node, Norm, Other, Pool
-from tinysqueeze.network.layers import Run
+from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.models import Activation
 from tinysqueeze.network.ops import fast
 from tinysqueeze.network.params import flatten, unflatten
@@ -67,7 +67,7 @@ def compute(
         case Add():
             y = activate(x + maps[node.second], node.activation, ops)
         case Other():
-            y, _ = node.layer.forward(_below(flat, node.path), x, Run(ops))
+            y, _ = node.layer.forward(_below(flat, node.path), x, Mode(ops))
     return y
 
 

@@ -4,11 +4,11 @@ import numpy as np
 
 from tinysqueeze.errors import ShapeError
 from tinysqueeze.labels import check_labels
-from tinysqueeze.network.layers import EVAL, Run
+from tinysqueeze.network.layers import EVAL, Mode
 
 
 def softmax_cross_entropy(
-    logits: np.ndarray, labels: np.ndarray, smoothing: float = 0.0, run: Run = EVAL
+    logits: np.ndarray, labels: np.ndarray, smoothing: float = 0.0, mode: Mode = EVAL
 ) -> tuple[float, np.ndarray]:
     """The mean loss of a batch and dlogits.
 
@@ -22,7 +22,7 @@ def softmax_cross_entropy(
             "average pool or a Linear layer"
         )
     labels = check_labels(labels, len(logits), logits.shape[1])
-    return run.ops.softmax_cross_entropy(logits, labels, smoothing)
+    return mode.ops.softmax_cross_entropy(logits, labels, smoothing)
 
 
 def count_right(logits: np.ndarray, labels: np.ndarray) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from tinysqueeze.data import Dataset, Normalise, batches, hardest
 from tinysqueeze.errors import DataError, ShapeError, TrainingError, UserError
 from tinysqueeze.kernels.optimiser import ema_update
-from tinysqueeze.network.layers import Params, Run
+from tinysqueeze.network.layers import Mode, Params
 from tinysqueeze.network.loss import softmax_cross_entropy
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import reference
@@ -384,9 +384,9 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def _broken(training: Training, images: np.ndarray, labels: np.ndarray, lr: float) -> TrainingError:
-    run = Run(reference, np.random.default_rng(0))
+    mode = Mode(reference, np.random.default_rng(0))
     other = "" if buffer_shapes(training.engine.model) else " or build the model with norm=True"
-    where = first_broken(training.engine.model, training.engine.params, images, labels, run)
+    where = first_broken(training.engine.model, training.engine.params, images, labels, mode)
     return TrainingError(
         f"the loss is no longer a number in epoch {training.epoch + 1}, batch {training.batch + 1}: "
         f"{where}; lower the learning rate (it was {lr:.3g}){other}"

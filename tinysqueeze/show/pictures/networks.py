@@ -12,6 +12,7 @@ from tinysqueeze.graph import Add, lower
 from tinysqueeze.network.compose import walk
 from tinysqueeze.network.layers import Conv2D, Layer, Linear, Shape
 from tinysqueeze.network.models import Fire, Model
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten
 from tinysqueeze.show.pictures.style import (
     CONV,
@@ -30,6 +31,8 @@ from tinysqueeze.show.pictures.style import (
 from tinysqueeze.show.pictures.volumes import SLANT, Volume, arrow, draw_volume, note
 from tinysqueeze.study.count import count
 from tinysqueeze.study.formulas import by
+
+Weighted = Conv2D | GroupedConv2D | Linear  # the layers drawn as those that learn
 
 # ------------------------------------------------------------------------------------ a Fire module
 
@@ -132,7 +135,7 @@ def _drawn(model: Model) -> list[_Step]:
     steps, shape = [], model.input_shape
     for name, layer in model.steps:
         parts = [part for _, part, *_ in walk(layer, shape)]
-        after, learns = layer.out_shape(shape), any(isinstance(p, Conv2D | Linear) for p in parts)
+        after, learns = layer.out_shape(shape), any(isinstance(p, Weighted) for p in parts)
         if after != shape or learns:
             arc = (RED if name in by_layers else INK) if name in around else None
             steps.append(_Step(name, after, _colours(parts, learns), arc))
