@@ -21,9 +21,8 @@ from tinysqueeze.bench.worker import CHECK_STEPS, peak_bytes, read_task, timed
 from tinysqueeze.bench.workloads import WORKLOADS, describe, write, write_onnx
 from tinysqueeze.cli import main
 from tinysqueeze.errors import MissingExtra, UserError
-from tinysqueeze.network.layers import Conv2D
 from tinysqueeze.network.models import Model, squeezenet_cifar
-from tinysqueeze.network.others import vgg16
+from tinysqueeze.network.others import GroupedConv2D, vgg16
 from tinysqueeze.show.pictures.speed import speed_bars
 
 
