@@ -154,9 +154,9 @@ def test_the_smallest_image_of_1_0_is_21_pixels() -> None:
         ({"stem": 3}, "no such metaparameter: stem; there are"),
         ({"activation": "gelu"}, "'relu' or 'hard-swish', not 'gelu'"),
         ({"bypass": "none"}, "'simple' or 'complex', not 'none'"),
-        ({"pools": (0,)}, "pools follow layers 1 to 9"),
-        ({"pct3x3": 1.5}, "a share from 0 to 1"),
-        ({"classes": 0}, "must be at least 1"),
+        ({"pools": (10,)}, "pools follow layers 1 to 9"),
+        ({"pct3x3": 1.5}, "pct3x3 is a number from 0 to 1, not 1.5"),
+        ({"classes": 0}, "classes is a whole number from 1 to 100,000, not 0"),
     ],
 )
 def test_a_wrong_metaparameter_is_named(changes, words) -> None:

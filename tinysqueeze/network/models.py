@@ -5,11 +5,12 @@ written as its difference from that.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Annotated, Any, Literal, TypeVar
 
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.network.compose import Block, Chain, Children, Concat, Residual, Rewritten
+from tinysqueeze.network.compose import Block, Chain, Children, Concat, Residual, Rewritten, leaves
 from tinysqueeze.network.layers import (
     BatchNorm,
     Conv2D,
@@ -21,6 +22,14 @@ from tinysqueeze.network.layers import (
     ReLU,
     Shape,
 )
+from tinysqueeze.ranges import Range, checked, hints_of
+
+MOST_PARAMETERS = 1 << 32  # 17 GB as float32: beyond that somebody mistyped, or means ill
+Classes = Annotated[int, Range(1, 100_000)]
+Pixels = Annotated[int, Range(1, 4096)]
+Filters = Annotated[int, Range(1, 65_536)]
+Side = Annotated[int, Range(1, 255)]  # of a window, or its stride
+Pad = Annotated[int, Range(0, 255)]
 
 Activation = Literal["relu", "hard-swish"]
 ACTIVATIONS: dict[str, tuple[str, type[Layer]]] = {
@@ -125,10 +134,9 @@ class Model(Block):
         """The same network for square images of another size (no convolution depends on it)."""
         if input_size is None:
             return self
-        shape = (input_size, input_size, self.input_shape[2])
-        return checked(
-            replace(self, input_shape=shape, spec=self.spec | {"input_size": input_size})
-        )
+        size = checked(self.name, METAPARAMETERS, {"input_size": input_size})["input_size"]
+        shape = (size, size, self.input_shape[2])
+        return passable(replace(self, input_shape=shape, spec=self.spec | {"input_size": size}))
 
     def with_changes(self, **changes: Any) -> "Model":
         """The network that its recipe gives after some changes: `with_changes(bypass="simple")`.
@@ -152,37 +160,33 @@ class SqueezeNet:
     since it can't fall silent.
     """
 
-    classes: int = 1000
-    input_size: int = 224
-    input_channels: int = 3
-    stem_filters: int = 96
-    stem_kernel: int = 7
-    stem_stride: int = 2
-    stem_pad: int = 0
-    pool_kernel: int = 3
-    pools: tuple[int, ...] = (1, 4, 8)
-    fires: int = 8
-    base_e: int = 128
-    incr_e: int = 128
-    freq: int = 2
-    pct3x3: float = 0.5
-    squeeze_ratio: float = 0.125
+    classes: Classes = 1000
+    input_size: Pixels = 224
+    input_channels: Annotated[int, Range(1, 4096)] = 3
+    stem_filters: Filters = 96
+    stem_kernel: Side = 7
+    stem_stride: Side = 2
+    stem_pad: Pad = 0
+    pool_kernel: Side = 3
+    pools: Annotated[tuple[Annotated[int, Range(1, 65)], ...], Range(0, 65)] = (1, 4, 8)
+    fires: Annotated[int, Range(1, 64)] = 8
+    base_e: Filters = 128
+    incr_e: Annotated[int, Range(-65_536, 65_536)] = 128
+    freq: Annotated[int, Range(1, 10_000)] = 2
+    pct3x3: Annotated[float, Range(0, 1)] = 0.5
+    squeeze_ratio: Annotated[float, Range(0, 8)] = 0.125
     bypass: Literal["simple", "complex"] | None = None
     norm: bool = False
-    dropout: float = 0.5
-    conv10_pad: int = 0
+    dropout: Annotated[float, Range(0, 1, below=True)] = 0.5
+    conv10_pad: Pad = 0
     final_relu: bool = True
     allow_wide_squeeze: bool = False
     linear_squeeze: bool = False
     activation: Activation = "relu"
 
     def __post_init__(self) -> None:
-        if self.bypass not in (None, "simple", "complex"):
-            raise UserError(f"bypass is None, 'simple' or 'complex', not {self.bypass!r}")
-        if min(self.classes, self.input_size, self.fires, self.freq, self.base_e) < 1:
-            raise UserError("classes, input_size, fires, freq and base_e must be at least 1")
-        if not 0 <= self.pct3x3 <= 1:
-            raise UserError(f"pct3x3 is a share from 0 to 1, not {self.pct3x3}")
+        for name, value in checked("SqueezeNet", METAPARAMETERS, vars(self)).items():
+            object.__setattr__(self, name, value)
         wrong = [p for p in self.pools if not 1 <= p <= self.fires + 1]
         if wrong:
             raise UserError(f"pools follow layers 1 to {self.fires + 1}, not {wrong}")
@@ -231,6 +235,7 @@ class SqueezeNet:
         return Residual(fire, Chain((("conv", conv), ("norm", BatchNorm()))) if self.norm else conv)
 
 
+METAPARAMETERS = hints_of(SqueezeNet)
 V1_1 = {"stem_filters": 64, "stem_kernel": 3, "pools": (1, 3, 5)}
 CIFAR = {
     "classes": 10, "input_size": 32, "stem_kernel": 3, "stem_stride": 1, "stem_pad": 1,
@@ -250,29 +255,30 @@ def known(make: Maker) -> Maker:
 
 
 def _squeezenet(name: str, differences: dict[str, Any], changes: dict[str, Any]) -> Model:
-    known = {f.name for f in fields(SqueezeNet)}
-    unknown = sorted(set(changes) - known)
-    if unknown:
-        raise UserError(
-            f"{name}: no such metaparameter: {', '.join(unknown)}; there are {', '.join(sorted(known))}"
-        )
-    chosen = differences | changes
-    recipe = SqueezeNet(**chosen | {"pools": tuple(chosen.get("pools", SqueezeNet.pools))})
+    changes = checked(name, METAPARAMETERS, changes)
+    recipe = SqueezeNet(**differences | changes)
     spec = {"name": name} | {k: list(v) if isinstance(v, tuple) else v for k, v in changes.items()}
     size = recipe.input_size
-    return checked(Model(name, recipe.steps(), (size, size, recipe.input_channels), spec))
+    return passable(Model(name, recipe.steps(), (size, size, recipe.input_channels), spec))
 
 
-def checked(model: Model) -> Model:
-    """The model, if its images are large enough to pass through."""
+def passable(model: Model) -> Model:
+    """The model, if its images are large enough to pass through and its size is within reason."""
     try:
-        model.out_shape(model.input_shape)
+        inside = list(leaves(model, model.input_shape))
     except ShapeError as error:
         smallest = minimum_size(model)
         raise ShapeError(
             f"{model.name} needs images of at least {smallest}x{smallest} pixels, "
             f"got {model.input_shape[0]}x{model.input_shape[1]} ({error})"
         ) from None
+    shapes = (s for _, layer, shape, _ in inside for s in layer.param_shapes(shape).values())
+    parameters = sum(prod(shape) for shape in shapes)
+    if parameters > MOST_PARAMETERS:
+        raise UserError(
+            f"{model.name} would have {parameters:,} parameters, more than {MOST_PARAMETERS:,}: "
+            "ask for fewer filters, classes or pixels"
+        )
     return model
 
 
@@ -306,12 +312,14 @@ def squeezenet_cifar(classes: int = 10, **changes: Any) -> Model:
 
 
 def build(spec: str | dict[str, Any], **changes: Any) -> Model:
-    """A model by name, or from the `spec` of another. Raises UserError for a name unknown."""
-    chosen = ({"name": spec} if isinstance(spec, str) else dict(spec)) | changes
+    """A model by name, or from the `spec` of another.
+
+    Raises UserError for a name unknown, or a metaparameter unknown or out of its range.
+    """
+    if not isinstance(spec, str | dict):
+        raise UserError(f"a spec is a name or a dict with a name, not a {type(spec).__name__}")
+    chosen = ({"name": spec} if isinstance(spec, str) else spec) | changes
     name = chosen.pop("name", None)
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise UserError(f"no model named {name!r}; there are {', '.join(MODELS)}")
-    try:
-        return MODELS[name](**chosen)
-    except TypeError as error:
-        raise UserError(f"{name}: {error}") from None
+    return MODELS[name](**chosen)

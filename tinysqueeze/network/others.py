@@ -21,8 +21,9 @@ from tinysqueeze.network.layers import (
     ReLU,
     Shape,
 )
-from tinysqueeze.network.models import Layers, Model, checked, known
+from tinysqueeze.network.models import Classes, Layers, Model, Pixels, known, passable
 from tinysqueeze.network.window import Pair, Window
+from tinysqueeze.ranges import within_ranges
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,12 @@ def _classifier(first: int, classes: int) -> Layers:
 
 def _whole(name: str, steps: Layers, classes: int, size: int) -> Model:
     spec = {"name": name, "classes": classes, "input_size": size}
-    return checked(Model(name, tuple(steps), (size, size, 3), spec))
+    return passable(Model(name, tuple(steps), (size, size, 3), spec))
 
 
 @known
-def alexnet(classes: int = 1000, input_size: int = 227) -> Model:
+@within_ranges
+def alexnet(classes: Classes = 1000, input_size: Pixels = 227) -> Model:
     """The AlexNet of the paper's 240 MB: two groups, 60,965,224 parameters (Krizhevsky et al. 2012).
 
     Local response normalisation has no parameters and is left out.
@@ -133,7 +135,8 @@ def alexnet(classes: int = 1000, input_size: int = 227) -> Model:
 
 
 @known
-def alexnet_torchvision(classes: int = 1000, input_size: int = 224) -> Model:
+@within_ranges
+def alexnet_torchvision(classes: Classes = 1000, input_size: Pixels = 224) -> Model:
     """torchvision's AlexNet, another net: no groups, other widths, 61,100,840 parameters."""
     steps = [
         ("conv1", Conv2D(64, 11, stride=4, pad=2)), ("conv1_relu", ReLU()), ("pool1", MaxPool2D(3, 2)),
@@ -145,7 +148,8 @@ def alexnet_torchvision(classes: int = 1000, input_size: int = 224) -> Model:
 
 
 @known
-def vgg16(classes: int = 1000, input_size: int = 224) -> Model:
+@within_ranges
+def vgg16(classes: Classes = 1000, input_size: Pixels = 224) -> Model:
     """VGG-16 (Simonyan & Zisserman 2015, configuration D): 138,357,544 parameters."""
     steps = [
         *_convs([64, 64], 1), *_convs([128, 128], 3), *_convs([256] * 3, 5),

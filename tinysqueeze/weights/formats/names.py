@@ -14,8 +14,11 @@ SIZE = 224
 
 
 def to_ours(array: np.ndarray) -> np.ndarray:
-    """A convolution's weight (out, in, height, width) -> (height, width, in, out); else as it is."""
-    return np.ascontiguousarray(array.transpose(2, 3, 1, 0)) if array.ndim == 4 else array
+    """A convolution's weight (out, in, height, width) -> (height, width, in, out); else as it is.
+
+    A view: nothing is copied before it is known to fit (`weights.fitting`).
+    """
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
 
 
 def to_theirs(array: np.ndarray) -> np.ndarray:

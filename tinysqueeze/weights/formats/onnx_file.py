@@ -82,12 +82,22 @@ def read_onnx(data: bytes) -> WeightSet:
     onnx = _onnx("reading ONNX")
     try:
         proto = onnx.load_model_from_string(data)
-        arrays = {a.name: onnx.numpy_helper.to_array(a) for a in proto.graph.initializer}
+        metadata = {entry.key: entry.value for entry in proto.metadata_props}
+        stored = {array.name: array for array in proto.graph.initializer}
     except Exception as error:  # the library raises whatever its parser does
         raise FormatError(f"truncated, corrupt, or not ONNX ({type(error).__name__})") from error
-    metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if "sha256" not in metadata:
         raise FormatError("not an ONNX file that tinysqueeze wrote; we read no other")
+    if any(isinstance(text, bytes) for text in (*stored, *metadata, *metadata.values())):
+        raise FormatError("a name or a text in it is not UTF-8: the file is damaged")
+    if any(array.data_type != onnx.TensorProto.FLOAT for array in stored.values()):
+        raise FormatError("an array of other numbers than float32: the file is damaged")
+    if any(array.data_location or array.external_data for array in stored.values()):
+        raise FormatError("an array that lies in another file, which we never read")
+    try:
+        arrays = {name: onnx.numpy_helper.to_array(array) for name, array in stored.items()}
+    except Exception as error:
+        raise FormatError(f"an array is damaged ({type(error).__name__})") from error
     return from_metadata({path: to_ours(array) for path, array in arrays.items()}, metadata)
 
 
