@@ -8,7 +8,8 @@ import weight_files as files
 
 from tinysqueeze.data import Dataset, Normalise
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.network.models import alexnet, squeezenet1_0, squeezenet_cifar
+from tinysqueeze.network.models import squeezenet1_0, squeezenet_cifar
+from tinysqueeze.network.others import alexnet
 from tinysqueeze.network.params import flatten, initialise, trained_shapes, unflatten
 from tinysqueeze.training.loop import run as train
 from tinysqueeze.training.recipe import Recipe

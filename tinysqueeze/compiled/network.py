@@ -259,9 +259,9 @@ class _Builder:
         return len(self.maps) - 1
 
     def can_convolve(self, conv: Conv2D, source: int) -> bool:
-        """Kernels do no groups; and a gradient to the input only for stride 1."""
+        """Kernels give a gradient to the input only for stride 1."""
         needs_dx = self.training and source != 0
-        return conv.groups == 1 and (conv.window.stride == (1, 1) or not needs_dx)
+        return conv.window.stride == (1, 1) or not needs_dx
 
     def convolutions(self, convs: tuple[tuple[str, Conv2D], ...], source: int) -> int:
         """One step for convolutions side by side."""

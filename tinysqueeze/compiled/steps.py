@@ -7,7 +7,7 @@ import numpy as np
 from tinysqueeze.compiled.network import LayerStep, Map, Network
 from tinysqueeze.compiled.sequence import Call
 from tinysqueeze.compiled.workspace import View
-from tinysqueeze.network.layers import Run
+from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.params import flatten, unflatten
 
 
@@ -49,7 +49,7 @@ class LayerRunner:
         self.source, self.target = network.maps[step.source], network.maps[step.target]
         self.params, self.grads = _below(params, step.path), _below(grads or {}, step.path)
         self.images: np.ndarray | None = None
-        self.run = Run()
+        self.run = Mode()
         self.cache: dict[str, Any] = {}
         self.in_shape = self.source.shape
         for other in network.steps:
@@ -65,7 +65,7 @@ class LayerRunner:
         """Before a run: the images, and the seed of anything random."""
         self.images = images
         rng = np.random.default_rng([seed, self.step.target]) if self.training else None
-        self.run = Run(rng=rng)
+        self.run = Mode(rng=rng)
 
     def forward(self, views: dict[int, View]) -> Call:
         """What computes the step's map."""

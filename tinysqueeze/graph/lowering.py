@@ -31,6 +31,7 @@ from tinysqueeze.network.layers import (
     Shape,
 )
 from tinysqueeze.network.models import Model
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.window import Window
 
 
@@ -96,6 +97,8 @@ def node_of(layer: Layer, path: str, source: int, target: int) -> Node:
     ends = (path, source, target)
     match layer:
         case Conv2D():
+            return Conv(*ends, layer.window, layer.filters, layer.bias)
+        case GroupedConv2D():
             return Conv(*ends, layer.window, layer.filters, layer.bias, layer.groups)
         case Linear():
             return Conv(*ends, Window.of(1), layer.features, layer.bias)

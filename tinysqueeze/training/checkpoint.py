@@ -20,7 +20,7 @@ from safetensors.numpy import save as to_bytes
 
 from tinysqueeze.data import Normalise
 from tinysqueeze.errors import CheckpointError, UserError
-from tinysqueeze.files import write_atomically
+from tinysqueeze.files import parse_json, write_atomically
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model, build
 from tinysqueeze.network.params import check_fit, flatten, unflatten
@@ -104,12 +104,16 @@ def read(path: str | Path) -> Saved:
             if header.get("format") != FORMAT:
                 raise CheckpointError(f"{path}: not a tinysqueeze checkpoint ({FORMAT})")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        meta = json.loads(header["tinysqueeze"])
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        meta = parse_json(header["tinysqueeze"])
+        spec, promised = meta["spec"], meta["sha256"]
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: truncated or corrupt ({error})") from None
-    if digest(arrays) != meta["sha256"]:
+    if digest(arrays) != promised:
         raise CheckpointError(f"{path}: corrupt, its contents do not match their SHA-256")
-    model = build(meta["spec"])
+    try:
+        model = build(spec)
+    except UserError as error:
+        raise CheckpointError(f"{path}: the network it is for cannot be built: {error}") from None
     role = "average" if any(name.startswith("average/") for name in arrays) else "params"
     params = unflatten(_role(arrays, role))
     check_fit(model, params)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinysqueeze.data import Dataset, Normalise, batches
-from tinysqueeze.network.ops import reference
+from tinysqueeze.errors import DataError
+from tinysqueeze.network.loss import softmax_cross_entropy
 from tinysqueeze.training.engine import Engine
 
 
@@ -39,7 +40,10 @@ def evaluate(
 
     `flip` adds the mirrored images, `shift` all that lie up to a pixel away in either direction: nine
     for one (after K. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024, §3.5, with three).
+    Raises DataError for a dataset without images, ShapeError for one that does not fit the network.
     """
+    if not len(dataset):
+        raise DataError(f"{dataset.name}: no images to evaluate")
     feed = batches(dataset, batch_size, shuffle=False, normalise=normalise)
     logits = np.concatenate(
         [
@@ -47,7 +51,7 @@ def evaluate(
             for images, _ in feed
         ]
     )
-    loss, _ = reference.softmax_cross_entropy(logits, dataset.labels)
+    loss, _ = softmax_cross_entropy(logits, dataset.labels)
     accuracy = float((logits.argmax(axis=1) == dataset.labels).mean())
     return Evaluation(loss, accuracy, logits, dataset.labels)
 

@@ -10,7 +10,7 @@ import numpy as np
 from tinysqueeze.data import Dataset, batches, hardest
 from tinysqueeze.errors import TrainingError
 from tinysqueeze.kernels.optimiser import ema_update
-from tinysqueeze.network.layers import Run
+from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.ops import reference
 from tinysqueeze.network.params import buffer_shapes
 from tinysqueeze.study.diagnose import first_broken
@@ -190,9 +190,9 @@ def finish_epoch(
 
 
 def _broken(training: Training, images: np.ndarray, labels: np.ndarray, lr: float) -> TrainingError:
-    run = Run(reference, np.random.default_rng(0))
+    mode = Mode(reference, np.random.default_rng(0))
     other = "" if buffer_shapes(training.engine.model) else " or build the model with norm=True"
-    where = first_broken(training.engine.model, training.engine.params, images, labels, run)
+    where = first_broken(training.engine.model, training.engine.params, images, labels, mode)
     return TrainingError(
         f"the loss is no longer a number in epoch {training.epoch + 1}, batch {training.batch + 1}: "
         f"{where}; lower the learning rate (it was {lr:.3g}){other}"

@@ -75,7 +75,10 @@ def _input(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def _geometry(window: Window) -> tuple[int, ...]:
+Geometry = tuple[int, int, int, int, int, int]
+
+
+def _geometry(window: Window) -> Geometry:
     """KH, KW, SH, SW, PH, PW: a window as the kernels below take it."""
     return *window.kernel, *window.stride, *window.pad
 
@@ -84,8 +87,9 @@ def _geometry(window: Window) -> tuple[int, ...]:
 
 
 @njit(cache=True, nogil=True)
-def _fold(dwindows, dx, kh, kw, sh, sw, ph, pw):
+def _fold(dwindows: np.ndarray, dx: np.ndarray, geometry: Geometry) -> None:
     """Add dwindows (N, OH, OW, KH, KW, C) to the pixels they came from in dx (N, H, W, C)."""
+    kh, kw, sh, sw, ph, pw = geometry
     n, oh, ow = dwindows.shape[:3]
     for i, oy, ox, ky, kx in np.ndindex((n, oh, ow, kh, kw)):
         iy, ix = oy * sh + ky - ph, ox * sw + kx - pw
@@ -97,7 +101,7 @@ def _fold(dwindows, dx, kh, kw, sh, sw, ph, pw):
 def fold_windows(dwindows: np.ndarray, x_shape: tuple[int, ...], window: Window) -> np.ndarray:
     """The gradient of `windows`: each pixel collects from every window that saw it. (N, H, W, C)."""
     dx = np.zeros(x_shape, dwindows.dtype)
-    _fold(_input(dwindows), dx, *_geometry(window))
+    _fold(_input(dwindows), dx, _geometry(window))
     return dx
 
 
@@ -123,7 +127,7 @@ def conv2d_backward(
 
 
 @njit(cache=True, nogil=True)
-def _where_positive(y, dy, dx):
+def _where_positive(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     """dx = dy where y > 0, else 0; all flat."""
     for i in range(dx.size):
         dx[i] = dy[i] if y[i] > 0 else dx.dtype.type(0)
@@ -140,8 +144,9 @@ def relu_backward(y: np.ndarray, dy: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _max_pool(x, y, argmax, kh, kw, sh, sw, ph, pw):
+def _max_pool(x: np.ndarray, y: np.ndarray, argmax: np.ndarray, geometry: Geometry) -> None:
     """y starts at -inf, argmax at 0. NaN beats every number, and the first of equals wins."""
+    kh, kw, sh, sw, ph, pw = geometry
     for i, oy, ox, ky, kx in np.ndindex((*y.shape[:3], kh, kw)):
         iy, ix = oy * sh + ky - ph, ox * sw + kx - pw
         if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
@@ -159,13 +164,16 @@ def max_pool2d(x: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
     """
     y = np.full((len(x), *window.out_size(*x.shape[1:3]), x.shape[3]), -np.inf, x.dtype)
     argmax = np.zeros(y.shape, np.uint16)
-    _max_pool(_input(x), y, argmax, *_geometry(window))
+    _max_pool(_input(x), y, argmax, _geometry(window))
     return y, argmax
 
 
 @njit(cache=True, nogil=True)
-def _max_pool_backward(argmax, dy, dx, kw, sh, sw, ph, pw):
+def _max_pool_backward(
+    argmax: np.ndarray, dy: np.ndarray, dx: np.ndarray, geometry: Geometry
+) -> None:
     """Add each dy to the pixel of dx (zeros at first) that won; a win of the padding is lost."""
+    _kh, kw, sh, sw, ph, pw = geometry
     for i, oy, ox in np.ndindex(dy.shape[:3]):
         for c in range(dy.shape[3]):
             ky, kx = divmod(np.int64(argmax[i, oy, ox, c]), kw)
@@ -179,13 +187,14 @@ def max_pool2d_backward(
 ) -> np.ndarray:
     """Each dy goes to the one pixel that was largest. Returns dx (N, H, W, C)."""
     dx = np.zeros(x_shape, dy.dtype)
-    _max_pool_backward(_input(argmax), _input(dy), dx, *_geometry(window)[1:])
+    _max_pool_backward(_input(argmax), _input(dy), dx, _geometry(window))
     return dx
 
 
 @njit(cache=True, nogil=True)
-def _sum_pool(x, y, kh, kw, sh, sw, ph, pw):
+def _sum_pool(x: np.ndarray, y: np.ndarray, geometry: Geometry) -> None:
     """Add to y (zeros at first) all that its windows see of x."""
+    kh, kw, sh, sw, ph, pw = geometry
     for i, oy, ox, ky, kx in np.ndindex((*y.shape[:3], kh, kw)):
         iy, ix = oy * sh + ky - ph, ox * sw + kx - pw
         if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
@@ -196,7 +205,7 @@ def _sum_pool(x, y, kh, kw, sh, sw, ph, pw):
 def avg_pool2d(x: np.ndarray, window: Window) -> np.ndarray:
     """The mean of what each window sees: (N, H, W, C) -> (N, OH, OW, C)."""
     y = np.zeros((len(x), *window.out_size(*x.shape[1:3]), x.shape[3]), x.dtype)
-    _sum_pool(_input(x), y, *_geometry(window))
+    _sum_pool(_input(x), y, _geometry(window))
     y /= pool_divisor(x.shape, window).astype(x.dtype)
     return y
 
@@ -212,7 +221,7 @@ def avg_pool2d_backward(x_shape: tuple[int, ...], window: Window, dy: np.ndarray
 
 
 @njit(cache=True, nogil=True)
-def _moments(rows, mean, var):
+def _moments(rows: np.ndarray, mean: np.ndarray, var: np.ndarray) -> None:
     """Mean and variance of each column of rows (M, C); mean and var are zeros (C,) in float64."""
     m, channels = rows.shape
     for i in range(m):
@@ -233,7 +242,9 @@ def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def _scale_and_shift(rows, mean, scale, bias, y):
+def _scale_and_shift(
+    rows: np.ndarray, mean: np.ndarray, scale: np.ndarray, bias: np.ndarray, y: np.ndarray
+) -> None:
     """y = (rows - mean) * scale + bias, column by column."""
     for i in range(rows.shape[0]):
         for c in range(rows.shape[1]):
@@ -258,7 +269,9 @@ def batch_norm(
 
 
 @njit(cache=True, nogil=True)
-def _norm_sums(rows, dy, mean, dweight, dbias):
+def _norm_sums(
+    rows: np.ndarray, dy: np.ndarray, mean: np.ndarray, dweight: np.ndarray, dbias: np.ndarray
+) -> None:
     """dbias = sum of dy, dweight = sum of dy * (rows - mean), by column; both float64, zeros first."""
     for i in range(rows.shape[0]):
         for c in range(rows.shape[1]):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tinysqueeze.data import Dataset
+from tinysqueeze.labels import check_classes
 from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.show.pictures.style import (
     BLUE,
@@ -107,6 +108,7 @@ def sample_predictions(
 
     images (N, H, W, 3) uint8, labels (N,), probabilities (N, classes).
     """
+    labels = check_classes(labels, len(images), len(classes), "predictions")
     predicted = probabilities.argmax(axis=1)
     sure = probabilities.max(axis=1)
     order = np.lexsort((-sure, predicted == labels))  # wrong before right, sure before unsure
