@@ -177,7 +177,7 @@ class Tally:
     """What was tried: the worst error and the count by (engine, precision); what is wrong; refusals."""
 
     worst: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    tried: Counter[str] = field(default_factory=Counter)
+    tried: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     turned: Counter[str] = field(default_factory=Counter)
     cancelled: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -187,7 +187,7 @@ class Tally:
         self, d: networks.Draw, engine: str, what: str, error: float, limit: float, path: str = ""
     ) -> None:
         """Notes an error, and complains if it is beyond the limit."""
-        self.tried[engine] += what in ("gradients", "gradients that cancel", "logits")
+        self.tried[engine].add(d.seed)
         self.worst[f"{engine}: {what}"] = max(self.worst[f"{engine}: {what}"], error)
         if not error <= limit:
             self.wrong.append(f"{engine}: {what} {path} off by {error:.2e}; {d}")
@@ -195,7 +195,7 @@ class Tally:
     def table(self) -> str:
         """Worst errors, a line each; then the refusals."""
         lines = [f"{name:45} {error:.1e}" for name, error in sorted(self.worst.items())]
-        lines += [f"tried {name:39} {count}" for name, count in sorted(self.tried.items())]
+        lines += [f"tried {name:39} {len(seeds)}" for name, seeds in sorted(self.tried.items())]
         lines += [
             f"turned decisions {name:28} {count}" for name, count in sorted(self.turned.items())
         ]

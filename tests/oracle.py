@@ -51,7 +51,9 @@ def _forward(layer: Layer, params: dict, x: torch.Tensor, training: bool) -> tor
             x = _forward(inner, params.get(name, {}) if name else params, x, training)
         return x
     if isinstance(layer, Concat):
-        return torch.cat([_forward(a, params[name], x, training) for name, a in layer.arms], -1)
+        return torch.cat(
+            [_forward(a, params.get(name, {}), x, training) for name, a in layer.arms], -1
+        )
     if isinstance(layer, Residual):
         around = layer.shortcut
         skip = x if around is None else _forward(around, params.get("bypass", {}), x, training)

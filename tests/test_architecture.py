@@ -15,7 +15,8 @@ PACKAGE = ROOT / "tinysqueeze"
 # A room imports only from floors below its own. The one table; keep it in order.
 FLOORS = (
     ("errors", "version"),
-    ("files", "network", "kernels", "data"),
+    ("files", "labels"),
+    ("network", "kernels", "data"),
     ("study", "graph"),
     ("compiled",),
     ("training",),

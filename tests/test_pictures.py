@@ -68,6 +68,18 @@ def test_a_movie_plays_in_a_browser():
     assert "<script" in html
 
 
+@pytest.mark.parametrize("ends", [(0, 0, 0), (1, 0.999, 0.5), (0.2, 0.9, 0.21)])
+def test_lines_that_end_alike_keep_names_apart(ends):
+    picture = pictures.series(
+        [0, 1], {f"to {i}": [1, y] for i, y in enumerate(ends)}, "t", "x", "y"
+    )
+    picture.png(60)  # draws it
+    boxes = [text.get_window_extent() for text in picture.axes[0].texts]
+    assert len(boxes) == 3
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
 def test_the_fire_diagram_states_its_real_shapes():
     alt = pictures.fire_diagram(Fire(16, 64, 64), (55, 55, 96)).alt
     for part in ("55×55×96", "55×55×16", "55×55×128", "11,920 parameters"):

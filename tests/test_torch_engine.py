@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_refused():
         torch_engine(model).predict(np.zeros((1, 12, 12, 1), np.float32))
     with pytest.raises(ShapeError, match="conv1"):
         torch_engine(model, {})
-    with pytest.raises(UserError, match="Dropout"):
+    with pytest.raises(UserError, match="dropout"):
         torch_engine(squeezenet_cifar(**SMALL, dropout=0.5))
 
 

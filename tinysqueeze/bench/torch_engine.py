@@ -12,6 +12,7 @@ import numpy as np
 
 from tinysqueeze.bench.workloads import describe
 from tinysqueeze.errors import ShapeError, missing_extra
+from tinysqueeze.labels import check_labels
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.loss import count_right
 from tinysqueeze.network.models import Model
@@ -36,7 +37,7 @@ class TorchEngine(StepByStep):
         if threads is not None:
             torch.set_num_threads(threads)
         super().__init__(model, params)
-        network = build(describe(model, model.input_shape, training=True), flatten(self.params))
+        network = build(describe(model, training=True), flatten(self.params))
         self._network = network.to(memory_format=torch.channels_last)
         trained = list(_trained(self._network))
         self._tensors = [tensor for _, tensor in trained]
@@ -58,8 +59,10 @@ class TorchEngine(StepByStep):
         """
         import torch
 
-        x, y = self._refreshed(images, training=True), torch.from_numpy(labels)
-        y = y if y.ndim == 2 else y.long()
+        x = self._refreshed(images, training=True)
+        labels = check_labels(labels, len(images), self.model.classes, self.model.name)
+        kind = torch.float32 if labels.ndim == 2 else torch.int64
+        y = torch.tensor(np.ascontiguousarray(labels), dtype=kind)
         logits = self._network(x)
         losses = torch.nn.functional.cross_entropy(
             logits, y, reduction="none", label_smoothing=smoothing

@@ -16,8 +16,9 @@ from tinysqueeze.compiled.weights import PRECISIONS
 from tinysqueeze.compiled.workspace import Workspace, aligned
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.kernels.team import Team
+from tinysqueeze.labels import check_labels
 from tinysqueeze.network.layers import Mode, Params
-from tinysqueeze.network.loss import check_labels, count_right, softmax_cross_entropy
+from tinysqueeze.network.loss import count_right, softmax_cross_entropy
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops.reference import cross_entropies
 from tinysqueeze.network.params import check_fit, flatten, initialise, shapes, unflatten
@@ -150,10 +151,9 @@ class Plan:
         if not self.training:
             raise UserError("this plan is for inference; compile the model with training=True")
         images = self._checked(images)
-        labels = np.asarray(labels)
         if not 1 <= len(images) <= self.batch:
             raise ShapeError(f"a training step takes 1 to {self.batch} images, got {len(images)}")
-        check_labels(labels, len(images), self.model.classes)
+        labels = check_labels(labels, len(images), self.model.classes, self.model.name)
         assert self._training is not None
         with self._lock:
             result = self._training.run(self.team, images, labels, smoothing, seed)

@@ -113,9 +113,9 @@ def activate(x: np.ndarray, kind: Activation | None, ops: ModuleType = fast) -> 
 
 def _padded_share(x: np.ndarray, window: Window, ops: ModuleType) -> np.ndarray:
     """Pixels that an average counts with padding, over those without: (OH, OW, 1)."""
-    counted: np.ndarray = ops.pool_divisor(x.shape, window).astype(x.dtype)
-    inside: np.ndarray = ops.windows(np.ones((1, *x.shape[1:3], 1), x.dtype), window)
-    return counted / inside.sum(axis=(3, 4))[0]
+    seen: np.ndarray = ops.windows(np.ones((1, *x.shape[1:3], 1), x.dtype), window)
+    share: np.ndarray = ops.pool_divisor(x.shape, window) / seen.sum(axis=(3, 4))[0]
+    return share.astype(x.dtype)
 
 
 def _below(flat: Mapping[str, np.ndarray], path: str) -> dict[str, Any]:

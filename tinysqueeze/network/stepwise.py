@@ -19,6 +19,7 @@ from types import ModuleType
 
 import numpy as np
 
+from tinysqueeze.labels import check_labels
 from tinysqueeze.network.layers import Mode, Params
 from tinysqueeze.network.loss import count_right, softmax_cross_entropy
 from tinysqueeze.network.models import Model
@@ -62,8 +63,9 @@ class StepByStep:
         """One training step up to the gradients: mean loss, and how many of the batch were right.
 
         Fills `grads` and moves batch norm's running statistics. images (N, H, W, C) float32, labels
-        as in `loss.softmax_cross_entropy`; `seed` draws the dropout masks.
+        as in `loss.softmax_cross_entropy`; `seed` draws the dropout masks. Raises ShapeError.
         """
+        labels = check_labels(labels, len(images), self.model.classes, self.model.name)
         mode = Mode(self.ops, np.random.default_rng(seed))
         logits, cache = self.model.forward(self.params, images, mode)
         loss, dlogits = softmax_cross_entropy(logits, labels, smoothing, mode)

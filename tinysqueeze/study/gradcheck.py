@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinysqueeze.errors import UserError
+from tinysqueeze.labels import check_labels
 from tinysqueeze.network.layers import EVAL, Layer, Mode, Params, Shape
 from tinysqueeze.network.loss import softmax_cross_entropy
 from tinysqueeze.network.models import Model
@@ -354,6 +355,7 @@ def check_model(
     images (N, H, W, C), labels as in `loss.softmax_cross_entropy`. `most` and `redraws` are those of
     `check_layer`. Yields a Check as each array is done; `summarise` makes one line of them.
     """
+    labels = check_labels(labels, len(images), model.classes, model.name)
 
     def point(params: Params, images: np.ndarray) -> _Point:
         logits, cache = model.forward(params, images, _again(mode))

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from tinysqueeze.errors import UserError
+from tinysqueeze.labels import check_classes
 from tinysqueeze.network.compose import Composition
 from tinysqueeze.network.layers import EVAL, Layer, Mode, Params
 from tinysqueeze.network.params import flatten
@@ -45,7 +46,8 @@ class Steps:
     ) -> None:
         """images (N, H, W, C) floats, labels (N,) integers. Raises ShapeError, naming the layer."""
         self.trace = trace(model, params, images, labels, mode=mode)
-        self.images, self.labels = images, labels
+        self.images = images
+        self.labels = check_classes(labels, len(images), self.trace.logits.shape[1], "stepper")
         self.name = getattr(model, "name", type(model).__name__)
         paths = [
             path

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tinysqueeze.labels import check_labels
 from tinysqueeze.network.compose import map_layers
 from tinysqueeze.network.layers import EVAL, Cache, Layer, Mode, Params, Shape
 from tinysqueeze.network.loss import softmax_cross_entropy
@@ -81,9 +82,11 @@ def trace(
 ) -> Trace:
     """Forward, and with `labels` the loss and backward too, keeping everything by path.
 
-    images (N, H, W, C), labels (N,) integers. Raises ShapeError, naming the layer, where a shape
-    does not fit.
+    images (N, H, W, C), labels as in `loss.softmax_cross_entropy`. Raises ShapeError, naming the
+    layer, where a shape does not fit.
     """
+    if labels is not None:
+        labels = check_labels(labels, len(images))
     records: dict[str, Record] = {}
     probed = map_layers(lambda path, layer: _Probe(path, layer, records), model)
     logits, cache = probed.forward(params, images, mode)

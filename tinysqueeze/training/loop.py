@@ -10,9 +10,10 @@ from math import isfinite
 import numpy as np
 
 from tinysqueeze.data import Dataset, Normalise, batches, hardest
-from tinysqueeze.errors import ShapeError, TrainingError, UserError
+from tinysqueeze.errors import DataError, ShapeError, TrainingError, UserError
 from tinysqueeze.kernels.optimiser import ema_update
 from tinysqueeze.network.layers import Mode, Params
+from tinysqueeze.network.loss import softmax_cross_entropy
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import reference
 from tinysqueeze.network.params import buffer_shapes, flatten, initialise, trained_shapes
@@ -292,7 +293,10 @@ def evaluate(
 
     `flip` adds the mirrored images, `shift` all that lie up to a pixel away in either direction: nine
     for one (after K. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024, §3.5, with three).
+    Raises DataError for a dataset without images, ShapeError for one that does not fit the network.
     """
+    if not len(dataset):
+        raise DataError(f"{dataset.name}: no images to evaluate")
     feed = batches(dataset, batch_size, shuffle=False, normalise=normalise)
     logits = np.concatenate(
         [
@@ -300,7 +304,7 @@ def evaluate(
             for images, _ in feed
         ]
     )
-    loss, _ = reference.softmax_cross_entropy(logits, dataset.labels)
+    loss, _ = softmax_cross_entropy(logits, dataset.labels)
     accuracy = float((logits.argmax(axis=1) == dataset.labels).mean())
     return Evaluation(loss, accuracy, logits, dataset.labels)
 

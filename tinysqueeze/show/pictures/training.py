@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tinysqueeze.labels import check_classes
 from tinysqueeze.show.pictures.style import (
     BLUE,
     GREEN,
@@ -88,6 +89,7 @@ def sample_predictions(
 
     images (N, H, W, 3) uint8, labels (N,), probabilities (N, classes).
     """
+    labels = check_classes(labels, len(images), len(classes), "predictions")
     predicted = probabilities.argmax(axis=1)
     sure = probabilities.max(axis=1)
     order = np.lexsort((-sure, predicted == labels))  # wrong before right, sure before unsure

@@ -114,9 +114,9 @@ class _Writer:
             case Activate():
                 self.add({"relu": "Relu", "hard-swish": "HardSwish"}[node.kind], node, x)
             case Pool(average=False):
-                ceil = int(node.window.ceil)
-                self.add("MaxPool", node, x, ceil_mode=ceil, **_window(node.window))
-            case Pool() if not node.window.ceil:
+                window = _window(node.window) | {"pads": self.reach(node)}
+                self.add("MaxPool", node, x, **window)
+            case Pool() if not self.hangs_over(node):
                 window = {"count_include_pad": int(node.counts_padding), **_window(node.window)}
                 self.add("AveragePool", node, x, **window)
             case Mean():
@@ -142,6 +142,24 @@ class _Writer:
                 self.add("Softmax", node, x, axis=1)
             case _:
                 raise UserError(f"{node.path}: {node.what} has no counterpart in ONNX here")
+
+    def reach(self, pool: Pool) -> tuple[int, ...]:
+        """How far a pool's windows reach beyond the image: top, left, bottom, right.
+
+        Written out instead of `ceil_mode`, of which ONNX's checker and its runtimes think differently
+        where a last window would begin outside the image.
+        """
+        window, (height, width, _) = pool.window, self.graph.size(pool.source)
+        out = window.out_size(height, width)
+        sides = zip(out, window.stride, window.kernel, window.pad, (height, width), strict=True)
+        ends = ((n - 1) * step + size - pad - side for n, step, size, pad, side in sides)
+        return (*window.pad, *(max(end, 0) for end in ends))
+
+    def hangs_over(self, pool: Pool) -> bool:
+        """Has a pool a window that only `ceil` gives it?"""
+        height, width, _ = self.graph.size(pool.source)
+        floor = replace(pool.window, ceil=False)
+        return pool.window.out_size(height, width) != floor.out_size(height, width)
 
     def add(self, kind: str, node: Node, *inputs: str, **attributes: Any) -> None:
         """Add the ONNX node that makes a whole map, which is called after it; the last one "logits"."""
