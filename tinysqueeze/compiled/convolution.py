@@ -4,19 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinysqueeze.compiled.network import Arm, Map
-from tinysqueeze.compiled.weights import Gradients, Weights
-from tinysqueeze.compiled.workspace import (
+from tinysqueeze.compiled.space import (
     NONE,
     Halo,
+    Space,
     View,
-    Workspace,
     job,
     patch_table,
     pixel_table,
     pixels_of,
     ramp,
 )
+from tinysqueeze.compiled.steps import Arm, Map
+from tinysqueeze.compiled.weights import Gradients, Weights
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.pointwise import copy_map
@@ -50,7 +50,7 @@ class Convolution:
     `positions` says where each channel of the source lies in a pixel.
     """
 
-    workspace: Workspace
+    space: Space
     arm: Arm
     weights: Weights
     result: Map
@@ -69,7 +69,7 @@ class Convolution:
 
     def _zeros(self) -> np.ndarray:
         size = max(self.weights.filters, self.weights.source.padded)
-        return self.workspace.array("zeros", size)
+        return self.space.array("zeros", size)
 
     def _tiles_of(self, name: str, channels: int) -> tuple[np.ndarray, int, int]:
         """Scratch for the tiles of a chunk: the array, floats a thread, floats a position.
@@ -79,7 +79,7 @@ class Convolution:
         """
         high, wide = self.tiles
         position = self.count * high * wide * channels + TARGET.lanes
-        array, thread = self.workspace.scratch(name, (self.m + 2) ** 2 * position)
+        array, thread = self.space.scratch(name, (self.m + 2) ** 2 * position)
         return array, thread, position
 
     # --- forward ------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class Convolution:
         )  # fmt: skip
 
     def _spare(self) -> dict:
-        spare, spare_thread = self.workspace.scratch("spare tile", 16 * self.weights.filters)
+        spare, spare_thread = self.space.scratch("spare tile", 16 * self.weights.filters)
         return {"spare": spare, "spare_thread": spare_thread}
 
     def _winograd(self, x: View, y: View, bias: np.ndarray, floor: float) -> list[Job]:
@@ -217,7 +217,7 @@ class Convolution:
         halo, jobs = self.gradient_halo(), []
         if halo != NONE:
             size = Map(self.result.height, self.result.width, (self.weights.filters,))
-            padded = self.workspace.chunk(f"padded gradient {size} {halo}", self.count, size, halo)
+            padded = self.space.chunk(f"padded gradient {size} {halo}", self.count, size, halo)
             jobs.append(
                 job(
                     copy_map,
@@ -264,7 +264,7 @@ class Convolution:
         filters, channels, source = self.weights.filters, x.pixel, self.weights.source
         v, v_thread, v_position = self._tiles_of("V", channels)
         u, u_thread, u_position = self._tiles_of("M", filters)
-        du, du_thread = self.workspace.scratch(f"dU {number}", positions * channels * filters)
+        du, du_thread = self.space.scratch(f"dU {number}", positions * channels * filters)
         adjoint = job(
             winograd_output_adjoint, {"y": d}, m=self.m, u=u, u_thread=u_thread,
             u_position=u_position, channels=filters, height=self.result.height,
