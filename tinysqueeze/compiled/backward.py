@@ -39,10 +39,9 @@ from tinysqueeze.kernels.products import clear
 from tinysqueeze.kernels.team import Stage
 
 
-def backward(layout: Layout, grads: Arrays, d: View) -> Sequence:
-    """Fills `grads` from d, the gradient of the logits."""
-    work = Sequence()
-    joining = Sequence()
+def backward(layout: Layout, grads: Arrays, d: View) -> tuple[Sequence, Sequence]:
+    """Fills `grads` from d, the gradient of the logits: first what clears the threads' sums; the work."""
+    work, joining = Sequence(), Sequence()
     back = _Backward(
         layout, grads, work, MapGradients(layout, work, {layout.steps.output: d}),
         Gradients(layout.space), joining.each(),
@@ -59,10 +58,8 @@ def backward(layout: Layout, grads: Arrays, d: View) -> Sequence:
                 back.join(i, step)
             case NodeStep():
                 back.node(i, step)
-    whole = _cleared(layout.space, back.sums)
-    for part in (work, joining):
-        whole.extend(part)
-    return whole
+    work.extend(joining)
+    return _cleared(layout.space, back.sums), work
 
 
 def _cleared(space: Space, sums: Gradients) -> Sequence:

@@ -65,10 +65,11 @@ def training_program(
     def build(space: Space) -> tuple[Layout, Sequence, np.ndarray, np.ndarray]:
         layout = lay_out(steps, space, params, batch, precision, grads)
         layout.buffers = kept_maps(layout)
-        work = forward(layout)
-        losses, hits, d = loss(layout, work)
+        ahead = forward(layout)
+        losses, hits, d = loss(layout, ahead)
+        cleared, back = backward(layout, grads, d)
         whole = Sequence()
-        for part in (layout.packing, work, backward(layout, grads, d)):
+        for part in (cleared, layout.packing, ahead, back):
             whole.extend(part)
         return layout, whole, losses, hits
 

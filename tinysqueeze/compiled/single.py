@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tinysqueeze.compiled.bands import TILES, Bands, bands_of, by_rows
-from tinysqueeze.compiled.convolution import EVERY_ROW, Convolution
+from tinysqueeze.compiled.convolution import EVERY_ROW, Convolution, product_job
 from tinysqueeze.compiled.forward import extent
 from tinysqueeze.compiled.inference import passing_maps
 from tinysqueeze.compiled.layout import Layout, padded_images, window_fields
@@ -22,7 +22,6 @@ from tinysqueeze.kernels.head import pixel_mean
 from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.pointwise import add_map, carry, copy_map
 from tinysqueeze.kernels.pooling import max_pool
-from tinysqueeze.kernels.products import product
 from tinysqueeze.kernels.team import Split, Stage
 from tinysqueeze.kernels.winograd import winograd_input, winograd_output
 
@@ -180,14 +179,12 @@ class _Single:
         window, size = conv.arm.window, conv.result
         start = x.moved(-window.pad[0], -window.pad[1])
         down, right = x.row * window.stride[0], x.pixel * window.stride[1]
-        made = job(
-            product,
+        made = product_job(
             {"x": replace(start, unit=0 if by_panel else rows * down), "y": y},
-            x_batch=0, y_batch=0, w_batch=0, batch=1,
             x_rows=pixel_table(1, 0, height, size.width, down, right) + np.int32(skip * down),
             x_steps=patch_table(window.kernel, x.row, x.pixel, conv.positions),
             w=conv.weights.forward, depth=conv.weights.rows, vectors=conv.arm.vectors, bias=bias,
-            floor=low, add=0, by_panel=by_panel,
+            floor=low, by_panel=by_panel,
             y_rows=pixel_table(1, 0, height, size.width, y.row, y.pixel) + np.int32(skip * y.row),
             rows_per_unit=size.pixels if by_panel else rows * size.width,
             rows_beyond=beyond * size.width,
@@ -333,15 +330,14 @@ class _Single:
             winograd_input, {"x": replace(start, unit=apart * down, next=down)}, m=m, channels=channels,
             v=v, v_thread=v_thread, v_position=v_position, high=1, wide=wide,
         )  # fmt: skip
-        products = product.job(
-            x=v, x_unit=0, x_thread=v_thread, x_batch=v_position, x_rows=ramp(high * wide, channels),
+        products = product_job(
+            {}, x=v, x_unit=0, x_thread=v_thread, x_batch=v_position, x_rows=ramp(high * wide, channels),
             x_steps=conv.positions.astype(np.int32), w=weights.forward,
             w_batch=weights.source.channels * weights.filters, depth=weights.source.channels,
             vectors=conv.arm.vectors, bias=self.layout.space.array("zeros", weights.filters),
             floor=-np.inf, y=u, y_unit=-TARGET.panel if by_panel else 0, y_thread=u_thread,
-            y_batch=u_position, y_rows=ramp(high * wide, width), add=0, batch=positions,
-            rows_per_unit=high * wide if by_panel else wide, rows_beyond=0, rows_in_all=EVERY_ROW,
-            by_panel=by_panel,
+            y_batch=u_position, y_rows=ramp(high * wide, width), batch=positions,
+            rows_per_unit=high * wide if by_panel else wide, by_panel=by_panel,
         )  # fmt: skip
         unit = 0 if y.thread else TARGET.panel if by_panel else m * y.row
         output = job(
