@@ -156,7 +156,7 @@ def max_pool2d_backward(
 ) -> np.ndarray:
     """Each dy goes to the one pixel that was largest. Returns dx (N, H, W, C)."""
     dx = np.zeros(x_shape, dy.dtype)
-    _max_pool_backward(kernel_input(argmax), kernel_input(dy), dx, window_numbers(window)[1:])
+    _max_pool_backward(kernel_input(argmax), kernel_input(dy), dx, window_numbers(window))
     return dx
 
 
