@@ -16,7 +16,7 @@ decisions turned, all others being as they are.
 import argparse
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +24,9 @@ import networks
 import numpy as np
 from deciding import CLOSE, Decision, Truth, truth
 
-from tinysqueeze.compiled import Plan, compile
-from tinysqueeze.compiled.network import DropStep, LayerStep
-from tinysqueeze.compiled.training import _mixed
+from tinysqueeze.compiled import compile
 from tinysqueeze.kernels import TARGET
-from tinysqueeze.network.compose import walk
-from tinysqueeze.network.layers import Dropout, Mode
+from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.ops import fast, reference
 from tinysqueeze.network.params import flatten, map_params
 from tinysqueeze.network.stepwise import StepByStep
@@ -115,60 +112,6 @@ def as_taken(mine: Grads, right: Truth, again: Again) -> frozenset[Decision]:
     return turned
 
 
-# --- dropout's masks in a plan ---------------------------------------------------------------------
-
-
-def plan_masks(plan: Plan, seed: int) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
-    """The masks of a plan's step, in forward order: its hash of the place, or NumPy's for a layer."""
-    assert plan._training is not None
-    network = plan._network
-    for step in network.steps:
-        if isinstance(step, DropStep):
-            view = plan._training.views[step.source]
-            yield lambda x, step=step, view=view: _hashed(
-                _mixed(seed, step.number), view, network.maps[step.source], step.rate, x.shape
-            )
-        elif isinstance(step, LayerStep):
-            rng = np.random.default_rng([seed, step.target])
-            for _, layer, *_ in walk(
-                step.layer, plan.model.input_shape if step.source == 0 else _in_shape(network, step)
-            ):
-                if isinstance(layer, Dropout) and layer.rate:
-                    yield lambda x, layer=layer, rng=rng: reference.dropout_mask(
-                        x.astype(np.float32), layer.rate, rng
-                    )
-
-
-def _in_shape(network: Any, step: LayerStep) -> tuple[int, ...]:
-    size = network.maps[step.source]
-    for other in network.steps:
-        if other.target == step.source and len(getattr(other, "out_shape", (0, 0, 0))) == 1:
-            return (size.channels,)
-    return size.shape
-
-
-def _hashed(seed: int, view: Any, size: Any, rate: float, shape: tuple[int, ...]) -> np.ndarray:
-    """Wellons' hash of (seed, place), as `kernels.pointwise.dropout` says, in NumPy."""
-    n, h, w = (shape[0], *shape[1:3]) if len(shape) == 4 else (shape[0], 1, 1)
-    place = (
-        np.arange(n)[:, None, None, None] * view.next
-        + np.arange(h)[:, None, None] * view.row
-        + np.arange(w)[:, None] * view.pixel
-        + size.positions
-        + view.start
-    ).astype(np.uint32)
-
-    def mix(bits: np.ndarray) -> np.ndarray:
-        bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(0x7FEB352D)
-        bits = (bits ^ (bits >> np.uint32(15))) * np.uint32(0x846CA68B)
-        return bits ^ (bits >> np.uint32(16))
-
-    low, high = np.uint32(seed & 0xFFFFFFFF), np.uint32((seed >> 32) & 0xFFFFFFFF)
-    bits = mix(mix(place ^ low) ^ high)
-    kept = bits >= np.uint32(round(rate * 2**32))
-    return (kept * np.float64(np.float32(1 / (1 - rate)))).reshape(shape)
-
-
 # --- trials ------------------------------------------------------------------------------------
 
 
@@ -228,7 +171,9 @@ def trial(d: networks.Draw, tally: Tally) -> None:
     plan = compile(d.model, d.batch, precision=d.precision, threads=d.threads, params=d.params)
 
     def again(**ways: Any) -> Truth:
-        return truth(d, SEED, CLOSE[d.precision], masks=lambda: plan_masks(plan, SEED), **ways)
+        return truth(
+            d, SEED, CLOSE[d.precision], masks=lambda: plan.dropout_masks(SEED, len(d.x)), **ways
+        )
 
     training(d, tally, f"compiled, {d.precision}", d.precision, plan, again(), again)
     evaluated = map_params(lambda a: a.astype(np.float64), d.params)

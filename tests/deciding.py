@@ -36,7 +36,7 @@ class Deciding:
 
     close: float
     turned: frozenset[Decision] = frozenset()
-    masks: Iterator[Callable[[np.ndarray], np.ndarray]] | None = None
+    masks: Iterator[np.ndarray] | None = None
     noise: np.random.Generator | None = None
     follow: list[np.ndarray] | None = None
     taken: list[np.ndarray] = field(default_factory=list)
@@ -125,7 +125,7 @@ class Deciding:
     def dropout_mask(self, x: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
         if self.masks is None:
             return reference.dropout_mask(x, rate, rng)
-        return next(self.masks)(x).astype(x.dtype)
+        return next(self.masks).astype(x.dtype)
 
 
 def _magnitude(given: Any) -> Any:

@@ -88,6 +88,37 @@ KNOWN = {
         ("b", Residual(Chain((("p", MaxPool2D(3, 1, 1)), ("c", CONV))))),
         ("n", BatchNorm()),
     ),
+    "a dropout before a bypass, below a 3x3": net(
+        ("a", CONV), ("d", Dropout(0.5)),
+        ("b", Residual(Chain((("c", Conv2D(8, 1)), ("r", ReLU()), ("e", Conv2D(8, 1)))))),
+        ("f", CONV),
+    ),
+    "arms of which one is a pool and one nothing": net(
+        ("a", Conv2D(5, 3, pad=1)), ("r", ReLU()),
+        ("b", Concat((("c", CONV), ("p", MaxPool2D(3, 1, 1)), ("i", Chain(()))))),
+        ("d", CONV), ("s", ReLU()), ("q", MaxPool2D(2, 2)),
+    ),
+    "arms that end in different activations": net(
+        ("a", CONV),
+        ("b", Concat((("c", Chain((("c", CONV), ("r", ReLU())))), ("d", CONV)))),
+        ("n", BatchNorm()), ("e", CONV),
+    ),
+    "a mean of arms side by side": Model(
+        "composition",
+        (("a", CONV), ("b", Concat((("c", Conv2D(3, 1)), ("d", Conv2D(2, 1))))),
+         ("m", GlobalAvgPool2D())),
+        (7, 6, 3), {},
+    ),
+    "logits side by side": Model(
+        "composition",
+        (("a", CONV), ("m", GlobalAvgPool2D()), ("b", Concat((("c", Linear(3)), ("d", Linear(2)))))),
+        (7, 6, 3), {},
+    ),
+    "a ReLU behind a sum": net(
+        ("a", CONV),
+        ("b", Residual(Chain((("c", CONV), ("n", BatchNorm()), ("r", ReLU()), ("d", CONV))))),
+        ("s", ReLU()), ("e", CONV),
+    ),
     "linear behind everything": Model(
         "composition", (("a", CONV), ("d", Dropout(0.3)), ("f", Flatten()), ("fc", Linear(3))), (5, 7, 1), {},
     ),

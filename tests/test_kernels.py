@@ -8,11 +8,11 @@ from numba.core import config
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tinysqueeze.compiled.convolution import Convolution, halo_of
-from tinysqueeze.compiled.network import Arm, Map
-from tinysqueeze.compiled.sequence import Sequence
-from tinysqueeze.compiled.steps import read, write
+from tinysqueeze.compiled.nodes import read, write
+from tinysqueeze.compiled.sequence import Given, Sequence
+from tinysqueeze.compiled.space import Space, job
+from tinysqueeze.compiled.steps import Arm, Map
 from tinysqueeze.compiled.weights import Gradients, Weights, winograd_size
-from tinysqueeze.compiled.workspace import Workspace, job
 from tinysqueeze.kernels import KERNELS, TARGET, is_cached, warm_up
 from tinysqueeze.kernels.head import softmax_cross_entropy
 from tinysqueeze.kernels.kernel import source_digest
@@ -60,7 +60,7 @@ class OneConvolution:
         self.weight = rng.standard_normal((*window.kernel, channels, filters)).astype(np.float32)
         self.bias = rng.standard_normal(filters).astype(np.float32)
         self.grads = {"weight": np.zeros_like(self.weight), "bias": np.zeros_like(self.bias)}
-        space = Workspace(threads)
+        space = Space(threads)
         self.build(space, arm)
         self.build(space.allocated(), arm)
 
@@ -99,7 +99,7 @@ class OneConvolution:
     def __call__(self, x, dy):
         write(self.x, self.source, x)
         write(self.d, self.result, dy)
-        self.everything.programs().run(Team(self.threads), self.n)
+        self.everything.programs().run(Team(self.threads), Given(x))
         return read(self.y, self.result, self.n), read(self.dx, self.source, self.n)
 
 
@@ -154,15 +154,15 @@ def test_max_pool_and_its_gradient(height, width, channels, window):
         return
     rng = np.random.default_rng(height * width)
     n, big, small = 3, Map.of(height, width, (channels,)), Map.of(oh, ow, (channels,))
-    space = Workspace(2)
+    space = Space(2)
     for space in (space, space.allocated()):  # noqa: B020
         x, dx = space.buffer("x", n, big), space.buffer("dx", n, big)
         y, d = space.buffer("y", n, small), space.buffer("d", n, small)
-        won = space.array("won", n * small.pixels * small.padded, np.uint8)
+        argmax = space.array("argmax", n * small.pixels * small.padded, np.uint8)
     names = ("kernel_high", "kernel_wide", "stride_high", "stride_wide", "pad_high", "pad_wide")
     fields = dict(zip(names, (*window.kernel, *window.stride, *window.pad), strict=True))
     common = {
-        "won": won, "won_unit": small.pixels * small.padded, "out_height": oh, "out_width": ow,
+        "argmax": argmax, "argmax_unit": small.pixels * small.padded, "out_height": oh, "out_width": ow,
         "height": height, "width": width, "channels": big.padded,
     } | fields  # fmt: skip
     image = rng.standard_normal((n, *big.shape)).astype(np.float32)

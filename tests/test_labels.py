@@ -24,7 +24,8 @@ from tinysqueeze.study.diagnose import diagnose
 from tinysqueeze.study.gradcheck import check_model, summarise
 from tinysqueeze.study.stepper import Steps
 from tinysqueeze.study.trace import trace
-from tinysqueeze.training.loop import evaluate
+from tinysqueeze.training.engine import EngineSpec
+from tinysqueeze.training.evaluate import evaluate
 from tinysqueeze.training.scores import calibration, confusion_counts, worst_mistakes
 
 N, CLASSES = 3, 4
@@ -199,7 +200,7 @@ def test_pytorchs_engine_takes_the_same_labels(labels):
     from tinysqueeze.bench.torch_engine import torch_engine
 
     if not TORCH:
-        TORCH.append(torch_engine(MODEL, PARAMS, threads=1))
+        TORCH.append(torch_engine(EngineSpec(MODEL, 4, PARAMS, threads=1)))
     shares = as_shares(labels)
     if shares is None:
         with pytest.raises(ShapeError) as caught:

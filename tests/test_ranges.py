@@ -29,7 +29,7 @@ from tinysqueeze.ranges import Range, checked, from_text, said
 from tinysqueeze.study.count import count
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training.engine import stepwise_engine
-from tinysqueeze.training.loop import begin
+from tinysqueeze.training.state import begin
 from tinysqueeze.weights import (
     CAFFE,
     Preprocess,

@@ -10,7 +10,7 @@
 same as trees of views, `plan.views(vector)` the same views into any other vector. `plan.steps` says
 how each part of the model is run.
 
-How it comes about, file by file: `network` turns the model into a list of fused steps, `workspace`
+How it comes about, file by file: `network` turns the model into a list of fused steps, `space`
 says where numbers lie, `weights` packs parameters and unpacks gradients, `convolution` makes the jobs
 of one convolution, `sequence` strings jobs together; `layout` is what `inference` and `forward` share,
 `training` adds the backward pass, `single` is inference of one image by all threads, and `plan` is

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tinysqueeze.compiled.convolution import Convolution
-from tinysqueeze.compiled.network import ConvStep
-from tinysqueeze.compiled.workspace import NONE, Halo
+from tinysqueeze.compiled.space import NONE, Halo
+from tinysqueeze.compiled.steps import ConvStep
 
 TILES = 32
 """Winograd tiles in a chunk."""

@@ -1,22 +1,23 @@
 """The jobs of one convolution over a chunk of images: forward, and backward in three parts."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from tinysqueeze.compiled.network import Arm, Map
-from tinysqueeze.compiled.weights import Gradients, Weights
-from tinysqueeze.compiled.workspace import (
+from tinysqueeze.compiled.space import (
     NONE,
     Halo,
+    Space,
     View,
-    Workspace,
     job,
     patch_table,
     pixel_table,
     pixels_of,
     ramp,
 )
+from tinysqueeze.compiled.steps import Arm, Map
+from tinysqueeze.compiled.weights import Gradients, Weights
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.pointwise import copy_map
@@ -43,6 +44,12 @@ def halo_of(arm: Arm, m: int, source: Map, result: Map) -> Halo:
     )
 
 
+def product_job(views: dict[str, View], **values: Any) -> Job:
+    """A job of `product`: one matrix, written and not added, by units; unless `values` say otherwise."""
+    plain = dict.fromkeys(("x_batch", "y_batch", "w_batch", "add", "rows_beyond", "by_panel"), 0)
+    return job(product, views, **plain | {"batch": 1, "rows_in_all": EVERY_ROW} | values)
+
+
 @dataclass
 class Convolution:
     """One arm with its weights, ready to hand out jobs for chunks of `count` images.
@@ -50,7 +57,7 @@ class Convolution:
     `positions` says where each channel of the source lies in a pixel.
     """
 
-    workspace: Workspace
+    space: Space
     arm: Arm
     weights: Weights
     result: Map
@@ -69,7 +76,7 @@ class Convolution:
 
     def _zeros(self) -> np.ndarray:
         size = max(self.weights.filters, self.weights.source.padded)
-        return self.workspace.array("zeros", size)
+        return self.space.array("zeros", size)
 
     def _tiles_of(self, name: str, channels: int) -> tuple[np.ndarray, int, int]:
         """Scratch for the tiles of a chunk: the array, floats a thread, floats a position.
@@ -79,44 +86,28 @@ class Convolution:
         """
         high, wide = self.tiles
         position = self.count * high * wide * channels + TARGET.lanes
-        array, thread = self.workspace.scratch(name, (self.m + 2) ** 2 * position)
+        array, thread = self.space.scratch(name, (self.m + 2) ** 2 * position)
         return array, thread, position
 
     # --- forward ------------------------------------------------------------------------------
 
-    def forward(self, x: View, y: View, bias: np.ndarray, floor: float) -> list[Job]:
-        """y = max(floor, x * weight + bias), y being all channels of this arm."""
+    def forward(self, x: View, y: View, bias: np.ndarray, low: float) -> list[Job]:
+        """y = max(low, x * weight + bias), y being all channels of this arm."""
         if self.m:
-            return self._winograd(x, y, bias, floor)
+            return self._winograd(x, y, bias, low)
         window = self.arm.window
         start = x.moved(-window.pad[0], -window.pad[1])
         rows = pixel_table(
             self.count, x.next, self.result.height, self.result.width,
             x.row * window.stride[0], x.pixel * window.stride[1],
         )  # fmt: skip
-        return [
-            job(
-                product,
-                {"x": start, "y": y},
-                x_batch=0,
-                y_batch=0,
-                w_batch=0,
-                batch=1,
-                x_rows=rows,
-                x_steps=patch_table(window.kernel, x.row, x.pixel, self.positions),
-                w=self.weights.forward,
-                depth=self.weights.rows,
-                vectors=self.arm.vectors,
-                bias=bias,
-                floor=floor,
-                y_rows=pixels_of(y, self.count),
-                add=0,
-                rows_per_unit=self.result.pixels,
-                rows_beyond=0,
-                rows_in_all=EVERY_ROW,
-                by_panel=0,
-            )
-        ]
+        made = product_job(
+            {"x": start, "y": y}, x_rows=rows,
+            x_steps=patch_table(window.kernel, x.row, x.pixel, self.positions),
+            w=self.weights.forward, depth=self.weights.rows, vectors=self.arm.vectors, bias=bias,
+            floor=low, y_rows=pixels_of(y, self.count), rows_per_unit=self.result.pixels,
+        )  # fmt: skip
+        return [made]
 
     def _input_tiles(self, x: View) -> Job:
         """V from x."""
@@ -132,28 +123,28 @@ class Convolution:
         )  # fmt: skip
 
     def _spare(self) -> dict:
-        spare, spare_thread = self.workspace.scratch("spare tile", 16 * self.weights.filters)
+        spare, spare_thread = self.space.scratch("spare tile", 16 * self.weights.filters)
         return {"spare": spare, "spare_thread": spare_thread}
 
-    def _winograd(self, x: View, y: View, bias: np.ndarray, floor: float) -> list[Job]:
+    def _winograd(self, x: View, y: View, bias: np.ndarray, low: float) -> list[Job]:
         high, wide = self.tiles
         filters, channels = self.weights.filters, x.pixel
         v, v_thread, v_position = self._tiles_of("V", channels)
         u, u_thread, u_position = self._tiles_of("M", filters)
-        products = product.job(
-            x=v, x_unit=0, x_thread=v_thread, x_batch=v_position,
+        products = product_job(
+            {}, x=v, x_unit=0, x_thread=v_thread, x_batch=v_position,
             x_rows=ramp(self.count * high * wide, channels),
             x_steps=self.positions.astype(np.int32),
             w=self.weights.forward, w_batch=self.weights.source.channels * filters,
             depth=self.weights.source.channels, vectors=self.arm.vectors,
             bias=self._zeros(), floor=-np.inf,
             y=u, y_unit=0, y_thread=u_thread, y_batch=u_position,
-            y_rows=ramp(self.count * high * wide, filters), add=0, batch=(self.m + 2) ** 2,
-            rows_per_unit=high * wide, rows_beyond=0, rows_in_all=EVERY_ROW, by_panel=0,
+            y_rows=ramp(self.count * high * wide, filters), batch=(self.m + 2) ** 2,
+            rows_per_unit=high * wide,
         )  # fmt: skip
         output = job(
             winograd_output, {"y": y}, m=self.m, u=u, u_thread=u_thread, u_position=u_position,
-            u_next=filters, channels=filters, bias=bias, floor=floor,
+            u_next=filters, channels=filters, bias=bias, floor=low,
             height=self.result.height, width=self.result.width, high=high, wide=wide,
             by_row=0, by_panel=0, **self._spare(),
         )  # fmt: skip
@@ -179,34 +170,19 @@ class Convolution:
             return self._winograd_backward(x, d, dx, sums, number)
         window = self.arm.window
         start = x.moved(-window.pad[0], -window.pad[1])
-        jobs = [
-            job(
-                weight_gradient,
-                {"x": start, "d": d},
-                x_batch=0,
-                d_batch=0,
-                y_batch=0,
-                batch=1,
-                x_rows=patch_table(window.kernel, x.row, x.pixel, np.arange(x.pixel)),
-                x_steps=pixel_table(
-                    self.count,
-                    x.next,
-                    self.result.height,
-                    self.result.width,
-                    x.row * window.stride[0],
-                    x.pixel * window.stride[1],
-                ),
-                rows=window.area * x.pixel,
-                neighbours=x.pixel % TARGET.strip_rows == 0,
-                d_step=d.pixel,
-                vectors=self.arm.vectors,
-                zeros=self._zeros(),
-                y=sums[0],
-                y_thread=sums[1],
-                pixels=self.result.pixels,
-                y_rows=ramp(window.area * x.pixel, self.weights.filters),
-            )
-        ]
+        made = job(
+            weight_gradient, {"x": start, "d": d}, x_batch=0, d_batch=0, y_batch=0, batch=1,
+            x_rows=patch_table(window.kernel, x.row, x.pixel, np.arange(x.pixel)),
+            x_steps=pixel_table(
+                self.count, x.next, self.result.height, self.result.width,
+                x.row * window.stride[0], x.pixel * window.stride[1],
+            ),
+            rows=window.area * x.pixel, neighbours=x.pixel % TARGET.strip_rows == 0,
+            d_step=d.pixel, vectors=self.arm.vectors, zeros=self._zeros(),
+            y=sums[0], y_thread=sums[1], pixels=self.result.pixels,
+            y_rows=ramp(window.area * x.pixel, self.weights.filters),
+        )  # fmt: skip
+        jobs = [made]
         if dx is not None:
             jobs += self._direct_dx(d, dx, add)
         return Backward([], jobs, [], sums)
@@ -217,43 +193,24 @@ class Convolution:
         halo, jobs = self.gradient_halo(), []
         if halo != NONE:
             size = Map(self.result.height, self.result.width, (self.weights.filters,))
-            padded = self.workspace.chunk(f"padded gradient {size} {halo}", self.count, size, halo)
-            jobs.append(
-                job(
-                    copy_map,
-                    {"x": d, "y": padded},
-                    height=d.height,
-                    width=d.width,
-                    channels=self.weights.filters,
-                )
-            )
+            padded = self.space.chunk(f"padded gradient {size} {halo}", self.count, size, halo)
+            copy = job(
+                copy_map, {"x": d, "y": padded}, height=d.height, width=d.width,
+                channels=self.weights.filters,
+            )  # fmt: skip
+            jobs.append(copy)
             d = padded
         start = d.moved(top - high + 1, left - wide + 1)
         source = self.weights.source
         filters = np.arange(self.arm.filters)
-        jobs.append(
-            job(
-                product,
-                {"x": start, "y": dx},
-                x_batch=0,
-                y_batch=0,
-                w_batch=0,
-                batch=1,
-                x_rows=pixel_table(self.count, d.next, source.height, source.width, d.row, d.pixel),
-                x_steps=patch_table((high, wide), d.row, d.pixel, filters),
-                w=self.weights.backward,
-                depth=high * wide * len(filters),
-                vectors=source.padded // TARGET.lanes,
-                bias=self._zeros(),
-                floor=-np.inf,
-                y_rows=pixels_of(dx, self.count),
-                add=add,
-                rows_per_unit=source.pixels,
-                rows_beyond=0,
-                rows_in_all=EVERY_ROW,
-                by_panel=0,
-            )
-        )
+        made = product_job(
+            {"x": start, "y": dx}, depth=high * wide * len(filters),
+            x_rows=pixel_table(self.count, d.next, source.height, source.width, d.row, d.pixel),
+            x_steps=patch_table((high, wide), d.row, d.pixel, filters), w=self.weights.backward,
+            vectors=source.padded // TARGET.lanes, bias=self._zeros(), floor=-np.inf,
+            y_rows=pixels_of(dx, self.count), add=add, rows_per_unit=source.pixels,
+        )  # fmt: skip
+        jobs.append(made)
         return jobs
 
     def _winograd_backward(
@@ -264,7 +221,7 @@ class Convolution:
         filters, channels, source = self.weights.filters, x.pixel, self.weights.source
         v, v_thread, v_position = self._tiles_of("V", channels)
         u, u_thread, u_position = self._tiles_of("M", filters)
-        du, du_thread = self.workspace.scratch(f"dU {number}", positions * channels * filters)
+        du, du_thread = self.space.scratch(f"dU {number}", positions * channels * filters)
         adjoint = job(
             winograd_output_adjoint, {"y": d}, m=self.m, u=u, u_thread=u_thread,
             u_position=u_position, channels=filters, height=self.result.height,
@@ -285,33 +242,15 @@ class Convolution:
         after = [self.weights.transformed_gradient((du, du_thread), sums)]
         jobs = [self._input_tiles(x), adjoint, weight]
         if dx is not None:
-            jobs.append(
-                product.job(
-                    x=u,
-                    x_unit=0,
-                    x_thread=u_thread,
-                    x_batch=u_position,
-                    x_rows=ramp(tiles, filters),
-                    x_steps=ramp(self.arm.filters, 1),
-                    w=self.weights.backward,
-                    w_batch=self.arm.filters * source.padded,
-                    depth=self.arm.filters,
-                    vectors=source.padded // TARGET.lanes,
-                    bias=self._zeros(),
-                    floor=-np.inf,
-                    y=v,
-                    y_unit=0,
-                    y_thread=v_thread,
-                    y_batch=v_position,
-                    y_rows=ramp(tiles, channels),
-                    add=0,
-                    batch=positions,
-                    rows_per_unit=high * wide,
-                    rows_beyond=0,
-                    rows_in_all=EVERY_ROW,
-                    by_panel=0,
-                )
-            )
+            made = product_job(
+                {}, x=u, x_unit=0, x_thread=u_thread, x_batch=u_position,
+                x_rows=ramp(tiles, filters), x_steps=ramp(self.arm.filters, 1),
+                w=self.weights.backward, w_batch=self.arm.filters * source.padded,
+                depth=self.arm.filters, vectors=source.padded // TARGET.lanes, bias=self._zeros(),
+                floor=-np.inf, y=v, y_unit=0, y_thread=v_thread, y_batch=v_position,
+                y_rows=ramp(tiles, channels), batch=positions, rows_per_unit=high * wide,
+            )  # fmt: skip
+            jobs.append(made)
             jobs.append(self._tile_job(winograd_input_adjoint, dx))
         return Backward(before, jobs, after, sums)
 

@@ -1,6 +1,6 @@
 """The forward pass of a training step: as inference, but it keeps what the backward pass will need.
 
-Kept are every map that somebody reads, the number of the pixel that won in each pooling window (one
+Kept are every map that somebody reads, the number of the largest pixel in each pooling window (one
 byte), where ReLU was open below a bypass (one byte), and the convolutions' results before a batch
 norm. Maps between a convolution and its pool exist only chunk by chunk.
 """
@@ -10,11 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from tinysqueeze.compiled.layout import Layout, window_fields
-from tinysqueeze.compiled.network import ConvStep, DropStep, LayerStep, MeanStep, Network, Step
+from tinysqueeze.compiled.layout import (
+    Layout,
+    add_bypass,
+    convolve,
+    image_view,
+    join,
+    source_of,
+    window_fields,
+)
 from tinysqueeze.compiled.sequence import Chunks, Sequence
-from tinysqueeze.compiled.steps import LayerRunner
-from tinysqueeze.compiled.workspace import View, Workspace, job
+from tinysqueeze.compiled.space import Space, View, job
+from tinysqueeze.compiled.steps import ConvStep, DropStep, JoinStep, Map, MeanStep, NodeStep, Steps
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.head import pixel_mean, softmax_cross_entropy
 from tinysqueeze.kernels.kernel import Job
@@ -23,223 +30,275 @@ from tinysqueeze.kernels.pointwise import dropout, remember_signs
 from tinysqueeze.kernels.pooling import max_pool
 
 
-class ForwardPass(Layout):
-    """Forward and loss. `count_jobs` need the number of images, `drop_jobs` a seed, with each run."""
+def kept_maps(layout: Layout) -> dict[int, View]:
+    """A buffer for every map, which outlives the forward pass."""
+    steps = layout.steps
+    maps = {
+        n: layout.space.buffer(f"map {n}", layout.batch, steps.maps[n], layout.halo(n))
+        for n in sorted(steps.written - {0})
+    }
+    return maps | {0: image_view(steps.maps[0])}
 
-    trains = True
 
-    def __init__(
-        self,
-        network: Network,
-        workspace: Workspace,
-        params: dict[str, np.ndarray],
-        grads: dict[str, np.ndarray],
-        batch: int,
-        precision: str,
-    ) -> None:
-        super().__init__(network, workspace, params, batch, precision)
-        self.grads, self.forward = grads, Sequence()
-        self.count_jobs: list[Job] = []
-        self.drop_jobs: list[tuple[int, Job]] = []
-        self.views = {i: self._map_view(i) for i in network.written}
-        for i, step in enumerate(network.steps):
-            self._forward(i, step)
-        self._loss()
-
-    # --- maps -----------------------------------------------------------------------------------
-
-    def _map_view(self, number: int) -> View:
-        if number == 0:
-            return self._images()
-        size = self.network.maps[number]
-        return self.workspace.buffer(f"map {number}", self.batch, size, self._halo(number))
-
-    # --- forward --------------------------------------------------------------------------------
-
-    def _forward(self, i: int, step: Step) -> None:
+def forward(layout: Layout) -> Sequence:
+    """Every step's map, up to the logits."""
+    sequence = Sequence()
+    for i, step in enumerate(layout.steps.steps):
         match step:
             case ConvStep():
-                self._conv_forward(i, step)
+                _convolution(layout, i, step, sequence)
             case DropStep():
-                self._drop(self.forward, step, self.views[step.source])
+                drop(step, layout.buffers[step.source], layout.batch, sequence)
             case MeanStep():
-                self.forward.chunks(self.batch).add(self._mean(step))
-            case LayerStep():
-                runner = LayerRunner(self.network, step, self.params, self.grads)
-                self.layers.append(runner)
-                self.forward.call(runner.forward(self.views))
+                sequence.chunks(layout.batch).add(mean(layout, step))
+            case JoinStep():
+                join(layout, step, sequence)
+            case NodeStep():
+                sequence.call(layout.nodes[i].forward(layout.buffers))
+    return sequence
 
-    def _conv_forward(self, i: int, step: ConvStep) -> None:
-        y = self.views[step.target]
-        chunks = self.forward.chunks(self.convs[i][0].count)
-        x = self._input(step, chunks)
-        result = self.workspace.chunk("result", chunks.count, step.result) if step.pool else y
-        if step.norm:
-            self._convolve(i, step, x, self._before_norm(i, step), -np.inf, chunks)
-            chunks = self._norm_forward(i, step, result)
-        else:
-            self._convolve(i, step, x, result, step.floor, chunks)
-            if step.bypass is not None and step.relu:
-                chunks.add(self._remember_signs(step, result))
-        if step.bypass is not None and not step.norm:
-            self._add_bypass(step, result, chunks)
-        if step.pool and not step.pools_norm:
-            chunks.add(self._pool(step, result, y))
-        if not (self._is_squeeze(i) or self._is_norm_beside(i, i + 1)):
-            self.forward.close()
 
-    def _is_norm_beside(self, i: int, other: int) -> bool:
-        """Does step i, after its batch norm, hand chunks on to a convolution that takes them as they are?
-
-        Between the two a map is still in the cache. Without a norm, chunks end with each Fire: more
-        would not fit.
-        """
-        if not 0 <= other < len(self.network.steps):
-            return False
-        step, beside = self.network.steps[i], self.network.steps[other]
-        return (
-            isinstance(step, ConvStep) and isinstance(beside, ConvStep)
-            and step.norm is not None and self.convs[i][0].count == self.convs[other][0].count
-        )  # fmt: skip
-
-    def _is_squeeze(self, i: int) -> bool:
-        """Do the next step's convolutions read what this one has just written, chunk by chunk?"""
-        steps = self.network.steps
-        step, following = steps[i], steps[i + 1] if i + 1 < len(steps) else None
-        return (
-            isinstance(step, ConvStep) and isinstance(following, ConvStep)
-            and step.source != 0 and following.source == step.target
-            and len(self.network.readers(step.target)) == 1
-            and not (step.norm or step.pool or step.bypass is not None)
-            and len(step.arms) == 1 and step.arms[0].window.is_pointwise
-            and self.convs[i][0].count == self.convs[i + 1][0].count
-        )  # fmt: skip
-
-    def _before_norm(self, i: int, step: ConvStep) -> View:
-        """The convolutions' result, kept for the batch norm's backward pass."""
-        return self.workspace.buffer(f"before norm {i}", self.batch, step.result)
-
-    def _pool(self, step: ConvStep, result: View, y: View, **norm: Any) -> Job:
-        assert step.pool
-        return job(
-            max_pool, {"x": result, "y": y}, height=step.result.height, width=step.result.width,
-            won=self._won(step), won_unit=self._won_unit(step), out_height=y.height,
-            out_width=y.width, channels=step.result.padded, by_row=0, remember=1,
-            **window_fields(step.pool), **norm,
-        )  # fmt: skip
-
-    def _won(self, step: ConvStep) -> np.ndarray:
-        """Which pixel of each window won."""
-        size = self.batch * self._won_unit(step)
-        return self.workspace.array(f"winners {step.target}", size, np.uint8)
-
-    def _won_unit(self, step: ConvStep) -> int:
-        target = self.network.maps[step.target]
-        return target.pixels * target.padded
-
-    def _signs(self, step: ConvStep) -> np.ndarray:
-        """Where ReLU was open, below a bypass."""
-        size = self.batch * step.result.pixels * step.result.padded
-        return self.workspace.array(f"signs {step.target}", size, np.uint8)
-
-    def _remember_signs(self, step: ConvStep, result: View) -> Job:
-        size = step.result
-        return job(
-            remember_signs, {"y": result}, signs=self._signs(step),
-            signs_unit=size.pixels * size.padded, height=size.height, width=size.width,
-            channels=size.padded,
-        )  # fmt: skip
-
-    def _drop(self, sequence: Sequence, step: DropStep, view: View) -> None:
-        """Dropout of a map or of its gradient, in place; rows of both lie alike."""
-        made = dropout.job(
-            x=view.array, size=view.next, seed=0, threshold=round(step.rate * 2**32),
-            scale=1 / (1 - step.rate),
-        )  # fmt: skip
-        self.drop_jobs.append((step.number, made))
-        sequence.chunks(self.batch).add(made)
+def _convolution(layout: Layout, i: int, step: ConvStep, sequence: Sequence) -> None:
+    y = layout.buffers[step.target]
+    chunks = sequence.chunks(layout.convs[i][0].count)
+    x = source_of(layout, step, sequence, chunks)
+    result = layout.space.chunk("result", chunks.count, step.result) if step.pool else y
+    if step.norm:
+        convolve(layout, i, x, before_norm(layout, i, step), -np.inf, sequence, chunks)
+        chunks = _norm(layout, i, step, result, sequence)
+    else:
+        convolve(layout, i, x, result, step.low, sequence, chunks)
+        if step.bypass is not None:
+            if step.activation:
+                chunks.add(_remember_signs(layout, step, result))
+            add_bypass(layout, step.bypass, result, chunks)
+    if step.pool and not step.pools_norm:
+        chunks.add(_pool(layout, step, result, y))
+    if not (is_squeeze(layout, i) or is_norm_beside(layout, i, i + 1)):
         sequence.close()
 
-    def _mean(self, step: MeanStep) -> Job:
-        x, y = self.views[step.source], self.views[step.target]
-        return job(
-            pixel_mean, {"x": x}, height=x.height, width=x.width, channels=x.channels,
-            y=y.array, y_unit=y.unit, by_panel=0,
+
+def is_norm_beside(layout: Layout, i: int, other: int) -> bool:
+    """Does step i, after its batch norm, hand chunks on to a convolution that takes them as they are?
+
+    Between the two a map is still in the cache. Without a norm, chunks end with each Fire: more
+    would not fit.
+    """
+    step, beside = layout.step(i), layout.step(other)
+    return (
+        step is not None and beside is not None
+        and step.norm is not None and layout.convs[i][0].count == layout.convs[other][0].count
+    )  # fmt: skip
+
+
+def is_squeeze(layout: Layout, i: int) -> bool:
+    """Do the next step's convolutions read what this one has just written, chunk by chunk?"""
+    step, following = layout.step(i), layout.step(i + 1)
+    return (
+        step is not None and following is not None
+        and step.source != 0 and following.source == step.target
+        and len(layout.steps.readers(step.target)) == 1
+        and not (step.norm or step.pool or step.bypass is not None)
+        and len(step.arms) == 1 and step.arms[0].window.is_pointwise
+        and layout.convs[i][0].count == layout.convs[i + 1][0].count
+    )  # fmt: skip
+
+
+# --- what is kept ------------------------------------------------------------------------------
+
+
+def before_norm(layout: Layout, i: int, step: ConvStep) -> View:
+    """The convolutions' result, kept for the batch norm's backward pass."""
+    return layout.space.buffer(f"before norm {i}", layout.batch, step.result)
+
+
+def largest(layout: Layout, step: ConvStep) -> dict[str, Any]:
+    """Which pixel of each window was the largest: the argument of the pool's kernels."""
+    target = layout.steps.maps[step.target]
+    unit = target.pixels * target.padded
+    array = layout.space.array(f"argmax {step.target}", layout.batch * unit, np.uint8)
+    return {"argmax": array, "argmax_unit": unit}
+
+
+def signs(layout: Layout, step: ConvStep) -> dict[str, Any]:
+    """Where ReLU was open, below a bypass: the argument of the kernels."""
+    unit = step.result.pixels * step.result.padded
+    array = layout.space.array(f"signs {step.target}", layout.batch * unit, np.uint8)
+    return {"signs": array, "signs_unit": unit}
+
+
+def chosen(layout: Layout, step: ConvStep) -> View:
+    """What the largest number of each pooling window was before norm and activation."""
+    target = layout.steps.maps[step.target]
+    return layout.space.buffer(f"chosen {step.target}", layout.batch, target)
+
+
+def extent(size: Map) -> dict[str, int]:
+    """height, width and channels, as kernels want them."""
+    return {"height": size.height, "width": size.width, "channels": size.padded}
+
+
+def _pool(layout: Layout, step: ConvStep, result: View, y: View, **norm: Any) -> Job:
+    assert step.pool
+    return job(
+        max_pool, {"x": result, "y": y}, out_height=y.height, out_width=y.width, by_row=0,
+        remember=1, **extent(step.result), **largest(layout, step), **window_fields(step.pool),
+        **norm,
+    )  # fmt: skip
+
+
+def _remember_signs(layout: Layout, step: ConvStep, result: View) -> Job:
+    return job(remember_signs, {"y": result}, **signs(layout, step), **extent(step.result))
+
+
+# --- dropout and mean --------------------------------------------------------------------------
+
+
+def drop(step: DropStep, view: View, batch: int, sequence: Sequence) -> None:
+    """Dropout of a map or of its gradient, in place; rows of both lie alike."""
+    made = dropout.job(
+        x=view.array, size=view.next, seed=0, threshold=round(step.rate * 2**32),
+        scale=1 / (1 - step.rate),
+    )  # fmt: skip
+    sequence.before_run(lambda given: made.set(seed=drop_seed(given.seed, step)))
+    sequence.chunks(batch).add(made)
+    sequence.close()
+
+
+def drop_seed(seed: int, step: DropStep) -> int:
+    """A seed for each dropout from the seed of the training step, an int64."""
+    state = np.random.SeedSequence([seed, step.number]).generate_state(1, np.uint64)
+    return int(state[0]) - 2**63
+
+
+def drop_mask(step: DropStep, view: View, size: Map, seed: int, images: int) -> np.ndarray:
+    """What `kernels.pointwise.dropout` multiplies a map by, worked out once more in NumPy.
+
+    (N, H, W, C) float32.
+    """
+    n, i, j, _ = np.ogrid[:images, : size.height, : size.width, :1]
+    place = n * view.next + i * view.row + j * view.pixel + size.positions + view.start
+    mixed = drop_seed(seed, step)
+    bits = place.astype(np.uint32)
+    for half in (mixed & 0xFFFFFFFF, (mixed >> 32) & 0xFFFFFFFF):
+        bits ^= np.uint32(half)
+        bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(0x7FEB352D)
+        bits = (bits ^ (bits >> np.uint32(15))) * np.uint32(0x846CA68B)
+        bits ^= bits >> np.uint32(16)
+    kept = bits >= np.uint32(round(step.rate * 2**32))
+    return kept * np.float32(1 / (1 - step.rate))
+
+
+def mean(layout: Layout, step: MeanStep) -> Job:
+    """The mean of all pixels."""
+    x, y = layout.buffers[step.source], layout.buffers[step.target]
+    return job(
+        pixel_mean, {"x": x}, height=x.height, width=x.width, channels=x.channels,
+        y=y.array[y.start :], y_unit=y.unit, by_panel=0,
+    )  # fmt: skip
+
+
+# --- batch norm --------------------------------------------------------------------------------
+
+
+def norm_arrays(layout: Layout, i: int, step: ConvStep, names: str) -> dict[str, np.ndarray]:
+    """Numbers for each channel that the norm's kernels hand to each other."""
+    size = step.result.padded
+    return {n: layout.space.array(f"norm {i} {n}", size) for n in names.split()}
+
+
+def norm_sums(space: Space, batch: int, size: Map) -> np.ndarray:
+    """Two numbers for each image and channel."""
+    return space.array("norm sums", 2 * batch * size.padded)
+
+
+def segments(size: Map) -> Iterator[tuple[int, slice]]:
+    """(first padded place, slice of the unpadded arrays) for each segment of the channels."""
+    place = start = 0
+    for segment in size.segments:
+        yield place, slice(start, start + segment)
+        start += segment
+        place += TARGET.padded(segment)
+
+
+def finish_norm(
+    kernel: Any, step: ConvStep, own: dict[str, np.ndarray], known: dict[str, Any],
+    sequence: Sequence,
+) -> None:  # fmt: skip
+    """A kernel that joins the images' sums, channel by channel; `own` arrays have no padding."""
+    stage = sequence.each()
+    for place, part in segments(step.result):
+        made = kernel.job(
+            images=0, pixels=step.result.pixels, channels=step.result.padded, places=place,
+            **{name: array[part] for name, array in own.items()}, **known,
         )  # fmt: skip
+        sequence.before_run(lambda given, made=made: made.set(images=len(given.images)))  # type: ignore[misc]
+        stage.add(made, part.stop - part.start)
 
-    # --- batch norm -----------------------------------------------------------------------------
 
-    def _norm_arrays(self, i: int, step: ConvStep) -> dict[str, np.ndarray]:
-        """Numbers for each channel that the norm's kernels hand to each other."""
-        names = ("scale", "shift", "mean", "inverse", "a", "b", "c")
-        size = step.result.padded
-        return {n: self.workspace.array(f"norm {i} {n}", size) for n in names}
-
-    def _norm_segments(self, step: ConvStep) -> Iterator[tuple[int, slice]]:
-        """(first padded place, slice of the unpadded arrays) for each segment of the channels."""
-        place = start = 0
-        for segment in step.result.segments:
-            yield place, slice(start, start + segment)
-            start += segment
-            place += TARGET.padded(segment)
-
-    def _norm_forward(self, i: int, step: ConvStep, result: View) -> Chunks:
-        """Statistics of the whole batch, then y = x * scale + shift, activated; returns the open stage."""
-        assert step.norm
-        path, layer = step.norm
-        z, arrays = self._before_norm(i, step), self._norm_arrays(i, step)
-        size, padded = step.result, step.result.padded
-        moments = self.workspace.array("norm sums", 2 * self.batch * padded)
-        count = self.convs[i][0].count
-        self.forward.chunks(count).add(
-            norm_moments.job(
-                x=z.array, x_next=z.next, pixels=size.pixels, channels=padded, moments=moments
-            )
+def _norm(layout: Layout, i: int, step: ConvStep, result: View, sequence: Sequence) -> Chunks:
+    """Statistics of the whole batch, then y = x * scale + shift, activated; returns the open stage."""
+    norm, z, size = step.norm, before_norm(layout, i, step), step.result
+    assert norm
+    moments = norm_sums(layout.space, layout.batch, size)
+    count = layout.convs[i][0].count
+    sequence.chunks(count).add(
+        norm_moments.job(
+            x=z.array, x_next=z.next, pixels=size.pixels, channels=size.padded, moments=moments
         )
-        stage = self.forward.each()
-        for place, part in self._norm_segments(step):
-            own = {n: self.params[f"{path}/{n}"][part] for n in ("weight", "bias", "mean", "var")}
-            made = norm_finish.job(
-                moments=moments, images=0, pixels=size.pixels, channels=padded, places=place,
-                mean_out=arrays["mean"], inverse=arrays["inverse"], scale=arrays["scale"],
-                shift=arrays["shift"], eps=layer.eps, momentum=layer.momentum, **own,
-            )  # fmt: skip
-            self.count_jobs.append(made)
-            stage.add(made, part.stop - part.start)
-        chunks = self.forward.chunks(count)
-        known: dict[str, Any] = {"scale": arrays["scale"], "shift": arrays["shift"]}
-        known |= step.bend
-        if step.pools_norm:
-            y, chosen = self.views[step.target], self._chosen(step).array
-            chunks.add(self._pool(step, z, y, normed=1, chosen=chosen, **known))
-            return chunks
-        around = {"around": self.views[step.bypass]} if step.bypass is not None else {}
-        made = job(
-            norm_apply, {"y": result} | around, x=z.array, x_next=z.next, adds=bool(around),
-            height=size.height, width=size.width, channels=padded, **known,
-        )  # fmt: skip
-        chunks.add(made)
+    )
+    own = {n: layout.params[f"{norm.path}/{n}"] for n in ("weight", "bias", "mean", "var")}
+    arrays = norm_arrays(layout, i, step, "scale shift mean inverse")
+    known: dict[str, Any] = {"scale": arrays["scale"], "shift": arrays["shift"]}
+    finish_norm(
+        norm_finish, step, own,
+        known | {"moments": moments, "mean_out": arrays["mean"], "inverse": arrays["inverse"],
+                 "eps": norm.eps, "momentum": norm.momentum},
+        sequence,
+    )  # fmt: skip
+    chunks = sequence.chunks(count)
+    known |= step.bounds.fields
+    if step.pools_norm:
+        y, kept = layout.buffers[step.target], chosen(layout, step).array
+        chunks.add(_pool(layout, step, z, y, normed=1, chosen=kept, **known))
         return chunks
+    around = {"around": layout.buffers[step.bypass]} if step.bypass is not None else {}
+    made = job(
+        norm_apply, {"y": result} | around, x=z.array, x_next=z.next, adds=bool(around),
+        **extent(size), **known,
+    )  # fmt: skip
+    chunks.add(made)
+    return chunks
 
-    def _chosen(self, step: ConvStep) -> View:
-        """What the largest number of each pooling window was before norm and activation."""
-        return self.workspace.buffer(
-            f"chosen {step.target}", self.batch, self.network.maps[step.target]
-        )
 
-    # --- loss -----------------------------------------------------------------------------------
+# --- loss --------------------------------------------------------------------------------------
 
-    def _loss(self) -> None:
-        """Softmax cross-entropy, whose gradient begins the backward pass."""
-        logits = self.views[self.network.output]
-        size = self.network.maps[self.network.output]
-        self.shares = self.workspace.array("shares of labels", self.batch * size.channels)
-        self.losses = self.workspace.array("losses", self.batch)
-        self.hits = self.workspace.array("hits", self.batch, np.int32)
-        d = self.workspace.buffer("gradient of logits", self.batch, size)
-        self.loss_job = softmax_cross_entropy.job(
-            logits=logits.array, stride=logits.unit, classes=size.channels, shares=self.shares,
-            dlogits=d.array, losses=self.losses, hits=self.hits, smoothing=0, scale=0,
-        )  # fmt: skip
-        self.forward.chunks(self.batch).add(self.loss_job)
-        self.gradient_of: dict[int, View] = {self.network.output: d}
+
+def loss(layout: Layout, sequence: Sequence) -> tuple[np.ndarray, np.ndarray, View]:
+    """Appends softmax cross-entropy: losses and hits (batch,), and the gradient of the logits."""
+    steps, space, batch = layout.steps, layout.space, layout.batch
+    logits, size = layout.buffers[steps.output], steps.maps[steps.output]
+    shares = space.array("shares of labels", batch * size.channels)
+    losses, hits = space.array("losses", batch), space.array("hits", batch, np.int32)
+    d = space.buffer("gradient of logits", batch, size)
+    made = softmax_cross_entropy.job(
+        logits=logits.array, stride=logits.unit, classes=size.channels, shares=shares,
+        dlogits=d.array, losses=losses, hits=hits, smoothing=0, scale=0,
+    )  # fmt: skip
+    pixels = mean_pixels(steps)
+
+    def setting(given: Any) -> None:
+        shares[: given.shares.size] = given.shares.ravel()
+        made.set(smoothing=given.smoothing, scale=1 / pixels / len(given.images))
+
+    sequence.before_run(setting)
+    sequence.chunks(batch).add(made)
+    return losses, hits, d
+
+
+def mean_pixels(steps: Steps) -> int:
+    """Pixels whose mean the logits are, each of which gets an equal share of their gradient."""
+    for step in steps.steps:
+        if isinstance(step, MeanStep):
+            return steps.maps[step.source].pixels
+    return 1

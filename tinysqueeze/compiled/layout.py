@@ -1,21 +1,22 @@
-"""What training and inference have in common: the convolutions of a network, and what they read."""
+"""Steps laid out in a space: their convolutions with packed weights, and views of the maps."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tinysqueeze.compiled.convolution import Convolution, halo_of
-from tinysqueeze.compiled.network import Arm, ConvStep, Map, Network
+from tinysqueeze.compiled.nodes import NodeRun
 from tinysqueeze.compiled.sequence import Chunks, Sequence
-from tinysqueeze.compiled.steps import LayerRunner
+from tinysqueeze.compiled.space import NONE, Halo, Space, View, job
+from tinysqueeze.compiled.steps import ConvStep, JoinStep, Map, NodeStep, Steps
 from tinysqueeze.compiled.weights import Weights, winograd_size
-from tinysqueeze.compiled.workspace import NONE, Halo, View, Workspace, job
-from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.pointwise import add_map, copy_map
 from tinysqueeze.network.window import Window
 
 CHUNK_PIXELS = 256
 """Pixels that a chunk should have: what so many of them need in one layer fits in the cache."""
+Arrays = Mapping[str, np.ndarray]
 
 
 def chunk_size(size: Map, batch: int, threads: int) -> int:
@@ -29,141 +30,156 @@ def window_fields(window: Window) -> dict[str, int]:
     return dict(zip(names, (*window.kernel, *window.stride, *window.pad), strict=True))
 
 
+@dataclass
 class Layout:
-    """A network in a workspace: its convolutions, the jobs that pack their weights, the image.
+    """Steps in a space, for batches of up to `batch` images.
 
-    `image_jobs` read the images where the caller has them, so they get their address with each run.
+    convs, biases   of each step of convolutions, by its number; biases padded
+    nodes           what runs the nodes that no kernel does
+    packing         packs the weights
+    halos           zeros around maps, where somebody wants them
+    buffers         where each map lies: inference and training choose
     """
 
-    trains = False
+    steps: Steps
+    space: Space
+    params: Arrays
+    batch: int
+    convs: dict[int, list[Convolution]] = field(default_factory=dict)
+    biases: dict[int, np.ndarray] = field(default_factory=dict)
+    nodes: dict[int, NodeRun] = field(default_factory=dict)
+    packing: Sequence = field(default_factory=Sequence)
+    halos: dict[int, Halo] = field(default_factory=dict)
+    buffers: dict[int, View] = field(default_factory=dict)
 
-    def __init__(
-        self,
-        network: Network,
-        workspace: Workspace,
-        params: dict[str, np.ndarray],
-        batch: int,
-        precision: str,
-    ) -> None:
-        self.network, self.workspace, self.batch = network, workspace, batch
-        self.params, self.precision = params, precision
-        self.packing = Sequence()
-        self.pack_stage, self.transform_stage = self.packing.each(), self.packing.each()
-        self.image_jobs: list[Job] = []
-        self.layers: list[LayerRunner] = []
-        self.views: dict[int, View] = {}
-        self.convs = {
-            i: self._convolutions(step)
-            for i, step in enumerate(network.steps)
-            if isinstance(step, ConvStep)
-        }
-
-    def _convolutions(self, step: ConvStep) -> list[Convolution]:
-        """The arms of a step."""
-        count = chunk_size(step.result, self.batch, self.workspace.threads)
-        made = []
-        source = self.network.maps[step.source]
-        positions = np.arange(source.channels) if step.source == 0 else source.positions
-        for arm in step.arms:
-            m = winograd_size(arm, step.source, step.result, self.precision)
-            weights = Weights(
-                self.workspace, arm, source, m, self._weight_params(step, arm),
-                needs_dx=self.trains and step.source != 0,
-            )  # fmt: skip
-            made.append(Convolution(self.workspace, arm, weights, step.result, positions, count))
-        return made
-
-    def _weight_params(self, step: ConvStep, arm: Arm) -> dict[str, Any]:
-        """The weight and bias that a convolution works with."""
-        return {name: self.params.get(f"{arm.path}/{name}") for name in ("weight", "bias")}
-
-    def _halo(self, number: int) -> Halo:
+    def halo(self, number: int) -> Halo:
         """The zeros that the readers of a map want around it."""
-        halo = NONE
-        for i, step in enumerate(self.network.steps):
-            if isinstance(step, ConvStep) and step.source == number:
-                source = self.network.maps[number]
-                for conv in self.convs[i]:
-                    halo = halo.around(halo_of(conv.arm, conv.m, source, step.result))
-        return halo
+        return self.halos.get(number, NONE)
 
-    def _images(self) -> View:
-        """Map 0: the caller's images, whose channels are not padded."""
-        size = self.network.maps[0]
-        row = size.width * size.channels
-        image = size.height * row
-        return View(
-            np.empty(0, np.float32), 0, image, 0, image, row, size.channels,
-            size.height, size.width, size.channels,
-        )  # fmt: skip
+    def step(self, i: int) -> ConvStep | None:
+        """Step i, if there is one and it convolves."""
+        steps = self.steps.steps
+        step = steps[i] if 0 <= i < len(steps) else None
+        return step if isinstance(step, ConvStep) else None
 
-    def _padded_images(self, count: int) -> View:
-        """Scratch for images with the zeros around them that the first convolution wants."""
-        size, halo = self.network.maps[0], self._halo(0)
-        pixel = size.channels
-        row = (size.width + halo.left + halo.right) * pixel
-        image = (size.height + halo.top + halo.bottom) * row
-        array, thread = self.workspace.scratch("padded images", count * image)
-        start = halo.top * row + halo.left * pixel
-        return View(
-            array, start, 0, thread, image, row, pixel, size.height, size.width, pixel, halo
-        )
 
-    def _input(self, step: ConvStep, chunks: Chunks) -> View:
-        """What the convolutions of a step read; images are copied into padding if they need it."""
-        view = self.views[step.source]
-        if step.source or self._halo(0) == NONE:
-            return view
-        size, padded = self.network.maps[0], self._padded_images(chunks.count)
-        copy = job(
-            copy_map, {"x": view.as_rows(), "y": padded.as_rows()},
-            height=size.height, width=1, channels=size.width * size.channels,
-        )  # fmt: skip
-        self.image_jobs.append(copy)
-        chunks.add(copy)
-        return padded
+def lay_out(
+    steps: Steps,
+    space: Space,
+    params: Arrays,
+    batch: int,
+    precision: str,
+    grads: Arrays | None = None,
+) -> Layout:
+    """Everything but the buffers; with `grads` for training."""
+    layout = Layout(steps, space, params, batch)
+    pack, transform = layout.packing.each(), layout.packing.each()
+    for i, step in enumerate(steps.steps):
+        if isinstance(step, NodeStep):
+            layout.nodes[i] = NodeRun(steps, step, params, grads)
+        if not isinstance(step, ConvStep):
+            continue
+        layout.biases[i] = space.array(f"{step.name} bias", step.result.padded)
+        layout.convs[i] = _convolutions(layout, step, precision, grads is not None)
+        for conv in layout.convs[i]:
+            halo = halo_of(conv.arm, conv.m, steps.maps[step.source], step.result)
+            layout.halos[step.source] = layout.halo(step.source).around(halo)
+            conv.weights.pack(pack, transform, layout.biases[i][conv.arm.offset :])
+    return layout
 
-    def _note_images(self, jobs: list[Job], x: View) -> None:
-        """Remembers jobs that read the images themselves."""
-        if x is self.views[0]:
-            self.image_jobs += jobs
 
-    def _bias(self, name: str, size: Map) -> np.ndarray:
-        """Room for the padded biases of a step."""
-        return self.workspace.array(f"{name} bias", size.padded)
+def _convolutions(
+    layout: Layout, step: ConvStep, precision: str, training: bool
+) -> list[Convolution]:
+    """The arms of a step."""
+    space, source = layout.space, layout.steps.maps[step.source]
+    count = chunk_size(step.result, layout.batch, space.threads)
+    positions = source.positions if step.source else np.arange(source.channels)
+    made = []
+    for arm in step.arms:
+        m = winograd_size(arm, step.source, step.result, precision)
+        own = {name: layout.params.get(f"{arm.path}/{name}") for name in ("weight", "bias")}
+        needs_dx = training and step.source != 0
+        weights = Weights(space, arm, source, m, own, needs_dx)
+        made.append(Convolution(space, arm, weights, step.result, positions, count))
+    return made
 
-    def _convolve(
-        self, i: int, step: ConvStep, x: View, target: View, floor: float, chunks: Chunks
-    ) -> None:
-        """Packs the weights of a step's arms, and convolves chunk by chunk."""
-        bias = self._bias(step.name, step.result)
-        for conv in self.convs[i]:
-            own = bias[conv.arm.offset :]
-            conv.weights.pack(self.pack_stage, self.transform_stage, own)
-            part = target.part(conv.arm.offset, conv.weights.filters)
-            jobs = conv.forward(x, part, own, floor)
-            self._note_images(jobs, x)
-            chunks.add(*jobs)
 
-    def _add_bypass(self, step: ConvStep, result: View, chunks: Chunks) -> None:
-        """result += the map that the bypass brings."""
-        assert step.bypass is not None
-        around = self.views[step.bypass]
-        if around.halo == NONE and result.halo == NONE:
-            around, result = around.as_rows(), result.as_rows()
-        chunks.add(
-            job(
-                add_map,
-                {"x": around, "y": result},
-                height=around.height,
-                width=around.width,
-                channels=around.channels,
-            )
-        )
+# --- the image -----------------------------------------------------------------------------------
 
-    def _set_images(self, images: np.ndarray, seed: int) -> None:
-        """Before a run: where the images are, and the seed of anything random."""
-        for one in self.image_jobs:
-            one.set(x=images)
-        for runner in self.layers:
-            runner.begin(images, seed)
+
+def image_view(size: Map) -> View:
+    """Map 0: the caller's images, whose channels are not padded."""
+    row = size.width * size.channels
+    image = size.height * row
+    return View(
+        np.empty(0, np.float32), 0, image, 0, image, row, size.channels,
+        size.height, size.width, size.channels,
+    )  # fmt: skip
+
+
+def padded_images(layout: Layout, count: int) -> View:
+    """Scratch for images with the zeros around them that the first convolution wants."""
+    size, halo = layout.steps.maps[0], layout.halo(0)
+    pixel = size.channels
+    row = (size.width + halo.left + halo.right) * pixel
+    image = (size.height + halo.top + halo.bottom) * row
+    array, thread = layout.space.scratch("padded images", count * image)
+    start = halo.top * row + halo.left * pixel
+    return View(array, start, 0, thread, image, row, pixel, size.height, size.width, pixel, halo)
+
+
+# --- jobs that inference and training share ------------------------------------------------------
+
+
+def source_of(layout: Layout, step: ConvStep, sequence: Sequence, chunks: Chunks) -> View:
+    """What the convolutions of a step read; images are copied into padding if they need it."""
+    view = layout.buffers[step.source]
+    if step.source or layout.halo(0) == NONE:
+        return view
+    size, padded = layout.steps.maps[0], padded_images(layout, chunks.count)
+    copy = job(
+        copy_map, {"x": view.as_rows(), "y": padded.as_rows()},
+        height=size.height, width=1, channels=size.width * size.channels,
+    )  # fmt: skip
+    sequence.reads_images([copy])
+    chunks.add(copy)
+    return padded
+
+
+def convolve(
+    layout: Layout, i: int, x: View, target: View, low: float, sequence: Sequence, chunks: Chunks
+) -> None:
+    """All arms of step i, chunk by chunk; results below `low` become it."""
+    for conv in layout.convs[i]:
+        part = target.part(conv.arm.offset, conv.weights.filters)
+        jobs = conv.forward(x, part, layout.biases[i][conv.arm.offset :], low)
+        if x is layout.buffers[0]:
+            sequence.reads_images(jobs)
+        chunks.add(*jobs)
+
+
+def add_bypass(layout: Layout, number: int, result: View, chunks: Chunks) -> None:
+    """result += the map that the bypass brings."""
+    around = layout.buffers[number]
+    if around.halo == NONE and result.halo == NONE:
+        around, result = around.as_rows(), result.as_rows()
+    chunks.add(map_job(add_map, around, result))
+
+
+def map_job(kernel, x: View, y: View):
+    """copy_map or add_map of all pixels."""
+    size = {"height": x.height, "width": x.width, "channels": x.channels}
+    return job(kernel, {"x": x, "y": y}, **size)
+
+
+def join(layout: Layout, step: JoinStep, sequence: Sequence) -> None:
+    """Copies the first map into its channels of the target, and adds the others."""
+    chunks = sequence.chunks(layout.batch)
+    y = layout.buffers[step.target].part(step.place, step.channels)
+    for kernel, number in zip((copy_map, add_map), step.reads, strict=False):
+        made = map_job(kernel, layout.buffers[number], y)
+        if number == 0:
+            sequence.reads_images([made])
+        chunks.add(made)
+    sequence.close()

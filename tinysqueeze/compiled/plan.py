@@ -1,27 +1,32 @@
 """`compile` and the Plan: the compiled engine behind train, evaluate, predict and bench."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numba.core import config
 
-from tinysqueeze.compiled.inference import Inference
-from tinysqueeze.compiled.network import ConvStep, DropStep, LayerStep, Network, lower
-from tinysqueeze.compiled.single import SingleInference
-from tinysqueeze.compiled.training import TrainingStep
+from tinysqueeze.compiled.programs import (
+    InferenceProgram,
+    TrainingProgram,
+    inference_program,
+    inference_steps,
+    training_program,
+)
+from tinysqueeze.compiled.space import aligned
+from tinysqueeze.compiled.steps import NodeStep, Step, Steps
 from tinysqueeze.compiled.weights import PRECISIONS
-from tinysqueeze.compiled.workspace import Workspace, aligned
 from tinysqueeze.errors import ShapeError, UserError
+from tinysqueeze.graph import Add, Copy, layer_of
 from tinysqueeze.kernels.team import Team
 from tinysqueeze.labels import check_labels
-from tinysqueeze.network.layers import Mode, Params
-from tinysqueeze.network.loss import count_right, softmax_cross_entropy
+from tinysqueeze.network.compose import leaves
+from tinysqueeze.network.layers import Dropout, Params
 from tinysqueeze.network.models import Model
-from tinysqueeze.network.ops.reference import cross_entropies
 from tinysqueeze.network.params import check_fit, flatten, initialise, shapes, unflatten
+from tinysqueeze.network.stepwise import StepByStep
 
 SINGLE_PIXELS = 96 * 96
 """Images larger than this are predicted one by one: a single one fills the caches."""
@@ -62,36 +67,23 @@ class Plan:
         self.grad_vector = aligned(len(self.vector) if training else 0)
         self.params: Params = self.views(self.vector)
         self.grads: Params = self.views(self.grad_vector) if training else {}
+        self.losses = np.zeros(0, np.float32)
         self.team = Team(threads)
         self._lock = threading.Lock()
-        self._network = lower(model, model.input_shape, training)
-        self._training: TrainingStep | None = self._build(True) if training else None
-        self._inference: Inference | None = None
         self._fresh = False
-        self.losses = np.zeros(0, np.float32)
-        self.load(initialise(model) if params is None else params)
-
-    def _build(self, training: bool) -> Any:
-        """Measures, allocates, builds. Without a compiler: runs the model layer by layer."""
+        self._inference: InferenceProgram | None = None
+        self._training: TrainingProgram | None = None
+        self._plain: StepByStep | None = None
+        params = initialise(model) if params is None else params
         if config.DISABLE_JIT:
-            return _Plain(self.model, self.params, self.grads)
-        params = flatten(self.params)
-        workspace = Workspace(self.team.threads)
-        made: Any = None
-        for space in (lambda: workspace, workspace.allocated):
-            if training:
-                grads = flatten(self.grads)
-                made = TrainingStep(
-                    self._network, space(), params, grads, self.batch, self.precision
-                )
-            else:
-                network = lower(self.model, self.model.input_shape, False)
-                split = self.is_single and not any(
-                    isinstance(step, ConvStep) and step.hard_swish for step in network.steps
-                )
-                kind, batch = (SingleInference, 1) if split else (Inference, self.batch)
-                made = kind(network, space(), params, batch, self.precision)
-        return made
+            self._plain = StepByStep(model, params)
+            self.vector, self.params = self._plain.vector, self._plain.params
+            self.grad_vector, self.grads = self._plain.grad_vector, self._plain.grads
+            return
+        if training:
+            arrays = flatten(self.params), flatten(self.grads)
+            self._training = training_program(model, self.threads, *arrays, batch, precision)
+        self.load(params)
 
     # --- parameters -----------------------------------------------------------------------------
 
@@ -120,10 +112,10 @@ class Plan:
     @property
     def steps(self) -> list[PlanStep]:
         """How each part of the model is run."""
-        if config.DISABLE_JIT:
-            whole = PlanStep(self.model.name, "Model", (self.model.classes,), False)
-            return [whole]
-        return [_describe(step, self._network) for step in self._network.steps]
+        if self._plain:
+            return [PlanStep(self.model.name, "Model", (self.model.classes,), False)]
+        steps = self._training.layout.steps if self._training else inference_steps(self.model)[0]
+        return [_described(step, steps) for step in steps.steps]
 
     @property
     def is_single(self) -> bool:
@@ -135,7 +127,7 @@ class Plan:
     def peak_bytes(self) -> int:
         """Bytes of all buffers that it has allocated so far, without `vector` and `grad_vector`."""
         built = (self._training, self._inference)
-        return sum(one.workspace.bytes for one in built if one is not None)
+        return sum(one.layout.space.bytes for one in built if one is not None)
 
     # --- running --------------------------------------------------------------------------------
 
@@ -154,8 +146,12 @@ class Plan:
         if not 1 <= len(images) <= self.batch:
             raise ShapeError(f"a training step takes 1 to {self.batch} images, got {len(images)}")
         labels = check_labels(labels, len(images), self.model.classes, self.model.name)
-        assert self._training is not None
         with self._lock:
+            if self._plain:
+                result = self._plain.loss_and_grads(images, labels, smoothing, seed)
+                self.losses = self._plain.losses
+                return result
+            assert self._training is not None
             result = self._training.run(self.team, images, labels, smoothing, seed)
             self.losses = self._training.losses[: len(images)].copy()
             return result
@@ -167,17 +163,37 @@ class Plan:
         """
         images = self._checked(images)
         with self._lock:
-            if self._inference is None:
-                self._inference = self._build(False)
+            if self._plain:
+                return self._plain.predict(images)
+            program = self._inference_program()
             if self.training or not self._fresh:
-                self._inference.refresh(self.team)
+                program.refresh(self.team)
                 self._fresh = True
-            size = self._inference.batch
             parts = [
-                self._inference.run(self.team, images[start : start + size])
-                for start in range(0, len(images), size)
+                program.run(self.team, images[start : start + program.batch])
+                for start in range(0, len(images), program.batch)
             ]
         return np.concatenate(parts) if parts else np.zeros((0, self.model.classes), np.float32)
+
+    def dropout_masks(self, seed: int, images: int) -> Iterator[np.ndarray]:
+        """What a training step of so many images multiplies maps by: each dropout's mask, in forward order.
+
+        (N, H, W, C) or (N, C) float32: 0, or 1 / (1 - rate). For whoever checks the step by other means.
+        """
+        assert self._training is not None
+        masks = self._training.dropout_masks(seed, images)
+        for path, layer, shape, _ in leaves(self.model, self.model.input_shape):
+            if isinstance(layer, Dropout) and layer.rate:
+                yield masks[path].reshape(images, *shape)
+
+    def _inference_program(self) -> InferenceProgram:
+        """Built when first needed."""
+        if self._inference is None:
+            arrays = flatten(self.params)
+            self._inference = inference_program(
+                self.model, self.threads, arrays, self.batch, self.precision, self.is_single
+            )
+        return self._inference
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
         """The images, contiguous; or a ShapeError."""
@@ -189,57 +205,20 @@ class Plan:
         return np.ascontiguousarray(images, np.float32)
 
 
-class _Plain:
-    """Stands in for both kinds of programs where Numba may not compile (NUMBA_DISABLE_JIT)."""
-
-    batch = 1 << 20
-    losses = np.zeros(0, np.float32)
-    workspace = Workspace(1)
-
-    def __init__(self, model: Model, params: Params, grads: Params) -> None:
-        self.model, self.params, self.grads = model, params, grads
-
-    def run(self, team: Team, images: np.ndarray, *rest: Any) -> Any:
-        """Logits of the images; or with (labels, smoothing, seed) a training step's result."""
-        if not rest:
-            return self.model.forward(self.params, images)[0]
-        labels, smoothing, seed = rest
-        mode = Mode(rng=np.random.default_rng(seed))
-        logits, cache = self.model.forward(self.params, images, mode)
-        loss, dlogits = softmax_cross_entropy(logits, labels, smoothing, mode)
-        self.losses, _ = cross_entropies(logits, labels, smoothing)
-        _, grads = self.model.backward(self.params, cache, dlogits, mode)
-        _copy_into(self.grads, grads)
-        _copy_into(self.params, self.model.moved_buffers(self.params, cache))
-        return loss, count_right(logits, labels)
-
-    def refresh(self, team: Team) -> None:
-        """Nothing is packed."""
-
-
 def _copy_into(views: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     places = flatten(views)
     for path, value in flatten(values).items():
         places[path][...] = value
 
 
-def _describe(step: Any, network: Network) -> PlanStep:
-    shape = network.maps[step.target].shape
-    kind = "dropout" if isinstance(step, DropStep) else "global average pool"
-    if isinstance(step, LayerStep):
-        return PlanStep(step.name, type(step.layer).__name__, step.out_shape, False)
-    if isinstance(step, ConvStep):
-        kinds = []
-        for arm in step.arms:
-            kinds.append("x".join(map(str, arm.window.kernel)))
-        parts = [" and ".join(kinds) + " convolution"]
-        parts += ["batch norm"] if step.norm else []
-        parts += ["ReLU"] if step.relu else []
-        parts += ["hard-swish"] if step.hard_swish else []
-        parts += ["bypass"] if step.bypass is not None else []
-        parts += ["max-pool"] if step.pool else []
-        kind = ", ".join(parts)
-    return PlanStep(step.name, kind, shape, True)
+def _described(step: Step, network: Steps) -> PlanStep:
+    if not isinstance(step, NodeStep):
+        return PlanStep(step.name, step.what, network.maps[step.target].shape, True)
+    node, shape = step.node, network.graph.shapes[step.node.target]
+    kind = (
+        node.what if isinstance(node, Add | Copy) else type(layer_of(network.graph, node)).__name__
+    )
+    return PlanStep(step.name, kind, shape, False)
 
 
 def compile(

@@ -1,13 +1,26 @@
 """Programs under construction: stages of jobs, and now and then a layer that Python runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.team import Program, Split, Stage, Team
 
-Call = Callable[[int], None]
-"""What Python runs between two programs; gets the number of images."""
+
+@dataclass(frozen=True)
+class Given:
+    """What a run is given: images (N, H, W, C); for training a seed, and what the loss needs."""
+
+    images: np.ndarray
+    seed: int = 0
+    shares: np.ndarray | None = None  # of each class in the labels, (N, classes)
+    smoothing: float = 0.0
+
+
+Call = Callable[[Given], None]
+"""What Python runs between two programs; or before a run, to tell a job where the images are."""
 
 
 @dataclass
@@ -32,6 +45,7 @@ class Sequence:
     def __init__(self, wait: bool = False) -> None:
         self.wait = wait
         self.parts: list[list[Stage] | Call] = []
+        self.settings: list[Call] = []
         self._open: Chunks | None = None
 
     @property
@@ -88,11 +102,21 @@ class Sequence:
         self.close()
         self.parts.append(function)
 
+    def before_run(self, setting: Call) -> None:
+        """What is set anew for each run."""
+        self.settings.append(setting)
+
+    def reads_images(self, jobs: Iterable[Job]) -> None:
+        """The x of these jobs are the images, where the caller has them."""
+        for one in jobs:
+            self.before_run(lambda given, one=one: one.set(x=given.images))  # type: ignore[misc]
+
     def extend(self, other: "Sequence") -> None:
         """Appends another's stages and calls; everybody waits in between."""
         self.close()
         other.close()
         self.wait_before()
+        self.settings += other.settings
         for part in other.parts:
             if isinstance(part, list):
                 self._stages.extend(part)
@@ -102,12 +126,8 @@ class Sequence:
     def programs(self) -> "Runnable":
         """Ready to run."""
         self.close()
-        return Runnable([p if callable(p) else Program(p) for p in self.parts])
-
-    def jobs(self) -> list[Job]:
-        """All jobs."""
-        lists = [part for part in self.parts if isinstance(part, list)]
-        return [job for stages in lists for stage in stages for job, _ in stage.jobs]
+        parts = [part if callable(part) else Program(part) for part in self.parts]
+        return Runnable(parts, self.settings)
 
 
 @dataclass
@@ -115,11 +135,14 @@ class Runnable:
     """Programs and calls, one after the other."""
 
     parts: list[Program | Call]
+    settings: list[Call]
 
-    def run(self, team: Team, images: int) -> None:
-        """Runs them for so many images."""
+    def run(self, team: Team, given: Given) -> None:
+        """Runs them for some images."""
+        for setting in self.settings:
+            setting(given)
         for part in self.parts:
             if isinstance(part, Program):
-                team.run(part, images)
+                team.run(part, len(given.images))
             else:
-                part(images)
+                part(given)

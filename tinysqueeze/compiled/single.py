@@ -5,22 +5,23 @@ where the weights are: then each thread reads only its part of the weights. Thre
 other between stages, since a 3x3 convolution looks at its neighbours' rows.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tinysqueeze.compiled.bands import TILES, Bands, bands_of, by_rows
-from tinysqueeze.compiled.convolution import EVERY_ROW, Convolution
-from tinysqueeze.compiled.inference import Inference
-from tinysqueeze.compiled.layout import window_fields
-from tinysqueeze.compiled.network import ConvStep, Map, MeanStep, Step
-from tinysqueeze.compiled.workspace import NONE, Halo, View, job, patch_table, pixel_table, ramp
+from tinysqueeze.compiled.convolution import EVERY_ROW, Convolution, product_job
+from tinysqueeze.compiled.forward import extent
+from tinysqueeze.compiled.inference import passing_maps
+from tinysqueeze.compiled.layout import Layout, padded_images, window_fields
+from tinysqueeze.compiled.sequence import Sequence
+from tinysqueeze.compiled.space import NONE, View, job, patch_table, pixel_table, ramp
+from tinysqueeze.compiled.steps import ConvStep, JoinStep, Map, MeanStep, NodeStep, Steps
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.head import pixel_mean
 from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.pointwise import add_map, carry, copy_map
 from tinysqueeze.kernels.pooling import max_pool
-from tinysqueeze.kernels.products import product
 from tinysqueeze.kernels.team import Split, Stage
 from tinysqueeze.kernels.winograd import winograd_input, winograd_output
 
@@ -30,12 +31,39 @@ def rows_of(view: View) -> View:
     return replace(view, unit=view.row, next=view.row, height=1)
 
 
-class SingleInference(Inference):
-    """The programs of inference for one image. Same use as Inference with a batch of 1."""
+def can_share(steps: Steps) -> bool:
+    """Do the kernels that share an image have all that these steps need?"""
+    return all(step.activation != "hard-swish" for _, step in steps.convs())
 
-    def _is_squeezed(self, number: int) -> bool:
-        """No map is only a chunk's here."""
-        return False
+
+def single(layout: Layout) -> Sequence:
+    """The logits of one image."""
+    shared = _Single(layout, Sequence())
+    for i, convs in layout.steps.convs():
+        if bands := shared.bands(i, convs):
+            for conv in layout.convs[i]:
+                halo = layout.halo(convs.source).around(bands.halo(conv))
+                layout.halos[convs.source] = halo
+    layout.buffers = passing_maps(layout, {})
+    for i, step in enumerate(layout.steps.steps):
+        match step:
+            case ConvStep():
+                shared.convolution(i, step)
+            case MeanStep():
+                shared.mean(i, step)
+            case JoinStep():
+                shared.join(step)
+            case NodeStep():
+                shared.sequence.call(layout.nodes[i].forward(layout.buffers))
+    return shared.sequence
+
+
+@dataclass
+class _Single:
+    """Appends stages to a sequence, step by step."""
+
+    layout: Layout
+    sequence: Sequence
 
     # --- stages ---------------------------------------------------------------------------------
 
@@ -43,46 +71,55 @@ class SingleInference(Inference):
         stage = Stage(units=units, chunk=chunk, wait=wait)
         for one in jobs:
             stage.add(one)
-        self.forward.add(stage)
+        self.sequence.add(stage)
 
     def _share(self, units: int) -> int:
         """The units that each thread gets."""
-        return max(1, -(-units // self.workspace.threads))
+        return max(1, -(-units // self.layout.space.threads))
 
-    def _step(self, i: int, step: Step) -> None:
-        match step:
-            case ConvStep():
-                self._conv(i, step)
-            case MeanStep():
-                writer = self.network.steps[i - 1]
-                if not (isinstance(writer, ConvStep) and self._is_head(i - 1, writer)):
-                    x = self.views[step.source]
-                    panels = -(-x.channels // TARGET.panel)
-                    self._stage(panels, 1, self._mean(step, x))
-            case _:
-                super()._step(i, step)
+    # --- steps without weights ------------------------------------------------------------------
+
+    def mean(self, i: int, step: MeanStep) -> None:
+        """The mean of all pixels, by panels of channels; unless the convolution before has done it."""
+        writer = self.layout.step(i - 1)
+        if writer is None or not self._is_head(i - 1, writer):
+            x = self.layout.buffers[step.source]
+            self._stage(-(-x.channels // TARGET.panel), 1, self._mean(step, x))
 
     def _mean(self, step: MeanStep, x: View) -> Job:
         """The mean over pixels of some panels of channels."""
-        y = self.views[step.target]
-        size = self.network.maps[step.source]
+        y = self.layout.buffers[step.target]
         return job(
-            pixel_mean, {"x": x}, height=size.height, width=size.width, channels=size.padded,
+            pixel_mean, {"x": x}, **extent(self.layout.steps.maps[step.source]),
             y=y.array[y.start :], y_unit=0, by_panel=1,
         )  # fmt: skip
 
+    def join(self, step: JoinStep) -> None:
+        """Copies the first map into its channels of the target, and adds the others, by rows."""
+        y = self.layout.buffers[step.target].part(step.place, step.channels)
+        jobs = []
+        for kernel, number in zip((copy_map, add_map), step.reads, strict=False):
+            made = self._rows_job(kernel, self.layout.buffers[number], y)
+            if number == 0:
+                self.sequence.reads_images([made])
+            jobs.append(made)
+        self._stage(y.height, self._share(y.height), *jobs)
+
+    def _rows_job(self, kernel, x: View, y: View) -> Job:
+        """copy_map or add_map of some rows."""
+        views = {"x": rows_of(x), "y": rows_of(y)}
+        return job(kernel, views, height=1, width=x.width, channels=x.channels)
+
     # --- convolutions ---------------------------------------------------------------------------
 
-    def _conv(self, i: int, step: ConvStep) -> None:
-        x, y = self._source(step), self.views[step.target]
-        bias = self._bias(step.name, step.result)
-        convs = self.convs[i]
-        for conv in convs:
-            conv.weights.pack(self.pack_stage, self.transform_stage, bias[conv.arm.offset :])
+    def convolution(self, i: int, step: ConvStep) -> None:
+        """By rows, by panels, in bands or with the mean behind it: whichever suits."""
+        x, y = self._source(step), self.layout.buffers[step.target]
+        bias, convs = self.layout.biases[i], self.layout.convs[i]
         if self._is_head(i, step):
             self._head(i, step, x, bias)
             return
-        if bands := self._bands(i, step):
+        if bands := self.bands(i, step):
             self._banded(step, bands, x, y, bias, convs)
             return
         if self._shares_panels(step, convs):
@@ -90,48 +127,49 @@ class SingleInference(Inference):
             return
         result = y
         if step.pool:
-            result = self.workspace.buffer("before pool", 1, step.result)
+            result = self.layout.space.buffer("before pool", 1, step.result)
         for conv in convs:
             part = result.part(conv.arm.offset, conv.weights.filters)
             own = bias[conv.arm.offset :]
             last = conv is convs[-1]
             if conv.m:
-                self._winograd(conv, x, part, own, step.floor, last)
+                self._winograd(conv, x, part, own, step.low, last)
             else:
-                self._product(conv, x, part, own, step.floor, last)
+                self._product(conv, x, part, own, step.low, last)
         if step.bypass is not None:
-            self._join(step, result)
+            add = self._rows_job(add_map, self.layout.buffers[step.bypass], result)
+            self._stage(result.height, self._share(result.height), add)
         if step.pool:
             self._pool(step, result, y)
 
     def _source(self, step: ConvStep) -> View:
         """What a step reads; the image copied into padding if it needs it."""
-        view = self.views[step.source]
-        if step.source or self._halo(0) == NONE:
+        view = self.layout.buffers[step.source]
+        if step.source or self.layout.halo(0) == NONE:
             return view
-        size = self.network.maps[0]
-        image = replace(self._padded_images(1), thread=0)
+        size = self.layout.steps.maps[0]
+        image = replace(padded_images(self.layout, 1), thread=0)
         x, y = rows_of(view.as_rows()), rows_of(image.as_rows())
         copy = job(
             copy_map, {"x": x, "y": y}, height=1, width=1, channels=size.width * size.channels
         )
-        self.image_jobs.append(copy)
+        self.sequence.reads_images([copy])
         self._stage(size.height, self._share(size.height), copy)
         return image
 
-    def _product(self, conv, x: View, y: View, bias: np.ndarray, floor: float, wait: bool) -> None:
+    def _product(self, conv, x: View, y: View, bias: np.ndarray, low: float, wait: bool) -> None:
         """A convolution done directly, by rows or by panels: whichever needs fewer bytes a thread."""
         size, weights = conv.result, conv.weights
         by_panel = weights.rows * weights.filters > size.pixels * (x.channels + weights.filters)
         height = size.height if by_panel else self._share(size.height)
-        made = self._product_job(conv, x, y, bias, floor, height, by_panel=by_panel)
+        made = self._product_job(conv, x, y, bias, low, height, by_panel=by_panel)
         if by_panel:
             self._stage(-(-weights.filters // TARGET.panel), 1, made, wait=wait)
         else:
             self._stage(size.height, height, made, wait=wait)
 
     def _product_job(
-        self, conv, x: View, y: View, bias: np.ndarray, floor: float, height: int,
+        self, conv, x: View, y: View, bias: np.ndarray, low: float, height: int,
         by_panel: bool = False, rows: int = 1, beyond: int = 0, skip: int = 0,
     ) -> Job:  # fmt: skip
         """y = x * weight for up to `height` rows of the result at a time; a unit is `rows` of them.
@@ -141,14 +179,12 @@ class SingleInference(Inference):
         window, size = conv.arm.window, conv.result
         start = x.moved(-window.pad[0], -window.pad[1])
         down, right = x.row * window.stride[0], x.pixel * window.stride[1]
-        made = job(
-            product,
+        made = product_job(
             {"x": replace(start, unit=0 if by_panel else rows * down), "y": y},
-            x_batch=0, y_batch=0, w_batch=0, batch=1,
             x_rows=pixel_table(1, 0, height, size.width, down, right) + np.int32(skip * down),
             x_steps=patch_table(window.kernel, x.row, x.pixel, conv.positions),
             w=conv.weights.forward, depth=conv.weights.rows, vectors=conv.arm.vectors, bias=bias,
-            floor=floor, add=0, by_panel=by_panel,
+            floor=low, by_panel=by_panel,
             y_rows=pixel_table(1, 0, height, size.width, y.row, y.pixel) + np.int32(skip * y.row),
             rows_per_unit=size.pixels if by_panel else rows * size.width,
             rows_beyond=beyond * size.width,
@@ -158,27 +194,16 @@ class SingleInference(Inference):
             made.set(y_unit=0 if by_panel else rows * y.row)
         elif by_panel:  # scratch for one panel: this takes back the panel's column
             made.set(y_unit=-TARGET.panel)
-        if x is self.views[0]:
-            self.image_jobs.append(made)
+        if x is self.layout.buffers[0]:
+            self.sequence.reads_images([made])
         return made
 
     # --- convolution and pool together ----------------------------------------------------------
 
-    def _bands(self, i: int, step: ConvStep) -> Bands | None:
-        return bands_of(
-            step, self.convs[i], self.network.maps[step.target].height, self.workspace.threads
-        )
-
-    def _halo(self, number: int) -> Halo:
-        """With room for the tiles of bands."""
-        halo = super()._halo(number)
-        for i, step in enumerate(self.network.steps):
-            if not isinstance(step, ConvStep) or step.source != number:
-                continue
-            if bands := self._bands(i, step):
-                for conv in self.convs[i]:
-                    halo = halo.around(bands.halo(conv))
-        return halo
+    def bands(self, i: int, step: ConvStep) -> Bands | None:
+        """How the map before a pool is cut, if it is."""
+        height = self.layout.steps.maps[step.target].height
+        return bands_of(step, self.layout.convs[i], height, self.layout.space.threads)
 
     def _banded(
         self, step: ConvStep, bands: Bands, x: View, y: View, bias: np.ndarray,
@@ -188,12 +213,12 @@ class SingleInference(Inference):
         share = self._share(bands.units)
         chunk = -(-share // -(-share // bands.limit))
         size = Map(chunk * bands.rows + bands.over, step.result.width, step.result.segments)
-        band = self.workspace.chunk("band", 1, size)
+        band = self.layout.space.chunk("band", 1, size)
         first: list[Job] = []
         jobs: list[Job] = []
         for conv in convs:
             part = band.part(conv.arm.offset, conv.weights.filters)
-            given = (bias[conv.arm.offset :], step.floor)
+            given = (bias[conv.arm.offset :], step.low)
             if conv.m:
                 first += self._winograd_jobs(conv, x, part, *given, 1, False, apart=share)
                 below = (x.moved(bands.over, 0), part.moved(bands.over, 0))
@@ -218,7 +243,7 @@ class SingleInference(Inference):
 
     def _shares_panels(self, step: ConvStep, convs: list[Convolution]) -> bool:
         """Can each thread make and pool as many whole panels as the others?"""
-        even = TARGET.panel * self.workspace.threads
+        even = TARGET.panel * self.layout.space.threads
         return (
             step.pool is not None and step.bypass is None
             and all(conv.weights.filters % even == 0 for conv in convs)
@@ -229,12 +254,12 @@ class SingleInference(Inference):
     ) -> None:
         """Makes a panel of the map in scratch, and pools it; no thread needs what another has made."""
         size = step.result
-        panel = self.workspace.chunk("panel", 1, Map(size.height, size.width, (TARGET.panel,)))
+        panel = self.layout.space.chunk("panel", 1, Map(size.height, size.width, (TARGET.panel,)))
         for conv in convs:
             part = y.part(conv.arm.offset, conv.weights.filters)
             pool = self._pool_job(step, panel, part, 0)
             pool.set(by_row=0, y_unit=TARGET.panel, channels=TARGET.panel)
-            given = (conv, x, panel, bias[conv.arm.offset :], step.floor)
+            given = (conv, x, panel, bias[conv.arm.offset :], step.low)
             if conv.m:
                 self._winograd_panels(*given, conv is convs[-1], pool)
             else:
@@ -246,9 +271,8 @@ class SingleInference(Inference):
         assert step.pool
         return job(
             max_pool, {"x": replace(x, unit=unit), "y": replace(y, unit=rows * y.row)},
-            height=step.result.height, width=step.result.width, won=0, won_unit=0,
-            out_height=y.height, out_width=y.width, channels=step.result.padded, by_row=rows,
-            remember=0, **window_fields(step.pool),
+            out_height=y.height, out_width=y.width, argmax=0, argmax_unit=0, by_row=rows,
+            remember=0, **extent(step.result), **window_fields(step.pool),
         )  # fmt: skip
 
     def _pool(self, step: ConvStep, x: View, y: View) -> None:
@@ -256,30 +280,20 @@ class SingleInference(Inference):
         made = self._pool_job(step, x, y, step.pool.stride[0] * x.row)
         self._stage(y.height, self._share(y.height), made)
 
-    def _join(self, step: ConvStep, result: View) -> None:
-        """Adds the bypass."""
-        assert step.bypass is not None
-        around = self.views[step.bypass]
-        x, y = rows_of(around), rows_of(result)
-        made = job(
-            add_map, {"x": x, "y": y}, height=1, width=result.width, channels=result.channels
-        )
-        self._stage(result.height, self._share(result.height), made)
-
     # --- Winograd -------------------------------------------------------------------------------
 
-    def _winograd(self, conv, x: View, y: View, bias, floor: float, wait: bool) -> None:
+    def _winograd(self, conv, x: View, y: View, bias, low: float, wait: bool) -> None:
         """By rows of tiles if there are enough of them for each thread; else by panels."""
-        if not by_rows(conv, self.workspace.threads):
-            self._winograd_panels(conv, x, y, bias, floor, wait)
+        if not by_rows(conv, self.layout.space.threads):
+            self._winograd_panels(conv, x, y, bias, low, wait)
             return
         high, wide = conv.tiles
         chunk = min(self._share(high), max(1, TILES // wide))
-        jobs = self._winograd_jobs(conv, x, y, bias, floor, chunk, by_panel=False)
+        jobs = self._winograd_jobs(conv, x, y, bias, low, chunk, by_panel=False)
         self._stage(high, chunk, *jobs, wait=wait)
 
     def _winograd_panels(
-        self, conv, x: View, y: View, bias, floor: float, wait: bool, *after: Job
+        self, conv, x: View, y: View, bias, low: float, wait: bool, *after: Job
     ) -> None:
         """By panels of output channels, with further jobs for each.
 
@@ -287,15 +301,15 @@ class SingleInference(Inference):
         the other half, and to fetch it from another processor's cache.
         """
         high = conv.tiles[0]
-        tiles, products, output = self._winograd_jobs(conv, x, y, bias, floor, high, by_panel=True)
+        tiles, products, output = self._winograd_jobs(conv, x, y, bias, low, high, by_panel=True)
         own = Stage(Split.OWN, wait=False)
         own.add(tiles, high)
-        self.forward.add(own)
+        self.sequence.add(own)
         panels = -(-conv.weights.filters // TARGET.panel)
         self._stage(panels, 1, products, output, *after, wait=wait)
 
     def _winograd_jobs(
-        self, conv, x: View, y: View, bias, floor: float, high: int, by_panel: bool,
+        self, conv, x: View, y: View, bias, low: float, high: int, by_panel: bool,
         apart: int = 1,
     ) -> tuple[Job, Job, Job]:  # fmt: skip
         """Tiles, products, output, for `high` rows of tiles; units lie `apart` rows of tiles apart.
@@ -307,30 +321,29 @@ class SingleInference(Inference):
         width = TARGET.panel if by_panel else weights.filters
         v_position = high * wide * channels + TARGET.lanes
         u_position = high * wide * width + TARGET.lanes
-        v, v_thread = self.workspace.scratch("V", positions * v_position)
-        u, u_thread = self.workspace.scratch("M", positions * u_position)
-        spare, spare_thread = self.workspace.scratch("spare tile", 16 * weights.filters)
+        v, v_thread = self.layout.space.scratch("V", positions * v_position)
+        u, u_thread = self.layout.space.scratch("M", positions * u_position)
+        spare, spare_thread = self.layout.space.scratch("spare tile", 16 * weights.filters)
         start = x.moved(-conv.arm.window.pad[0], -conv.arm.window.pad[1])
         down = m * x.row
         tiles = job(
             winograd_input, {"x": replace(start, unit=apart * down, next=down)}, m=m, channels=channels,
             v=v, v_thread=v_thread, v_position=v_position, high=1, wide=wide,
         )  # fmt: skip
-        products = product.job(
-            x=v, x_unit=0, x_thread=v_thread, x_batch=v_position, x_rows=ramp(high * wide, channels),
+        products = product_job(
+            {}, x=v, x_unit=0, x_thread=v_thread, x_batch=v_position, x_rows=ramp(high * wide, channels),
             x_steps=conv.positions.astype(np.int32), w=weights.forward,
             w_batch=weights.source.channels * weights.filters, depth=weights.source.channels,
-            vectors=conv.arm.vectors, bias=self.workspace.array("zeros", weights.filters),
+            vectors=conv.arm.vectors, bias=self.layout.space.array("zeros", weights.filters),
             floor=-np.inf, y=u, y_unit=-TARGET.panel if by_panel else 0, y_thread=u_thread,
-            y_batch=u_position, y_rows=ramp(high * wide, width), add=0, batch=positions,
-            rows_per_unit=high * wide if by_panel else wide, rows_beyond=0, rows_in_all=EVERY_ROW,
-            by_panel=by_panel,
+            y_batch=u_position, y_rows=ramp(high * wide, width), batch=positions,
+            rows_per_unit=high * wide if by_panel else wide, by_panel=by_panel,
         )  # fmt: skip
         unit = 0 if y.thread else TARGET.panel if by_panel else m * y.row
         output = job(
             winograd_output, {"y": replace(y, unit=unit, next=m * y.row)}, m=m, u=u,
             u_thread=u_thread, u_position=u_position, u_next=width, channels=weights.filters,
-            bias=bias, floor=floor, height=conv.result.height, width=conv.result.width,
+            bias=bias, floor=low, height=conv.result.height, width=conv.result.width,
             high=high if by_panel else 1, wide=wide, by_row=not (by_panel or y.thread),
             by_panel=by_panel, spare=spare, spare_thread=spare_thread,
         )  # fmt: skip
@@ -340,20 +353,22 @@ class SingleInference(Inference):
 
     def _is_head(self, i: int, step: ConvStep) -> bool:
         """The last convolution, of which only the mean is wanted?"""
-        following = self.network.steps[i + 1] if i + 1 < len(self.network.steps) else None
+        steps = self.layout.steps
+        readers = steps.readers(step.target)
         return (
-            isinstance(following, MeanStep) and following.source == step.target
-            and len(step.arms) == 1 and not self.convs[i][0].m
+            len(readers) == 1 and readers[0] is steps.steps[i + 1]
+            and isinstance(readers[0], MeanStep)
+            and len(step.arms) == 1 and not self.layout.convs[i][0].m
             and not step.pool and step.bypass is None
         )  # fmt: skip
 
     def _head(self, i: int, step: ConvStep, x: View, bias: np.ndarray) -> None:
         """Convolution and mean together, panel by panel."""
-        conv, mean = self.convs[i][0], self.network.steps[i + 1]
+        conv, mean = self.layout.convs[i][0], self.layout.steps.steps[i + 1]
         assert isinstance(mean, MeanStep)
         size = step.result
-        panel = self.workspace.chunk("panel", 1, Map(size.height, size.width, (TARGET.panel,)))
-        made = self._product_job(conv, x, panel, bias, step.floor, size.height, by_panel=True)
+        panel = self.layout.space.chunk("panel", 1, Map(size.height, size.width, (TARGET.panel,)))
+        made = self._product_job(conv, x, panel, bias, step.low, size.height, by_panel=True)
         # reads the panel where the product wrote it, at its beginning
         summed = self._mean(mean, replace(panel, unit=-TARGET.panel))
         self._stage(-(-conv.weights.filters // TARGET.panel), 1, made, summed)

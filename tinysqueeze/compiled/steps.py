@@ -1,107 +1,436 @@
-"""Layers that no kernel can do, run by their own forward and backward between two programs."""
+"""A graph as a list of fused steps: what the plan makes of it before any memory is thought of.
 
-from typing import Any
+Nodes that belong together become one step: convolutions side by side that read the same map (the two
+arms of a Fire's expand layer), the batch norm and activation that follow, the bypass that is added,
+and the max-pool at the end. Sums and copies that can't be fused are steps of their own. A node that
+no kernel can do becomes a `NodeStep`, which the plan runs through its layer's `forward` and `backward`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tinysqueeze.compiled.network import LayerStep, Map, Network
-from tinysqueeze.compiled.sequence import Call
-from tinysqueeze.compiled.workspace import View
-from tinysqueeze.network.layers import Mode
-from tinysqueeze.network.params import flatten, unflatten
+from tinysqueeze.graph import (
+    Activate,
+    Add,
+    Conv,
+    Copy,
+    Drop,
+    Graph,
+    Mean,
+    Node,
+    Norm,
+    Pool,
+    copied,
+    fuse,
+)
+from tinysqueeze.kernels import TARGET
+from tinysqueeze.network.layers import Shape
+from tinysqueeze.network.models import Activation
+from tinysqueeze.network.window import Window
 
 
-def read(view: View, size: Map, images: int) -> np.ndarray:
-    """A map out of its buffer, (N, H, W, C), without any padding."""
-    return _pixels(view, images)[..., size.positions]
+@dataclass(frozen=True)
+class Bounds:
+    """An activation: 0 up to `low`, the number itself from `high` on (see `Emitter.activate`)."""
+
+    low: float
+    high: float
+
+    @property
+    def fields(self) -> dict[str, float]:
+        """As the kernels of norms and pools call them."""
+        return {"shut": self.low, "full": self.high}
 
 
-def write(view: View, size: Map, values: np.ndarray, add: bool = False) -> None:
-    """A map into its buffer."""
-    pixels = _pixels(view, len(values))
-    if add:
-        pixels[..., size.positions] += values
-    else:
-        pixels[..., size.positions] = values
+BOUNDS = {None: Bounds(-np.inf, -np.inf), "relu": Bounds(0, 0), "hard-swish": Bounds(-3, 3)}
 
 
-def _pixels(view: View, images: int) -> np.ndarray:
-    """A view as a NumPy array (N, H, W, padded channels)."""
-    return np.lib.stride_tricks.as_strided(
-        view.array[view.start :],
-        (images, view.height, view.width, view.channels),
-        [4 * stride for stride in (view.next, view.row, view.pixel, 1)],
-    )
+@dataclass(frozen=True)
+class Map:
+    """What flows between steps: height x width pixels of channels, in segments.
+
+    Each segment (an arm of a Concat) begins at a whole vector, so `positions` says where channel c
+    lies in a pixel of `padded` floats. A segment that ends at a whole vector joins the next one.
+    """
+
+    height: int
+    width: int
+    segments: tuple[int, ...]
+
+    @classmethod
+    def of(cls, height: int, width: int, segments: tuple[int, ...]) -> "Map":
+        """With neighbouring segments joined where nothing lies between them."""
+        joined: list[int] = []
+        for segment in segments:
+            if joined and joined[-1] % TARGET.lanes == 0:
+                joined[-1] += segment
+            else:
+                joined.append(segment)
+        return cls(height, width, tuple(joined))
+
+    @property
+    def channels(self) -> int:
+        """Channels without padding."""
+        return sum(self.segments)
+
+    @property
+    def padded(self) -> int:
+        """Floats that a pixel takes."""
+        return sum(TARGET.padded(segment) for segment in self.segments)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of an image."""
+        return self.height * self.width
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The place of each channel in a pixel, (channels,)."""
+        places, start = [], 0
+        for segment in self.segments:
+            places.append(np.arange(start, start + segment))
+            start += TARGET.padded(segment)
+        return np.concatenate(places)
+
+    @property
+    def shape(self) -> Shape:
+        """(H, W, C) as a layer sees it."""
+        return self.height, self.width, self.channels
 
 
-class LayerRunner:
-    """One LayerStep of a plan."""
+@dataclass(frozen=True)
+class Arm:
+    """One convolution of a step; it writes the channels from `offset` (padded) of the result."""
 
-    def __init__(
-        self,
-        network: Network,
-        step: LayerStep,
-        params: dict[str, np.ndarray],
-        grads: dict[str, np.ndarray] | None = None,
-        training: bool = True,
-    ) -> None:
-        self.network, self.step, self.training = network, step, training
-        self.source, self.target = network.maps[step.source], network.maps[step.target]
-        self.params, self.grads = _below(params, step.path), _below(grads or {}, step.path)
-        self.images: np.ndarray | None = None
-        self.run = Mode()
-        self.cache: dict[str, Any] = {}
-        self.in_shape = self.source.shape
-        for other in network.steps:
-            if other.target == step.source and getattr(other, "out_shape", (0, 0, 0))[1:] == ():
-                self.in_shape = (self.source.channels,)
-        if self.source.pixels == 1 and any(
-            type(other).__name__ == "MeanStep" and other.target == step.source
-            for other in network.steps
-        ):
-            self.in_shape = (self.source.channels,)
+    path: str
+    window: Window
+    filters: int
+    bias: bool
+    offset: int = 0
 
-    def begin(self, images: np.ndarray, seed: int) -> None:
-        """Before a run: the images, and the seed of anything random."""
-        self.images = images
-        rng = np.random.default_rng([seed, self.step.target]) if self.training else None
-        self.run = Mode(rng=rng)
-
-    def forward(self, views: dict[int, View]) -> Call:
-        """What computes the step's map."""
-
-        def call(images: int) -> None:
-            x = self.images
-            if self.step.source:
-                x = read(views[self.step.source], self.source, images)
-            assert x is not None
-            x = np.ascontiguousarray(x).reshape(images, *self.in_shape)
-            params = unflatten(self.params)
-            y, self.cache = self.step.layer.forward(params, x, self.run)
-            if self.training:
-                moved = flatten(self.step.layer.moved_buffers(params, self.cache))
-                for path, value in moved.items():
-                    self.params[path][...] = value
-            write(views[self.step.target], self.target, y.reshape(images, *self.target.shape))
-
-        return call
-
-    def backward(self, d: View, dx: View | None, add: bool) -> Call:
-        """What computes the gradients of the step, and to its source."""
-
-        def call(images: int) -> None:
-            dy = np.ascontiguousarray(read(d, self.target, images))
-            dy = dy.reshape(images, *self.step.out_shape)
-            got, grads = self.step.layer.backward(unflatten(self.params), self.cache, dy, self.run)
-            for path, value in flatten(grads).items():
-                self.grads[path][...] = value
-            if dx is not None:
-                write(dx, self.source, got.reshape(images, *self.source.shape), add)
-
-        return call
+    @property
+    def vectors(self) -> int:
+        """Vectors of output channels, padding included."""
+        return TARGET.padded(self.filters) // TARGET.lanes
 
 
-def _below(flat: dict[str, np.ndarray], path: str) -> dict[str, np.ndarray]:
-    """The entries of a layer, by the names it knows."""
-    start = f"{path}/" if path else ""
-    return {name[len(start) :]: a for name, a in flat.items() if name.startswith(start)}
+@dataclass(frozen=True)
+class ConvStep:
+    """Convolutions of map `source`, then norm, activation, bypass and pool as far as they are there.
+
+    `result` is the map before the pool, `target` the number of the map after it.
+    """
+
+    source: int
+    target: int
+    arms: tuple[Arm, ...]
+    result: Map
+    activation: Activation | None = None
+    norm: Norm | None = None
+    bypass: int | None = None  # the map that is added
+    pool: Window | None = None
+
+    @property
+    def name(self) -> str:
+        """The paths of its convolutions."""
+        return " + ".join(arm.path for arm in self.arms)
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The maps it reads."""
+        return (self.source,) if self.bypass is None else (self.source, self.bypass)
+
+    @property
+    def what(self) -> str:
+        """What it does, in a few words."""
+        kinds = " and ".join("x".join(map(str, arm.window.kernel)) for arm in self.arms)
+        words = [f"{kinds} convolution"] + ["batch norm"] * (self.norm is not None)
+        words += {None: [], "relu": ["ReLU"], "hard-swish": ["hard-swish"]}[self.activation]
+        words += ["bypass"] * (self.bypass is not None) + ["max-pool"] * (self.pool is not None)
+        return ", ".join(words)
+
+    @property
+    def pools_norm(self) -> bool:
+        """Does the pool follow norm and activation at once, with no bypass in between?"""
+        return self.norm is not None and self.pool is not None and self.bypass is None
+
+    @property
+    def bounds(self) -> Bounds:
+        """Its activation."""
+        return BOUNDS[self.activation]
+
+    @property
+    def low(self) -> float:
+        """Where the convolutions themselves cut off: 0 for ReLU, else minus infinity."""
+        return 0.0 if self.activation == "relu" else -np.inf
+
+
+@dataclass(frozen=True)
+class DropStep:
+    """Dropout, in place on a map."""
+
+    name: str
+    source: int
+    rate: float
+    number: int  # tells the dropouts of a network apart
+    what = "dropout"
+
+    @property
+    def target(self) -> int:
+        """The same map."""
+        return self.source
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The maps it reads."""
+        return (self.source,)
+
+
+@dataclass(frozen=True)
+class MeanStep:
+    """Global average pooling, which gives the logits."""
+
+    name: str
+    source: int
+    target: int
+    what = "global average pool"
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The maps it reads."""
+        return (self.source,)
+
+
+@dataclass(frozen=True)
+class JoinStep:
+    """The sum of maps, or the copy of one, in the channels of `target` that begin at float `place`."""
+
+    name: str
+    reads: tuple[int, ...]
+    target: int
+    place: int
+    channels: int  # floats of a pixel, padding included
+
+    @property
+    def what(self) -> str:
+        """Which of the two it is."""
+        return "sum" if len(self.reads) > 1 else "copy"
+
+
+@dataclass(frozen=True)
+class NodeStep:
+    """A node that is run by its layer; a sum or a copy only where its maps are laid out differently."""
+
+    node: Node
+    reads: tuple[int, ...]
+    target: int
+
+    @property
+    def name(self) -> str:
+        """The node's path."""
+        return self.node.path
+
+    @property
+    def source(self) -> int:
+        """The first map it reads."""
+        return self.reads[0]
+
+
+Step = ConvStep | DropStep | MeanStep | JoinStep | NodeStep
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps in order, and the maps by the graph's numbers; map 0 is the image.
+
+    Dropout in place leaves its result where it found it, so not every map of the graph is here.
+    """
+
+    graph: Graph
+    maps: dict[int, Map]
+    steps: tuple[Step, ...]
+    output: int
+
+    @property
+    def written(self) -> set[int]:
+        """The maps that exist: the image, and every step's target (not what a pool has fused)."""
+        return {0} | {step.target for step in self.steps}
+
+    def readers(self, number: int) -> list[Step]:
+        """The steps that read a map, bypasses included."""
+        return [step for step in self.steps if number in step.reads]
+
+    def convs(self) -> Iterator[tuple[int, ConvStep]]:
+        """The steps of convolutions, by number."""
+        return ((i, step) for i, step in enumerate(self.steps) if isinstance(step, ConvStep))
+
+
+def group(graph: Graph, training: bool) -> Steps:
+    """The steps of a graph. For inference it should have no dropout any more, and its norms merged."""
+
+    def fits(node: Node) -> bool:
+        return can_convolve(graph, node, training)
+
+    kinds = ("relu",) if training else ("relu", "hard-swish")
+    graph = fuse(graph, kinds, fits)
+    graph = copied(graph, lambda node: not _beside(graph, node, training))
+    return _Grouping(graph, training).steps()
+
+
+def can_convolve(graph: Graph, node: Node, training: bool) -> bool:
+    """Kernels do maps and no groups; and a gradient to the input only for stride 1."""
+    needs_dx = training and node.source != 0
+    return (
+        isinstance(node, Conv) and node.groups == 1 and len(graph.shapes[node.source]) == 3
+        and (node.window.stride == (1, 1) or not needs_dx)
+    )  # fmt: skip
+
+
+def _beside(graph: Graph, node: Node, training: bool) -> list[Conv]:
+    """The convolutions that fill a map together, this one among them, in the order of channels.
+
+    None if it is no convolution, or if others fill the map as well.
+    """
+    found = [
+        other for other in graph.writers(node.target)
+        if isinstance(node, Conv) and isinstance(other, Conv)
+        and (other.source, other.activation) == (node.source, node.activation)
+        and can_convolve(graph, other, training)
+    ]  # fmt: skip
+    complete = sum(conv.filters for conv in found) == graph.shapes[node.target][-1]
+    return sorted(found, key=lambda conv: conv.offset) if complete else []
+
+
+def _in_place(graph: Graph, node: Node) -> bool:
+    """A dropout that alone reads what another step wrote."""
+    return isinstance(node, Drop) and node.source != 0 and len(graph.readers(node.source)) == 1
+
+
+@dataclass
+class _Grouping:
+    """The maps and steps so far."""
+
+    graph: Graph
+    training: bool
+    maps: dict[int, Map] = field(default_factory=dict)
+    made: list[Step] = field(default_factory=list)
+    done: set[tuple[int, int]] = field(default_factory=set)  # where nodes wrote that are in a step
+
+    def steps(self) -> Steps:
+        """Everything."""
+        height, width, channels = self.graph.size(0)
+        self.maps[0] = Map.of(height, width, (channels,))
+        for node in self.graph.nodes:
+            if (node.target, node.offset) in self.done:
+                continue
+            if convs := _beside(self.graph, node, self.training):
+                self._convolutions(convs)
+            elif not isinstance(node, Copy):
+                self._alone(node)
+            elif all(copy.source in self.maps for copy in self.graph.writers(node.target)):
+                for copy in self.graph.writers(node.target):
+                    self._alone(copy)
+        return Steps(self.graph, self.maps, tuple(self.made), self._where(self.graph.output))
+
+    def _where(self, number: int) -> int:
+        """The map in whose place another lies: what was dropped out of lies where it came from."""
+        writer = self.graph.writers(number)[:1]
+        if writer and _in_place(self.graph, writer[0]):
+            return self._where(writer[0].source)
+        return number
+
+    # --- nodes alone ----------------------------------------------------------------------------
+
+    def _alone(self, node: Node) -> None:
+        """A step of one node."""
+        self.done.add((node.target, node.offset))
+        reads = tuple(self._where(number) for number in node.sources)
+        if _in_place(self.graph, node) and isinstance(node, Drop):
+            self.maps[node.target] = self.maps[node.source]
+            self.made.append(DropStep(node.path, reads[0], node.rate, len(self.made)))
+            return
+        if node.target not in self.maps:
+            self.maps[node.target] = self._layout(node)
+        result, source = self.maps[node.target], self.maps[node.source]
+        output = self._where(self.graph.output)
+        match node:
+            case Mean() if node.source and node.target == output and len(source.segments) == 1:
+                self.made.append(MeanStep(node.path, reads[0], node.target))
+            case Add() if {source, self.maps[node.second]} == {result} and 0 not in reads:
+                self.made.append(JoinStep(node.path, reads, node.target, 0, result.padded))
+            case Copy() if self._lies_alike(node):
+                place = int(result.positions[node.offset])
+                channels = source.padded if node.source else source.channels
+                self.made.append(JoinStep(node.path, reads, node.target, place, channels))
+            case _:
+                self.made.append(NodeStep(node, reads, node.target))
+
+    def _lies_alike(self, copy: Copy) -> bool:
+        """Do the channels that are copied lie in a pixel as they did before, beginning at a vector?"""
+        source = self.maps[copy.source].positions
+        places = self.maps[copy.target].positions[copy.offset : copy.offset + len(source)]
+        return places[0] % TARGET.lanes == 0 and np.array_equal(places - places[0], source)
+
+    def _layout(self, node: Node) -> Map:
+        """How the map is laid out that a node writes: as what it reads, if that has as many channels.
+
+        The result of the network lies without gaps.
+        """
+        height, width, channels = self.graph.size(node.target)
+        segments: tuple[int, ...] = (channels,)
+        if isinstance(node, Copy):
+            copies = sorted(self.graph.writers(node.target), key=lambda copy: copy.offset)
+            segments = tuple(s for copy in copies for s in self.maps[copy.source].segments)
+        elif not isinstance(node, Conv):
+            segments = self.maps[node.source].segments
+        if sum(segments) != channels or node.target == self._where(self.graph.output):
+            segments = (channels,)
+        return Map.of(height, width, segments)
+
+    # --- convolutions and what follows them -----------------------------------------------------
+
+    def _convolutions(self, convs: list[Conv]) -> None:
+        """One step for convolutions side by side, and for all that it can do as well."""
+        arms, offset = [], 0
+        for conv in convs:
+            arms.append(Arm(conv.path, conv.window, conv.filters, conv.bias, offset))
+            offset += TARGET.padded(conv.filters)
+            self.done.add((conv.target, conv.offset))
+        first, number = convs[0], convs[0].target
+        height, width, _ = self.graph.size(number)
+        result = Map.of(height, width, tuple(arm.filters for arm in arms))
+        step = ConvStep(self._where(first.source), number, tuple(arms), result, first.activation)
+        self.maps[number] = result
+        while (readers := self.graph.readers(number)) and len(readers) == 1:
+            grown = self._grown(step, number, readers[0])
+            if grown is None:
+                break
+            step, number = grown, readers[0].target
+            size = self.graph.size(number)[:2]
+            self.maps[number] = Map.of(*size, result.segments)
+            self.done.add((number, readers[0].offset))
+        self.made.append(replace(step, target=number))
+
+    def _grown(self, step: ConvStep, number: int, node: Node) -> ConvStep | None:
+        """The step that does this node, which reads its map `number`, as well; if there is one."""
+        if step.pool:
+            return None
+        match node:
+            case Pool() if not node.average and node.window.area < 256:
+                return replace(step, pool=node.window)
+            case Norm() if step.norm is None and step.activation is None and step.bypass is None:
+                return replace(step, norm=node)
+            case Activate() if step.norm and step.activation is None and step.bypass is None:
+                return replace(step, activation=node.kind)
+            case Add() if step.bypass is None:
+                others = [n for n in node.sources if n != number and self._is_ready(n)]
+                around = self._where(others[0]) if len(others) == 1 else 0
+                if around not in (0, step.source) and self.maps[around] == step.result:
+                    return replace(step, bypass=around)
+        return None
+
+    def _is_ready(self, number: int) -> bool:
+        """Has all of this map been written?"""
+        return all((w.target, w.offset) in self.done for w in self.graph.writers(number))

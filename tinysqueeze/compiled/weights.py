@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tinysqueeze.compiled.network import Arm, Map
-from tinysqueeze.compiled.workspace import Workspace
+from tinysqueeze.compiled.space import Space
+from tinysqueeze.compiled.steps import Arm, Map
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.products import pack, unpack
 from tinysqueeze.kernels.team import Stage
@@ -37,14 +37,14 @@ def winograd_size(arm: Arm, source: int, result: Map, precision: str) -> int:
 class Gradients:
     """The threads' own sums of all gradients, in one piece of memory that is cleared as one."""
 
-    workspace: Workspace
+    space: Space
     size: int = 0
 
     def reserve(self, size: int) -> tuple[np.ndarray, int]:
         """Room for `size` sums, and the floats from one thread's to the next's."""
         start = self.size
         self.size += -(-size // TARGET.lanes) * TARGET.lanes
-        array, stride = self.workspace.scratch("gradients", self.size)
+        array, stride = self.space.scratch("gradients", self.size)
         return array[start:], stride
 
 
@@ -58,14 +58,14 @@ class Weights:
 
     def __init__(
         self,
-        workspace: Workspace,
+        space: Space,
         arm: Arm,
         source: Map,
         m: int,
         params: dict[str, Any],
         needs_dx: bool = False,
     ) -> None:
-        self.arm, self.source, self.m, self.workspace = arm, source, m, workspace
+        self.arm, self.source, self.m, self.space = arm, source, m, space
         self.weight: np.ndarray = params["weight"]
         self.bias: np.ndarray | None = params.get("bias")
         self.needs_dx = needs_dx
@@ -82,7 +82,7 @@ class Weights:
 
     def _room(self, name: str, size: int) -> np.ndarray:
         factor = self.positions if self.m else self.kernel_area
-        return self.workspace.array(f"{self.arm.path} {name}", factor * size)
+        return self.space.array(f"{self.arm.path} {name}", factor * size)
 
     def pack(self, packing: Stage, transforming: Stage, bias: np.ndarray) -> None:
         """Adds the jobs that make the packed copies; the second stage needs the first's results."""
@@ -106,7 +106,7 @@ class Weights:
             self._pack(packing, self.weight, rows, columns, target)
             return
         size = len(rows) * len(columns)
-        taps = self.workspace.array(f"{self.arm.path} {name} taps", 9 * size)
+        taps = self.space.array(f"{self.arm.path} {name} taps", 9 * size)
         self._pack(packing, self.weight, rows, columns, taps, batch=9, batch_size=size)
         transforming.add(
             winograd_weights.job(m=self.m, w=taps, u=target, size=size), size // TARGET.lanes
@@ -146,7 +146,7 @@ class Weights:
     def _unpack(self, stage: Stage, sums: tuple[np.ndarray, int], rows: np.ndarray, target) -> None:
         made = unpack.job(
             source=sums[0], source_thread=sums[1], source_row=self.filters,
-            threads=self.workspace.threads, rows=rows, row_count=len(rows),
+            threads=self.space.threads, rows=rows, row_count=len(rows),
             columns=self.arm.filters, target=target,
         )  # fmt: skip
         stage.add(made, len(rows))

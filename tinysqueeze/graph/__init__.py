@@ -19,9 +19,10 @@ from tinysqueeze.graph.form import (
     Other,
     Pool,
 )
-from tinysqueeze.graph.lowering import lower
+from tinysqueeze.graph.lowering import layer_of, lower
 from tinysqueeze.graph.passes import (
     Fold,
+    copied,
     fold_norms,
     folded_params,
     fuse,
@@ -37,7 +38,8 @@ from tinysqueeze.graph.run import activate, compute, convolve, place, run
 
 __all__ = [
     "Activate", "Add", "Conv", "Copy", "Drop", "Fold", "Graph", "Mean", "Node", "Norm", "Other", "Pool",
-    "activate", "compute", "convolve", "fold_norms", "folded_params", "fuse", "lower", "merge_norms",
+    "activate", "compute", "convolve", "copied", "fold_norms", "folded_params", "fuse", "layer_of",
+    "lower", "merge_norms",
     "normalised", "place", "run", "with_copies", "with_means", "without_copies", "without_dropout",
     "without_flatten",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from tinysqueeze.errors import UserError
 from tinysqueeze.graph.form import (
     Activate,
     Add,
@@ -115,3 +116,33 @@ def node_of(layer: Layer, path: str, source: int, target: int) -> Node:
         case Dropout():
             return Drop(*ends, layer.rate)
     return Other(*ends, layer)
+
+
+def layer_of(graph: Graph, node: Node) -> Layer:
+    """The layer that a node stands for, without what `fuse` put behind it: the way back of `node_of`.
+
+    Raises UserError for a node that no layer does.
+    """
+    match node:
+        case Conv() if len(graph.shapes[node.source]) == 1:
+            return Linear(node.filters, node.bias)
+        case Conv(window=window):
+            sides = (window.kernel, window.stride, window.pad)
+            if node.groups > 1:
+                kernel, stride, pad = sides
+                return GroupedConv2D(node.filters, kernel, node.groups, stride, pad, node.bias)
+            return Conv2D(node.filters, *sides, node.bias)
+        case Norm():
+            return BatchNorm(node.eps, node.momentum)
+        case Activate():
+            return ReLU() if node.kind == "relu" else HardSwish()
+        case Pool(window=window) if node.counts_padding or not node.average:
+            kind = AvgPool2D if node.average else MaxPool2D
+            return kind(window.kernel, window.stride, window.pad, window.ceil)
+        case Mean():
+            return GlobalAvgPool2D()
+        case Drop():
+            return Dropout(node.rate)
+        case Other():
+            return node.layer
+    raise UserError(f"{graph.name}: no layer does {node.path} ({node.what}); run the graph instead")

@@ -1,6 +1,6 @@
 """Passes: plain functions from a graph to one that computes the same with fewer or simpler nodes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,11 +48,16 @@ def without_copies(graph: Graph) -> Graph:
 
 def with_copies(graph: Graph, direct: tuple[type[Node], ...]) -> Graph:
     """Only nodes of the kinds `direct` write a part of a map; the others' results are copied there."""
+    return copied(graph, lambda node: not isinstance(node, direct))
+
+
+def copied(graph: Graph, which: Callable[[Node], bool]) -> Graph:
+    """The nodes that `which` picks write no part of a map: their results are copied there."""
     nodes: list[Node] = []
     shapes = list(graph.shapes)
     for node in graph.nodes:
         shape, channels = shapes[node.target], graph.channels(node)
-        if channels == shape[-1] or isinstance(node, (*direct, Copy)):
+        if channels == shape[-1] or isinstance(node, Copy) or not which(node):
             nodes.append(node)
             continue
         nodes.append(replace(node, target=len(shapes), offset=0))
@@ -61,10 +66,12 @@ def with_copies(graph: Graph, direct: tuple[type[Node], ...]) -> Graph:
     return Graph.of(graph.name, shapes, nodes, graph.output)
 
 
-def without_dropout(graph: Graph) -> Graph:
-    """For inference, where dropout does nothing."""
+def without_dropout(graph: Graph, up_to: float = 1) -> Graph:
+    """For inference, where dropout does nothing; or only without dropout of a rate `up_to` this."""
     nodes = (
-        Copy(n.path, n.source, n.target, offset=n.offset) if isinstance(n, Drop) else n
+        Copy(n.path, n.source, n.target, offset=n.offset)
+        if isinstance(n, Drop) and n.rate <= up_to
+        else n
         for n in graph.nodes
     )
     return without_copies(Graph.of(graph.name, graph.shapes, nodes, graph.output))
@@ -122,13 +129,22 @@ def with_means(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(nodes))
 
 
-def fuse(graph: Graph, kinds: Sequence[str] = tuple(ACTIVATIONS)) -> Graph:
-    """Activations go into the convolutions and sums before them, where nobody else reads these."""
+def fuse(
+    graph: Graph,
+    kinds: Sequence[str] = tuple(ACTIVATIONS),
+    into: Callable[[Node], bool] = lambda node: isinstance(node, Conv | Add),
+) -> Graph:
+    """Activations go into the convolutions and sums before them, where nobody else reads these.
+
+    `kinds` says which activations, `into` which convolutions and sums can take one.
+    """
     nodes = list(graph.nodes)
     for node in graph.nodes:
         if isinstance(node, Activate) and node.kind in kinds:
             before = _own_writers(nodes, node, graph.output)
-            plain = [n for n in before if isinstance(n, Conv | Add) and n.activation is None]
+            plain = [
+                n for n in before if isinstance(n, Conv | Add) and n.activation is None and into(n)
+            ]
             if before and len(plain) == len(before):
                 fused = {id(n): replace(n, activation=node.kind) for n in plain}
                 nodes = _moved([fused.get(id(n), n) for n in nodes], node)

@@ -49,7 +49,7 @@ def _largest(remembers: bool, normed: bool = False) -> Callable:
     @procedure(floats_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, floats_t, bytes_t,
                floats_t, floats_t, types.float32, types.float32, floats_t)  # fmt: skip
     def largest(
-        e: Emitter, x, x_row, x_pixel, high, wide, number, kernel_wide, channels, y, won,
+        e: Emitter, x, x_row, x_pixel, high, wide, number, kernel_wide, channels, y, argmax,
         scale, shift, shut, full, chosen,
     ) -> None:  # fmt: skip
         b = e.builder
@@ -90,7 +90,7 @@ def _largest(remembers: bool, normed: bool = False) -> Callable:
             best = e.loop(e.int(0), high, window_row, looked_at(corner, number))
             e.store(best[0], y, c)
             if remembers:
-                e.store(best[1], won, c)
+                e.store(best[1], argmax, c)
             if normed:
                 e.store(best[2], chosen, c)
             return []
@@ -106,16 +106,16 @@ _largest_normed = _largest(True, normed=True)
 
 @kernel("""
     x x_unit x_thread x_next x_row x_pixel height width
-    y y_unit y_thread y_next y_row y_pixel won won_unit out_height out_width
+    y y_unit y_thread y_next y_row y_pixel argmax argmax_unit out_height out_width
     kernel_high kernel_wide stride_high stride_wide pad_high pad_wide channels by_row remember
     normed? scale? shift? shut:f? full:f? chosen?
 """)
 def max_pool(job, first, count, thread):
-    """y = the largest value of each window; won = which one it was. Windows are cut at the edges.
+    """y = the largest value of each window; argmax = which one it was. Windows are cut at the edges.
 
     Units are images; or `by_row` rows of the output each (x then begins at the first window's row).
     Winners are written if `remember`. With `normed`, which remembers them too, y is the largest of
-    the activation of x * scale + shift; `chosen` = the x of it, laid out as `won`.
+    the activation of x * scale + shift; `chosen` = the x of it, laid out as `argmax`.
     """
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
@@ -135,27 +135,27 @@ def max_pool(job, first, count, thread):
                 corner = (i * job.stride_high - job.pad_high + above) * job.x_row
                 corner += (left + before) * job.x_pixel
                 pixel = n * job.y_next + i * job.y_row + j * job.y_pixel
-                index = (first + n) * job.won_unit + (i * job.out_width + j) * job.channels
+                index = (first + n) * job.argmax_unit + (i * job.out_width + j) * job.channels
                 begin_at = floats(x + 4 * (n * job.x_next + corner))
                 number = above * job.kernel_wide + before
-                won = bytes_at(job.won + (index if job.remember else 0))
+                argmax = bytes_at(job.argmax + (index if job.remember else 0))
                 if job.normed:
                     _largest_normed(
                         begin_at, job.x_row, job.x_pixel, high, wide, number, job.kernel_wide,
-                        job.channels, floats(y + 4 * pixel), won, floats(job.scale),
+                        job.channels, floats(y + 4 * pixel), argmax, floats(job.scale),
                         floats(job.shift), float32(job.shut), float32(job.full),
                         floats(job.chosen + 4 * index),
                     )  # fmt: skip
                 elif job.remember:
                     _largest_remembered(
                         begin_at, job.x_row, job.x_pixel, high, wide, number, job.kernel_wide,
-                        job.channels, floats(y + 4 * pixel), won, begin_at, begin_at,
+                        job.channels, floats(y + 4 * pixel), argmax, begin_at, begin_at,
                         float32(0), float32(0), begin_at,
                     )  # fmt: skip
                 else:
                     _largest_plain(
                         begin_at, job.x_row, job.x_pixel, high, wide, number, job.kernel_wide,
-                        job.channels, floats(y + 4 * pixel), won, begin_at, begin_at,
+                        job.channels, floats(y + 4 * pixel), argmax, begin_at, begin_at,
                         float32(0), float32(0), begin_at,
                     )  # fmt: skip
 
@@ -172,7 +172,7 @@ def _gather(normed: bool) -> Callable:
                floats_t, floats_t, floats_t, floats_t, types.float32, types.float32,
                floats_t, floats_t, floats_t)  # fmt: skip
     def gather(
-        e: Emitter, d, won, d_row, won_row, pixel, high, wide, number, down, right, channels, dx,
+        e: Emitter, d, argmax, d_row, argmax_row, pixel, high, wide, number, down, right, channels, dx,
         x, scale, shift, shut, full, a, bb, cc,
     ) -> None:  # fmt: skip
         b = e.builder
@@ -181,13 +181,13 @@ def _gather(normed: bool) -> Callable:
         def some_channels(c: Value, _: list[Value]) -> list[Value]:
             def window_row(i: Value, total: list[Value]) -> list[Value]:
                 d_at = e.at(d, b.add(c, b.mul(i, d_row)))
-                won_at = e.at(won, b.add(c, b.mul(i, won_row)))
+                argmax_at = e.at(argmax, b.add(c, b.mul(i, argmax_row)))
                 first = b.sub(number, b.mul(i, down))
 
                 def window_column(j: Value, total: list[Value]) -> list[Value]:
                     step = b.mul(j, pixel)
                     mine = e.splat(b.trunc(b.sub(first, b.mul(j, right)), BYTE))
-                    hit = b.icmp_unsigned("==", e.load(won_at, step, BYTES), mine)
+                    hit = b.icmp_unsigned("==", e.load(argmax_at, step, BYTES), mine)
                     return [b.fadd(total[0], b.select(hit, e.load(d_at, step), e.every(0)))]
 
                 return e.loop(e.int(0), wide, window_column, total)
@@ -208,12 +208,12 @@ def _gather(normed: bool) -> Callable:
 
 _gather_plain, _gather_normed = _gather(False), _gather(True)
 
-NOBODY = 255
+NO_WINNER = 255
 """A number that no pixel has in its window: windows have at most 255."""
 
 
 @kernel("""
-    d d_unit d_thread d_next d_row won won_unit out_height out_width
+    d d_unit d_thread d_next d_row argmax argmax_unit out_height out_width
     dx dx_unit dx_thread dx_next dx_row dx_pixel height width
     kernel_high kernel_wide stride_high stride_wide pad_high pad_wide channels
     normed? x? x_next? scale? shift? shut:f? full:f? a? b? c?
@@ -228,7 +228,7 @@ def max_pool_backward(job, first, count, thread):
     dx = job.dx + 4 * (first * job.dx_unit + thread * job.dx_thread)
     c = job.channels
     for n in range(count):
-        won = job.won + (first + n) * job.won_unit
+        argmax = job.argmax + (first + n) * job.argmax_unit
         for i in range(job.height):
             a = i + job.pad_high
             first_row = max(0, (a - job.kernel_high + job.stride_high) // job.stride_high)
@@ -240,10 +240,10 @@ def max_pool_backward(job, first, count, thread):
                 top, high = first_row, rows  # the row's own: the next pixel asks for them again
                 number = (a - top * job.stride_high) * job.kernel_wide + b - left * job.stride_wide
                 if high <= 0 or wide <= 0:  # no window covers this pixel, so it won none
-                    top, left, high, wide, number = 0, 0, 1, 1, NOBODY
+                    top, left, high, wide, number = 0, 0, 1, 1, NO_WINNER
                 out = floats(dx + 4 * (n * job.dx_next + i * job.dx_row + j * job.dx_pixel))
                 above = floats(d + 4 * (n * job.d_next + top * job.d_row + left * c))
-                winners = bytes_at(won + (top * job.out_width + left) * c)
+                winners = bytes_at(argmax + (top * job.out_width + left) * c)
                 down, right = job.stride_high * job.kernel_wide, job.stride_wide
                 if job.normed:
                     x = floats(job.x + 4 * ((first + n) * job.x_next + (i * job.width + j) * c))

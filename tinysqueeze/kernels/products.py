@@ -79,21 +79,21 @@ def product(job, first, count, thread):
                 if job.by_panel and job.batch > 1 and row < PANEL:
                     # Winograd by panels: the next position's weights lie far from these, so that
                     # the processor foresees nothing. The first tiles ask for a part of them each.
-                    soon = floats(w + 4 * (job.w_batch + row * job.depth))
+                    upcoming = floats(w + 4 * (job.w_batch + row * job.depth))
                 else:
                     following = table[min(row + tile, rows - 1)]
-                    soon = floats(x + 4 * (n * job.x_batch + following))
+                    upcoming = floats(x + 4 * (n * job.x_batch + following))
                 row_table, place = ints(job.x_rows + 4 * row), ints(job.y_rows + 4 * row)
                 last = rows - row - 1
                 if not wide:
                     narrow_tile(xs, row_table, steps, last, floats(w), LANES, job.depth, ys, place,
-                                starts, job.add, job.floor, soon)  # fmt: skip
+                                starts, job.add, job.floor, upcoming)  # fmt: skip
                 elif row < short:
                     short_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
-                               starts, job.add, job.floor, soon)  # fmt: skip
+                               starts, job.add, job.floor, upcoming)  # fmt: skip
                 else:
                     wide_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
-                              starts, job.add, job.floor, soon)  # fmt: skip
+                              starts, job.add, job.floor, upcoming)  # fmt: skip
                 row += tile
 
 

@@ -234,7 +234,7 @@ class Team:
             program.interpret(images)
             return
         with self._lock:
-            self._hire()
+            self._start_threads()
             counter = np.zeros(1, np.int64)
             order = walk.job(
                 stages=program.stage_table,
@@ -248,7 +248,7 @@ class Team:
                 waiting.put((go, order, images, thread))
             go(order.record.ctypes.data, images, 0, 0)
 
-    def _hire(self) -> None:
+    def _start_threads(self) -> None:
         """Starts the threads, the first time and again in a forked process, which has none."""
         if self._process != os.getpid():
             self._process, self._queues = os.getpid(), []

@@ -58,7 +58,7 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
         bias: `vectors` vectors to begin with.
         add: if not 0, what is in y already is added as well.
         floor: results below it become it: 0 for ReLU, minus infinity for none.
-        soon: the `rows * depth` floats from here will be needed next. With `stream` they are asked
+        upcoming: the `rows * depth` floats from here will be needed next. With `stream` they are asked
             for in the meantime, since a core that waits for memory does nothing else.
     """
 
@@ -70,7 +70,7 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
     )  # fmt: skip
     def tile(
         e: Emitter, x, x_rows, x_steps, last, w, w_step, depth, y, y_rows, bias, add, floor,
-        soon,
+        upcoming,
     ) -> None:  # fmt: skip
         b = e.builder
         columns = [e.int(v * TARGET.lanes) for v in range(vectors)]
@@ -90,7 +90,7 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
 
         def step(k: Value, flat: list[Value]) -> list[Value]:
             if stream:
-                e.prefetch(e.at(soon, b.mul(k, e.int(rows))))
+                e.prefetch(e.at(upcoming, b.mul(k, e.int(rows))))
             place = e.at(w, b.mul(k, w_step))
             weights = [e.load(place, c) for c in columns]
             offset = index(x_steps, k)

@@ -79,7 +79,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Conv2D(Layer):
-    """Convolution with `filters` kernels, by im2col and one matrix product; 1x1 needs no im2col.
+    """Convolution with `filters` kernels, by products of patches and weights; 1x1 needs no patches.
 
     weight (KH, KW, C, F), bias (F,).
     """

@@ -1,18 +1,20 @@
 """Where numbers lie: buffers, scratch memory, views of maps in them, and tables of offsets.
 
-A plan is built twice. The first time its workspace only notes how much of everything is asked for;
+A plan is built twice. The first time its space only notes how much of everything is asked for;
 then the memory is allocated, and the second time the jobs get real addresses.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from tinysqueeze.compiled.network import Map
+from tinysqueeze.compiled.steps import Map
 from tinysqueeze.kernels.kernel import Job, Kernel
 
+Built = TypeVar("Built")
 LINE = 16
 """Floats in a cache line of 64 bytes: every buffer begins at one."""
 
@@ -103,7 +105,7 @@ def job(kernel: Kernel, views: dict[str, View], **values: Any) -> Job:
     return kernel.job(**values)
 
 
-class Workspace:
+class Space:
     """Hands out memory: buffers by name for the batch, scratch by name for each thread.
 
     As made it only measures: what it hands out is empty. `allocated()` gives one that really does.
@@ -115,9 +117,9 @@ class Workspace:
         self.measuring = sizes is None
         self.arrays: dict[str, np.ndarray] = {}
 
-    def allocated(self) -> "Workspace":
-        """A workspace with memory for all that was asked of this one."""
-        return Workspace(self.threads, self.sizes)
+    def allocated(self) -> "Space":
+        """A space with memory for all that was asked of this one."""
+        return Space(self.threads, self.sizes)
 
     def array(self, name: str, size: int, dtype: Any = np.float32) -> np.ndarray:
         """A zeroed buffer of its own; asked for twice, the larger size counts."""
@@ -157,6 +159,13 @@ class Workspace:
         array, stride = self.scratch(name, count * image)
         view = _view(array, stride, image, size, halo, broad)
         return replace(view, unit=0)
+
+
+def in_space(threads: int, build: Callable[[Space], Built]) -> Built:
+    """What `build` makes of a space: first measured, then for good."""
+    measured = Space(threads)
+    build(measured)
+    return build(measured.allocated())
 
 
 def _view(array: np.ndarray, thread: int, image: int, size: Map, halo: Halo, broad: int) -> View:
