@@ -16,7 +16,8 @@ from tinysqueeze import files
 from tinysqueeze.cli import main
 from tinysqueeze.compiled import compile
 from tinysqueeze.errors import FormatError, UserError
-from tinysqueeze.network.models import squeezenet1_0, squeezenet_cifar, vgg16
+from tinysqueeze.network.models import squeezenet1_0, squeezenet_cifar
+from tinysqueeze.network.others import vgg16
 from tinysqueeze.network.params import flatten, initialise
 from tinysqueeze.show.pictures.compression import byte_map
 from tinysqueeze.weights import (

@@ -165,7 +165,7 @@ def test_an_exercise_that_is_not_there():
 
 def test_source_shows_the_library_itself():
     shown = source(reference.im2col, reference.conv2d)
-    assert "tinysqueeze/ops/reference.py" in repr(shown)
+    assert "tinysqueeze/network/ops/reference.py" in repr(shown)
     assert "def im2col(" in repr(shown)
     assert shown._repr_markdown_().startswith("```python\n")
 

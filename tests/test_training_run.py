@@ -144,6 +144,18 @@ def test_what_is_frozen_never_moves(squares, optimiser, make_engine):
     }  # fmt: skip
 
 
+def test_factors_of_gradients(squares):
+    """Frozen is 0, a norm's bias 16, everything else 1; nothing where all are 1."""
+    model = ts.build({**SMALL, "norm": True})
+    recipe = ts.Recipe(norm_bias_rate=16, frozen=("conv1*",), batch_size=16)
+    training = ts.begin(model, squares, recipe)
+    for path, factors in flatten(training.engine.views(training.factors)).items():
+        frozen = path.startswith("conv1") and not path.endswith(("mean", "var"))
+        expected = 0 if frozen else 16 if path.endswith("norm/bias") else 1
+        assert (factors == expected).all(), path
+    assert ts.begin(model, squares, ts.Recipe(batch_size=16)).factors is None
+
+
 def test_a_factor_of_0_makes_0_of_everything():
     gradients = np.array([1, -2, np.inf, np.nan, 3], np.float32)
     scale(gradients, np.array([1, 16, 0, 0, 0], np.float32))

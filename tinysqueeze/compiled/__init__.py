@@ -10,11 +10,12 @@
 same as trees of views, `plan.views(vector)` the same views into any other vector. `plan.steps` says
 how each part of the model is run.
 
-How it comes about, file by file: `network` turns the model into a list of fused steps, `space`
-says where numbers lie, `weights` packs parameters and unpacks gradients, `convolution` makes the jobs
-of one convolution, `sequence` strings jobs together; `layout` is what `inference` and `forward` share,
-`training` adds the backward pass, `single` is inference of one image by all threads, and `plan` is
-the front door. `steps` runs the layers that no kernel can do.
+How it comes about, file by file. `steps` says what a plan does, and `grouping` finds it in the graph;
+`space` hands out memory, and what is built there is first measured. `layout` places the steps in a
+space: `convolution` makes the jobs of one convolution, `weights` packs what it needs, and `nodes` runs
+what no kernel can do. `forward` and `backward` are a training step, `inference` is a batch, `single`
+(with `bands` and `cuts`) one image by all threads: functions from a layout to a `sequence` of jobs.
+`programs` strings them together, and `plan` is the front door.
 """
 
 from tinysqueeze.compiled.plan import Plan, PlanStep, compile

@@ -6,13 +6,14 @@ import numpy as np
 
 from tinysqueeze.compiled.backward import backward
 from tinysqueeze.compiled.forward import drop_mask, forward, kept_maps, loss
+from tinysqueeze.compiled.grouping import group
 from tinysqueeze.compiled.inference import inference
 from tinysqueeze.compiled.layout import Arrays, Layout, lay_out
 from tinysqueeze.compiled.nodes import random_of, read
 from tinysqueeze.compiled.sequence import Given, Runnable, Sequence
 from tinysqueeze.compiled.single import can_share, single
 from tinysqueeze.compiled.space import Space, in_space
-from tinysqueeze.compiled.steps import DropStep, NodeStep, Steps, group
+from tinysqueeze.compiled.steps import DropStep, NodeStep, Steps
 from tinysqueeze.graph import Drop, Fold, folded_params, lower, merge_norms, without_dropout
 from tinysqueeze.kernels.team import Team
 from tinysqueeze.network.models import Model

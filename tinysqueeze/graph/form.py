@@ -246,14 +246,14 @@ class Graph:
         match node:
             case Conv():
                 if channels % node.groups or node.filters % node.groups:
-                    raise ShapeError(f"{node.path}: {channels} channels in {node.groups} groups")
+                    raise ShapeError(f"{channels} channels in {node.groups} groups", node.path)
                 return *node.window.out_size(height, width), node.filters
             case Pool():
                 return *node.window.out_size(height, width), channels
             case Mean():
                 return 1, 1, channels
             case Add() if self.size(node.second) != size:
-                raise ShapeError(f"{node.path}: {size} and {self.size(node.second)} don't add up")
+                raise ShapeError(f"{size} and {self.size(node.second)} don't add up", node.path)
             case Other():
                 return _size(node.layer.out_shape(self.shapes[node.source]))
         return size

@@ -157,7 +157,7 @@ class SqueezeNet:
     ReLU but conv10's, and after the convolution of a complex bypass. `linear_squeeze` leaves the squeeze
     layers without norm and ReLU. `activation` "hard-swish" takes the place of every ReLU but that after
     conv10. `final_relu` is the latter, which the authors have; without it a network trains more surely,
-    since it can't fall silent.
+    since it can't fall silent. Raises UserError for a value of another type or out of its range.
     """
 
     classes: Classes = 1000

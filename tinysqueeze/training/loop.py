@@ -123,8 +123,10 @@ def mean_over_ranks(training: Training, communicator: Communicator) -> None:
         training.statistics[...] = communicator.total(training.statistics) / communicator.ranks
 
 
-def scale(gradients: np.ndarray, factors: np.ndarray) -> None:
+def scale(gradients: np.ndarray, factors: np.ndarray | None) -> None:
     """Multiply in place. A factor of 0 makes 0 of everything, also of what has overflowed."""
+    if factors is None:  # 1 for all
+        return
     with np.errstate(invalid="ignore"):  # inf * 0
         gradients *= factors
     np.copyto(gradients, 0, where=factors == 0)

@@ -50,7 +50,7 @@ class Training:
     history: list[dict[str, float]] = field(default_factory=list)
     evaluation: Evaluation | None = None  # the last one, on this rank's share of the test images
     optimiser: Optimiser = field(init=False)
-    factors: np.ndarray = field(init=False)
+    factors: np.ndarray | None = field(init=False)
     decay: np.ndarray = field(init=False)
     statistics: np.ndarray = field(
         init=False
@@ -151,17 +151,19 @@ def frozen_paths(model: Model, patterns: Iterable[str]) -> tuple[str, ...]:
     return tuple(path for path in paths if path in frozen)
 
 
-def gradient_factors(engine: Engine, norm_bias_rate: float, frozen: Collection[str]) -> np.ndarray:
+def gradient_factors(
+    engine: Engine, norm_bias_rate: float, frozen: Collection[str]
+) -> np.ndarray | None:
     """What the gradient of each number of the vector is multiplied by, before a step is taken.
 
-    Frozen is 0, a batch norm's bias `norm_bias_rate`, everything else 1.
+    Frozen is 0, a batch norm's bias `norm_bias_rate`, everything else 1; None where all are 1.
     """
     means = (path for path in buffer_shapes(engine.model) if path.endswith("/mean"))
     norm_biases = {path.removesuffix("mean") + "bias" for path in means}  # they stand side by side
     factors = np.ones_like(engine.vector)
     for path, view in flatten(engine.views(factors)).items():
         view[...] = 0 if path in frozen else norm_bias_rate if path in norm_biases else 1
-    return factors
+    return None if (factors == 1).all() else factors
 
 
 def decay_of_each(

@@ -31,10 +31,12 @@ def torchvision_names(model: Model) -> dict[str, str]:
 
     torchvision counts the steps before the classifier: features.0 is conv1, features.3 fire2.
     Raises UserError for a network that torchvision's class cannot hold: it would take the arrays of
-    some that differ only in what has none, an activation, and compute something else.
+    some that differ only in what has none, an activation, and compute something else. The authors' ring
+    of zeros around conv10 may stay: whoever loads the arrays can set it there (`export` says how).
     """
     ours = without_dropout(lower(model.at(SIZE))).nodes
-    versions = (make(model.classes, input_channels=model.input_shape[2]) for make in TORCHVISIONS)
+    same = {"input_channels": model.input_shape[2], "conv10_pad": model.spec.get("conv10_pad", 0)}
+    versions = (make(model.classes, **same) for make in TORCHVISIONS)
     theirs = [without_dropout(lower(version)).nodes for version in versions]
     if ours not in theirs:
         own = next((node for node in ours if not any(node in t for t in theirs)), ours[-1])
