@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from tinysqueeze.cli import COMMANDS
+from tinysqueeze.data import builtin
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -17,6 +18,19 @@ def test_the_example_runs_and_both_ways_agree(capsys):
     assert parameters == "729034"
     by_layers, compiled = float(step.split()[0]), float(plan.split()[0])
     assert abs(by_layers - compiled) < 1e-4 * by_layers
+
+
+def test_the_functions_do_what_is_said(capsys, tmp_path, monkeypatch):
+    """The second example as it stands, on fewer images."""
+    monkeypatch.chdir(tmp_path)
+    few = {split: builtin.render(100, seed) for split, seed in builtin.SEEDS.items()}
+    monkeypatch.setattr(builtin, "dataset", few.get)
+    _, example = (code for language, code in BLOCKS if language == "python")
+    exec(compile(example, "README.md", "exec"), {})
+    said = capsys.readouterr().out
+    for words in ("images: ", "Guess(index=", " bytes\n", "squeezenet_cifar.c"):
+        assert words in said
+    assert (tmp_path / "small.tsq").stat().st_size < 729_034  # four bits of 32, and less
 
 
 def test_commands_exist():
