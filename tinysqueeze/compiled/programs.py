@@ -106,7 +106,7 @@ class InferenceProgram:
 
     def refresh(self, team: Team) -> None:
         """Packs the parameters as they are now."""
-        for path, array in folded(self.folds, self.params).items():
+        for path, array in folded(self.folds, self.params):
             self.layout.params[path][...] = array
         self.packing.run(team, Given(np.empty(1)))
 

@@ -1,6 +1,6 @@
 """Passes: plain functions from a graph to one that computes the same with fewer or simpler nodes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -225,26 +225,25 @@ def folded_params(folds: Sequence[Fold], params: Mapping[str, Any]) -> Params:
     flat = flatten(params)
     gone = {fold.norm.path for fold in folds}
     kept = {path: a for path, a in flat.items() if path.rpartition("/")[0] not in gone}
-    for path, array in folded(folds, flat).items():
+    for path, array in folded(folds, flat):
         kept[path] = array.astype(flat[f"{path.rpartition('/')[0]}/weight"].dtype)
     return unflatten(kept)
 
 
-def folded(folds: Sequence[Fold], flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the folds change, by path, float64; `flat` are the parameters by path."""
-    pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for fold in folds:
-        mine = slice(fold.first, fold.first + fold.filters)
-        names = ("weight", "bias", "mean", "var")
-        norm = {name: flat[f"{fold.norm.path}/{name}"][mine] for name in names}
-        pairs[fold.path] = normalised(
-            *(pairs.get(fold.path) or _before(fold, flat)), norm, fold.norm.eps
-        )
-    return {
-        f"{path}/{name}": array
-        for path, pair in pairs.items()
-        for name, array in zip(("weight", "bias"), pair, strict=True)
-    }
+def folded(
+    folds: Sequence[Fold], flat: Mapping[str, np.ndarray]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """What the folds change, one path and float64 array after the other; `flat` are all by path."""
+    for path in dict.fromkeys(fold.path for fold in folds):
+        mine = [fold for fold in folds if fold.path == path]
+        weight, bias = _before(mine[0], flat)
+        for fold in mine:
+            part = slice(fold.first, fold.first + fold.filters)
+            names = ("weight", "bias", "mean", "var")
+            norm = {name: flat[f"{fold.norm.path}/{name}"][part] for name in names}
+            weight, bias = normalised(weight, bias, norm, fold.norm.eps)
+        yield f"{path}/weight", weight
+        yield f"{path}/bias", bias
 
 
 def _before(fold: Fold, flat: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
