@@ -26,7 +26,7 @@ from deciding import CLOSE, Decision, Truth, truth
 
 from tinysqueeze.compiled import compile
 from tinysqueeze.kernels import TARGET
-from tinysqueeze.network.layers import Run
+from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.ops import fast, reference
 from tinysqueeze.network.params import flatten, map_params
 from tinysqueeze.network.stepwise import StepByStep
@@ -120,7 +120,7 @@ class Tally:
     """What was tried: the worst error and the count by (engine, precision); what is wrong; refusals."""
 
     worst: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    tried: Counter[str] = field(default_factory=Counter)
+    tried: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     turned: Counter[str] = field(default_factory=Counter)
     cancelled: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -130,7 +130,7 @@ class Tally:
         self, d: networks.Draw, engine: str, what: str, error: float, limit: float, path: str = ""
     ) -> None:
         """Notes an error, and complains if it is beyond the limit."""
-        self.tried[engine] += what in ("gradients", "gradients that cancel", "logits")
+        self.tried[engine].add(d.seed)
         self.worst[f"{engine}: {what}"] = max(self.worst[f"{engine}: {what}"], error)
         if not error <= limit:
             self.wrong.append(f"{engine}: {what} {path} off by {error:.2e}; {d}")
@@ -138,7 +138,7 @@ class Tally:
     def table(self) -> str:
         """Worst errors, a line each; then the refusals."""
         lines = [f"{name:45} {error:.1e}" for name, error in sorted(self.worst.items())]
-        lines += [f"tried {name:39} {count}" for name, count in sorted(self.tried.items())]
+        lines += [f"tried {name:39} {len(seeds)}" for name, seeds in sorted(self.tried.items())]
         lines += [
             f"turned decisions {name:28} {count}" for name, count in sorted(self.turned.items())
         ]
@@ -177,7 +177,7 @@ def trial(d: networks.Draw, tally: Tally) -> None:
 
     training(d, tally, f"compiled, {d.precision}", d.precision, plan, again(), again)
     evaluated = map_params(lambda a: a.astype(np.float64), d.params)
-    logits, _ = d.model.forward(evaluated, d.x.astype(np.float64), Run(reference))
+    logits, _ = d.model.forward(evaluated, d.x.astype(np.float64), Mode(reference))
     for batch in (d.batch, 1):
         plan = compile(
             d.model,

@@ -15,7 +15,7 @@ from networks import has
 from tinysqueeze.devices import c as c_export
 from tinysqueeze.devices.int8 import quantise
 from tinysqueeze.errors import UserError
-from tinysqueeze.network.layers import Dropout, Run
+from tinysqueeze.network.layers import Dropout, Mode
 from tinysqueeze.network.loss import softmax_cross_entropy
 from tinysqueeze.network.ops import reference
 from tinysqueeze.network.params import map_params
@@ -31,7 +31,7 @@ FLOATS = 1e-5
 def trial(d: networks.Draw, tally: Tally, compiler: str | None) -> None:
     """Every one of them that is installed and can do this network; the others are counted as refused."""
     pytorch(d, tally)
-    expected, _ = d.model.forward(_wide(d), d.x.astype(np.float64), Run(reference))
+    expected, _ = d.model.forward(_wide(d), d.x.astype(np.float64), Mode(reference))
     onnx_runtime(d, tally, expected)
     if compiler:
         with TemporaryDirectory() as folder:

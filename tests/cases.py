@@ -18,14 +18,15 @@ from tinysqueeze.network.layers import (
     Layer,
     Linear,
     MaxPool2D,
+    Mode,
     Params,
     ReLU,
-    Run,
     Shape,
     Softmax,
 )
 from tinysqueeze.network.models import Fire, Model
 from tinysqueeze.network.ops import fast, reference
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten, initialise, unflatten
 
 OPS = {"reference": reference, "fast": fast}
@@ -39,7 +40,10 @@ CASES: dict[str, tuple[Layer, Shape]] = {
     "conv 3x5, non-square all over": (Conv2D(2, (3, 5), (2, 1), (1, 2)), (2, 7, 6, 3)),
     "conv 7x7, stride 2, remainder": (Conv2D(2, 7, 2), (2, 10, 9, 1)),
     "conv 2x2, stride beyond it": (Conv2D(3, 2, 3), (2, 7, 6, 2)),
-    "conv in groups": (Conv2D(4, 3, pad=1, groups=2), (2, 4, 3, 6)),
+    "conv 3x3, more places than a tile": (Conv2D(5, 3, pad=1), (2, 7, 6, 2)),
+    "conv 2x1, places that see only padding": (Conv2D(3, (2, 1), 1, (3, 2)), (1, 2, 1, 3)),
+    "conv in groups": (GroupedConv2D(4, 3, pad=1, groups=2), (2, 4, 3, 6)),
+    "conv in groups without bias": (GroupedConv2D(6, (2, 3), 3, (1, 2), bias=False), (2, 4, 5, 3)),
     "conv without bias": (Conv2D(3, 2, bias=False), (2, 4, 3, 2)),
     **{
         f"{kind.__name__} {name}": (kind(*window), shape)
@@ -116,21 +120,21 @@ def ops_with(**replaced: object) -> SimpleNamespace:
     return SimpleNamespace(**{**vars(reference), **replaced})
 
 
-def training_run(ops: object = fast) -> Run:
-    """A run in training mode, seeded, the same at each call."""
-    return Run(ops, np.random.default_rng(1))  # type: ignore[arg-type]
+def training_mode(ops: object = fast) -> Mode:
+    """A mode for training, seeded, the same at each call."""
+    return Mode(ops, np.random.default_rng(1))  # type: ignore[arg-type]
 
 
-RUNS: dict[str, Callable[..., Run]] = {
-    "evaluation": lambda ops=fast: EVAL if ops is fast else Run(ops),
-    "training": training_run,
+MODES: dict[str, Callable[..., Mode]] = {
+    "evaluation": lambda ops=fast: EVAL if ops is fast else Mode(ops),
+    "training": training_mode,
 }
 
 
-def step(layer: Layer, params: Params, x: np.ndarray, dy: np.ndarray, run: Run) -> dict:
+def step(layer: Layer, params: Params, x: np.ndarray, dy: np.ndarray, mode: Mode) -> dict:
     """Forward and backward: {"y", "dx", and each gradient by path}."""
-    y, cache = layer.forward(params, x, run)
-    dx, grads = layer.backward(params, cache, dy, run)
+    y, cache = layer.forward(params, x, mode)
+    dx, grads = layer.backward(params, cache, dy, mode)
     return {"y": y, "dx": dx} | flatten(grads)
 
 

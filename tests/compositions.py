@@ -23,6 +23,7 @@ from tinysqueeze.network.layers import (
     Shape,
 )
 from tinysqueeze.network.models import Fire, Model, squeezenet1_0
+from tinysqueeze.network.others import GroupedConv2D
 
 
 def chain(*layers: Layer) -> Chain:
@@ -83,7 +84,8 @@ COMPOSED: dict[str, tuple[Layer, Shape]] = {
         chain(MaxPool2D(3, 2, 1, True), AvgPool2D(2, 2, 1), AvgPool2D((3, 2), 2, ceil=True)), (13, 11, 2)
     ),
     "groups and no bias": (
-        chain(Conv2D(4, 3, groups=2, bias=False), BatchNorm(), Conv2D(6, 1, groups=2), ReLU()), (5, 6, 2)
+        chain(GroupedConv2D(4, 3, groups=2, bias=False), BatchNorm(), GroupedConv2D(6, 1, groups=2),
+              ReLU()), (5, 6, 2)
     ),
     "flatten and linear": (
         chain(CONV, Flatten(), Dropout(0.5), Linear(6), BatchNorm(), ReLU(), Linear(4, bias=False)),

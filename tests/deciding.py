@@ -7,7 +7,7 @@ from typing import Any
 import networks
 import numpy as np
 
-from tinysqueeze.network.layers import Run
+from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.loss import softmax_cross_entropy
 from tinysqueeze.network.ops import reference
 from tinysqueeze.network.params import flatten, map_params
@@ -152,11 +152,11 @@ def truth(
 ) -> Truth:  # fmt: skip
     """A training step in float64; dropout draws from `seed`, or takes `masks()`."""
     ops = Deciding(close, turned, masks() if masks else None, noise, follow)
-    run = Run(ops, np.random.default_rng(seed))  # type: ignore[arg-type]
+    mode = Mode(ops, np.random.default_rng(seed))  # type: ignore[arg-type]
     params = map_params(lambda a: a.astype(np.float64), d.params)
-    logits, cache = d.model.forward(params, d.x.astype(np.float64), run)
-    loss, dlogits = softmax_cross_entropy(logits, d.labels, d.smoothing, run)
+    logits, cache = d.model.forward(params, d.x.astype(np.float64), mode)
+    loss, dlogits = softmax_cross_entropy(logits, d.labels, d.smoothing, mode)
     losses, _ = reference.cross_entropies(logits, d.labels, d.smoothing)
-    _, grads = d.model.backward(params, cache, dlogits, run)
+    _, grads = d.model.backward(params, cache, dlogits, mode)
     moved = flatten(d.model.moved_buffers(params, cache))
     return Truth(logits, loss, losses, flatten(grads), moved, ops.open, ops.taken)

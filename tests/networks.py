@@ -28,6 +28,7 @@ from tinysqueeze.network.layers import (
     Shape,
 )
 from tinysqueeze.network.models import Fire, Model, build
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import shapes, unflatten
 
 WIDTHS = (1, 2, 3, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33)
@@ -188,7 +189,7 @@ def _layer(rng: np.random.Generator, shape: Shape, depth: int) -> Layer:
             return Conv2D(width, kernel, stride, pad)
         case "groups":
             parts = int(rng.choice([g for g in (1, 2, 3) if shape[2] % g == 0]))
-            return Conv2D(parts * int(rng.integers(1, 6)), 3, pad=1, groups=parts)
+            return GroupedConv2D(parts * int(rng.integers(1, 6)), 3, groups=parts, pad=1)
         case "max":
             return MaxPool2D(kernel, stride, tuple(min(p, k // 2) for p, k in zip(pad, kernel, strict=True)),
                              bool(rng.integers(2)))  # fmt: skip

@@ -25,6 +25,7 @@ from tinysqueeze.network.layers import (
     ReLU,
     Softmax,
 )
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten, unflatten
 
 
@@ -50,7 +51,9 @@ def _forward(layer: Layer, params: dict, x: torch.Tensor, training: bool) -> tor
             x = _forward(inner, params.get(name, {}) if name else params, x, training)
         return x
     if isinstance(layer, Concat):
-        return torch.cat([_forward(a, params[name], x, training) for name, a in layer.arms], -1)
+        return torch.cat(
+            [_forward(a, params.get(name, {}), x, training) for name, a in layer.arms], -1
+        )
     if isinstance(layer, Residual):
         around = layer.shortcut
         skip = x if around is None else _forward(around, params.get("bypass", {}), x, training)
@@ -80,11 +83,10 @@ def _channels_last(x: torch.Tensor) -> torch.Tensor:
 
 
 def _maps(layer: Layer, params: dict, x: torch.Tensor, training: bool) -> torch.Tensor:
-    if isinstance(layer, Conv2D):
+    if isinstance(layer, Conv2D | GroupedConv2D):
         weight, window = params["weight"].permute(3, 2, 0, 1).contiguous(), layer.window
-        return F.conv2d(
-            x, weight, params.get("bias"), window.stride, window.pad, groups=layer.groups
-        )
+        groups = getattr(layer, "groups", 1)
+        return F.conv2d(x, weight, params.get("bias"), window.stride, window.pad, groups=groups)
     if isinstance(layer, BatchNorm):
         names = ("mean", "var", "weight", "bias")
         return F.batch_norm(x, *(params[n] for n in names), training, layer.momentum, layer.eps)

@@ -27,6 +27,7 @@ from tinysqueeze.network.layers import (
     ReLU,
 )
 from tinysqueeze.network.models import Model, squeezenet1_0, squeezenet_cifar
+from tinysqueeze.network.others import GroupedConv2D
 
 HERE = Path(__file__).parent
 SHARE = 60
@@ -79,7 +80,7 @@ KNOWN = {
         ("d", CONV),
     ),
     "a layer without a kernel in the middle": net(
-        ("a", CONV), ("r", ReLU()), ("g", Conv2D(8, 3, pad=1, groups=4)), ("s", HardSwish()),
+        ("a", CONV), ("r", ReLU()), ("g", GroupedConv2D(8, 3, pad=1, groups=4)), ("s", HardSwish()),
         ("b", CONV), ("t", ReLU()),
     ),
     "a bypass around a pool": net(

@@ -21,7 +21,8 @@ from tinysqueeze.bench.worker import CHECK_STEPS, peak_bytes, read_task, timed
 from tinysqueeze.bench.workloads import WORKLOADS, describe, write, write_onnx
 from tinysqueeze.cli import main
 from tinysqueeze.errors import MissingExtra, UserError
-from tinysqueeze.network.models import squeezenet_cifar, vgg16
+from tinysqueeze.network.models import Model, squeezenet_cifar
+from tinysqueeze.network.others import GroupedConv2D, vgg16
 from tinysqueeze.show.pictures.speed import speed_bars
 
 
@@ -175,13 +176,21 @@ def test_every_side_computes_the_same(name, side, tmp_path):
 
 
 def test_other_networks_are_described_for_the_other_sides():
-    model = squeezenet_cifar(bypass="complex")
-    described = json.loads(json.dumps(describe(model, model.input_shape)))
-    fire2 = described["parts"][3]
-    assert fire2["kind"] == "Residual"
-    assert fire2["shortcut"]["path"] == "fire2/bypass"
+    described = json.loads(json.dumps(describe(squeezenet_cifar(bypass="complex"))))
+    nodes = {node["path"]: node for node in described["nodes"] if node["kind"] != "Concat"}
+    around, total = nodes["fire2/bypass"], nodes["fire2/sum"]
+    assert around["target"] in total["sources"]
+    joined = next(node for node in described["nodes"] if node["kind"] == "Concat")
+    arms = [nodes["fire2/expand1x1"]["target"], nodes["fire2/expand3x3"]["target"]]
+    assert joined["sources"] == joined["done"] == arms
+    read = [number for node in described["nodes"] for number in node["done"]]
+    assert sorted(read) == list(range(described["output"]))  # each map is done with once
     with pytest.raises(UserError, match="flatten"):
-        describe(vgg16(), (224, 224, 3))
+        describe(vgg16())
+    with pytest.raises(UserError, match=r"drop9: .* no dropout"):
+        describe(squeezenet_cifar(dropout=0.5), training=True)
+    with pytest.raises(UserError, match=r"a: .*2 groups"):
+        describe(Model("grouped", (("a", GroupedConv2D(4, 1, groups=2)),), (4, 4, 2), {}))
 
 
 def test_a_side_that_computes_something_else_is_refused():

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import compositions
 import numpy as np
 import pytest
 
@@ -27,7 +28,8 @@ from tinysqueeze.network.layers import (
     ReLU,
     Softmax,
 )
-from tinysqueeze.network.params import flatten, initialise, unflatten
+from tinysqueeze.network.others import GroupedConv2D
+from tinysqueeze.network.params import flatten, initialise, map_params, unflatten
 from tinysqueeze.weights import TORCHVISION, WeightSet, write_safetensors
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
@@ -92,7 +94,7 @@ NETS = {
     "groups, average, linear": _model(
         ("a", Conv2D(8, (3, 2), (2, 1), (1, 0))),
         ("b", MaxPool2D(3, 2, 1, ceil=True)),
-        ("c", Conv2D(12, 3, 1, 1, groups=4)),
+        ("c", GroupedConv2D(12, 3, 4, pad=1)),
         ("d", ReLU()),
         ("e", AvgPool2D(3, 2, 1, ceil=True)),
         ("f", Flatten()),
@@ -154,6 +156,29 @@ def test_int8_is_the_same_bit_for_bit(net, gcc, tmp_path):
     got = logits_of(program, codes, "<i4")
     np.testing.assert_array_equal(got, network.integers(codes))
     assert len(np.unique(got)) > 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*compositions.COMPOSED, *(f"drawn {i}" for i in range(12))])
+def test_every_composition(name, gcc, tmp_path, rng):
+    """In float32 and in integers, or refused for a layer that has no code."""
+    model = compositions.with_logits(name)
+    images = rng.standard_normal((3, *model.input_shape)).astype(np.float32)
+    params = map_params(lambda a: a.astype(np.float32), compositions.params_of(model, rng))
+    c_name = re.sub(r"\W", "_", name)
+    if name in ("flatten and more than linear", "flattened arms"):
+        with pytest.raises(UserError, match="a Flatten cannot be"):
+            c_export.export_float32(model, params, tmp_path)
+        return
+    c_export.export_float32(model, params, tmp_path)
+    expected, _ = model.forward(params, images)
+    got = logits_of(compile_c(gcc, tmp_path, c_name), images, "<f4")
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    network = quantise(model, params, images)
+    c_export.export_int8(network, tmp_path)
+    codes = network.encode(images)
+    got = logits_of(compile_c(gcc, tmp_path, f"{c_name}_int8"), codes, "<i4")
+    np.testing.assert_array_equal(got, network.integers(codes))
 
 
 def test_neither_allocates_nor_includes(gcc, tmp_path):

@@ -11,14 +11,9 @@ from numba.core import config
 from tinysqueeze.compiled import compile
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.network.layers import AvgPool2D, Conv2D, Flatten, Linear, ReLU
-from tinysqueeze.network.models import (
-    Model,
-    alexnet,
-    squeezenet1_0,
-    squeezenet1_1,
-    squeezenet_cifar,
-)
+from tinysqueeze.network.models import Model, squeezenet1_0, squeezenet1_1, squeezenet_cifar
 from tinysqueeze.network.ops import reference
+from tinysqueeze.network.others import GroupedConv2D, alexnet
 from tinysqueeze.network.params import flatten, initialise, map_params
 from tinysqueeze.network.stepwise import StepByStep
 from tinysqueeze.training.optimisers import SGD
@@ -63,13 +58,13 @@ def exact(model, params, images, labels):
     """Loss and gradients in float64 with the reference operations."""
     engine = StepByStep(model, params, reference)
     wide = map_params(lambda a: a.astype(np.float64), params)
-    from tinysqueeze.network.layers import Run
+    from tinysqueeze.network.layers import Mode
     from tinysqueeze.network.loss import softmax_cross_entropy
 
-    run = Run(reference, np.random.default_rng(0))
-    logits, cache = engine.model.forward(wide, images.astype(np.float64), run)
-    loss, dlogits = softmax_cross_entropy(logits, labels, 0.0, run)
-    _, grads = engine.model.backward(wide, cache, dlogits, run)
+    mode = Mode(reference, np.random.default_rng(0))
+    logits, cache = engine.model.forward(wide, images.astype(np.float64), mode)
+    loss, dlogits = softmax_cross_entropy(logits, labels, 0.0, mode)
+    _, grads = engine.model.backward(wide, cache, dlogits, mode)
     return logits, loss, flatten(grads)
 
 
@@ -232,7 +227,7 @@ def test_layers_without_kernels_run_step_by_step():
     steps = (
         ("conv1", Conv2D(8, 3, pad=1)), ("relu1", ReLU()),
         ("average", AvgPool2D(2, 2)),
-        ("grouped", Conv2D(8, 3, pad=1, groups=2)), ("relu2", ReLU()),
+        ("grouped", GroupedConv2D(8, 3, pad=1, groups=2)), ("relu2", ReLU()),
         ("strided", Conv2D(12, 3, stride=2, pad=1)), ("relu3", ReLU()),
         ("conv4", Conv2D(10, 3, pad=1)), ("relu4", ReLU()),
         ("flatten", Flatten()), ("fc", Linear(6)), ("relu5", ReLU()), ("fc2", Linear(4)),

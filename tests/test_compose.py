@@ -1,5 +1,7 @@
 """How layers join: paths, folds, rewriting, and errors that name the layer."""
 
+import pickle
+
 import numpy as np
 import pytest
 from cases import apart, make_params
@@ -10,21 +12,24 @@ from tinysqueeze.network.compose import (
     Composition,
     Concat,
     Residual,
+    Rewritten,
     join,
     leaves,
     map_layers,
     map_leaves,
     walk,
+    within,
 )
 from tinysqueeze.network.layers import (
     BatchNorm,
     Conv2D,
     GlobalAvgPool2D,
     HardSwish,
+    Layer,
     MaxPool2D,
     ReLU,
 )
-from tinysqueeze.network.models import Fire, squeezenet1_0, squeezenet_cifar
+from tinysqueeze.network.models import Fire, Model, squeezenet1_0, squeezenet_cifar
 from tinysqueeze.network.params import flatten
 
 TINY = squeezenet_cifar(base_e=16, incr_e=8, stem_filters=8, input_size=16, bypass="complex")
@@ -161,6 +166,69 @@ def test_two_that_would_keep_one_cache_are_refused(rng) -> None:
     twice = Chain((("", HardSwish()), ("", HardSwish())))
     with pytest.raises(ShapeError, match="there are two"):
         twice.forward({}, rng.standard_normal((2, 3, 3, 1)))
+
+
+class Picky(Layer):
+    """A layer that nothing fits."""
+
+    def _refuse(self, *arguments, **named):
+        raise ShapeError("Picky: not this", "inside")
+
+    out_shape = param_shapes = buffer_shapes = forward = backward = moved_buffers = _refuse
+
+
+FINE = Conv2D(3, 1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "path"),
+    [
+        (Chain((("odd", Picky()),)), "odd"),
+        (Chain((("a", FINE), ("", Picky()))), ""),
+        (Concat((("a", FINE), ("odd", Picky()))), "odd"),
+        (Residual(Chain((("odd", Picky()),))), "odd"),
+        (Residual(FINE, Picky()), "bypass"),
+        (Residual(FINE, Chain((("norm", Picky()),))), "bypass/norm"),
+        (Residual(Residual(FINE, Picky())), "bypass"),
+        (Rewritten("Fire", Concat((("odd", Picky()),))), "odd"),
+        (Model("net", (("odd", Picky()),), (4, 4, 3), {}), "odd"),
+    ],
+)
+def test_every_composition_names_its_child_in_all_that_it_does(layer, path, rng) -> None:
+    x = rng.standard_normal((2, 4, 4, 3))
+    own = {"weight": rng.standard_normal((1, 1, 3, 3)), "bias": np.zeros(3)}
+    params = own | {name: own for name in ("a", "odd", "bypass")}
+    cache = {"x": x, "channels": (3, 3)}
+    cache |= {"a": {"x": x}, "odd": {}, "bypass": {}}
+    dy = np.concatenate([x, x], axis=-1) if isinstance(layer, Concat) else x
+    calls = {
+        "out_shape": lambda: layer.out_shape(x.shape[1:]),
+        "param_shapes": lambda: layer.param_shapes(x.shape[1:]),
+        "buffer_shapes": lambda: layer.buffer_shapes(x.shape[1:]),
+        "forward": lambda: layer.forward(params, x),
+        "backward": lambda: layer.backward(params, cache, dy),
+        "moved_buffers": lambda: layer.moved_buffers(params, cache),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ShapeError) as caught, within("net"):
+            call()
+        inner = "/".join(filter(None, ("net", path, "inside")))
+        assert (caught.value.path, caught.value.message) == (inner, "Picky: not this"), name
+        assert str(caught.value) == f"{inner}: Picky: not this"
+
+
+def test_a_shape_error_keeps_its_path_on_the_way_to_another_process() -> None:
+    again = pickle.loads(
+        pickle.dumps(ShapeError("does not fit").within("b").within("").within("a"))
+    )
+    assert (again.path, str(again)) == ("a/b", "a/b: does not fit")
+    assert str(ShapeError("does not fit: 3")) == "does not fit: 3"
+
+
+def test_an_arm_named_as_what_concat_keeps_is_refused(rng) -> None:
+    arms = Concat((("channels", ReLU()), ("b", ReLU())))
+    with pytest.raises(ShapeError, match=r"^channels: there are two"):
+        arms.forward({}, rng.standard_normal((2, 3, 3, 1)))
 
 
 def test_a_wrong_array_is_named_by_path_at_run_time(rng) -> None:

@@ -16,7 +16,7 @@ from tinysqueeze import files
 from tinysqueeze.cli import main
 from tinysqueeze.compiled import compile
 from tinysqueeze.errors import FormatError, UserError
-from tinysqueeze.network.models import squeezenet1_0, squeezenet_cifar
+from tinysqueeze.network.models import squeezenet1_0, squeezenet_cifar, vgg16
 from tinysqueeze.network.params import flatten, initialise
 from tinysqueeze.show.pictures.compression import byte_map
 from tinysqueeze.weights import (
@@ -176,10 +176,10 @@ def test_nonsense_under_right_checksums_never_crashes(small: Compressed, coding:
 
 
 def test_forged_sizes_allocate_nothing(small: Compressed) -> None:
-    huge = squeezenet1_0(classes=10**9)
-    spec = fileformat.json.dumps({"spec": huge.spec}).encode()
-    with pytest.raises(FormatError, match="more than this format holds"):
-        from_bytes(resealed(to_bytes(small), 0, zlib.compress(spec)))
+    for huge in (squeezenet1_0(classes=100_000), squeezenet1_0(base_e=8000), vgg16()):
+        spec = fileformat.json.dumps({"spec": huge.spec}).encode()
+        with pytest.raises(FormatError, match="more than this format holds"):
+            from_bytes(resealed(to_bytes(small), 0, zlib.compress(spec)))
     with pytest.raises(FormatError, match="end where they should"):
         from_bytes(resealed(to_bytes(small), 0, zlib.compress(bytes(1 << 25))))  # a deflate bomb
     for spec in (b"[]", b"{}", b'{"spec": 3}', b'{"spec": {"name": "x"}}', b"\xff", b"nonsense"):

@@ -18,8 +18,8 @@ from tinysqueeze.network.params import flatten, initialise, unflatten
 from tinysqueeze.network.stepwise import StepByStep
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training.engine import stepwise_engine
-from tinysqueeze.training.loop import begin
 from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.training.state import begin
 from tinysqueeze.weights.compression import fileformat, prune, retrain, trained
 from tinysqueeze.weights.compression.tensors import Dense, Shared, Tensor
 
@@ -29,7 +29,7 @@ TINY = {"base_e": 8, "incr_e": 8, "stem_filters": 8, "fires": 2, "pools": (1,)}
 def test_pruned_weights_stay_pruned_while_the_others_learn() -> None:
     dataset = data.load("builtin", "train").subset(range(64))
     model = squeezenet_cifar(classes=len(dataset.classes), norm=True, **TINY)
-    recipe = Recipe(epochs=6, batch_size=32, lr=0.05, average=0.5)
+    recipe = Recipe(epochs=6, batch_size=32, average=0.5)
     training = begin(model, dataset, recipe, make_engine=stepwise_engine)
     engine = training.engine
     keep = prune.masks(flatten(engine.params), 0.6)

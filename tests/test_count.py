@@ -5,15 +5,8 @@ import tracemalloc
 
 import pytest
 
-from tinysqueeze.network.models import (
-    MODELS,
-    alexnet,
-    build,
-    squeezenet1_0,
-    squeezenet1_1,
-    squeezenet_cifar,
-    vgg16,
-)
+from tinysqueeze.network.models import MODELS, build, squeezenet1_0, squeezenet1_1, squeezenet_cifar
+from tinysqueeze.network.others import alexnet, vgg16
 from tinysqueeze.network.params import trained_shapes
 from tinysqueeze.study.count import count
 

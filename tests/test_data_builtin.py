@@ -9,8 +9,9 @@ from tinysqueeze.data import builtin, load
 from tinysqueeze.data.dataset import Dataset
 from tinysqueeze.errors import DataError
 from tinysqueeze.network.models import squeezenet_cifar
-from tinysqueeze.training.loop import begin, evaluate_training, run
-from tinysqueeze.training.recipe import DEFAULTS
+from tinysqueeze.training.loop import run
+from tinysqueeze.training.recipes import DEFAULTS
+from tinysqueeze.training.state import begin, evaluate_training
 
 
 def test_the_same_seed_gives_the_same_bytes_on_every_machine():

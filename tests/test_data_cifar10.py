@@ -188,7 +188,6 @@ def test_other_arrays_than_bytes_are_refused():
     [
         b"\x80\x02T" + struct.pack("<i", 2**31 - 1) + b"short.",  # a string of 2 GB, it says
         b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"short.",  # bytes of 1 TB
-        b"\x80\x02Nr" + struct.pack("<I", 2**32 - 1) + b".",  # the memo's last entry of 4 billion
     ],
 )
 def test_sizes_that_lie_do_not_fill_the_memory(program):
@@ -230,6 +229,18 @@ def test_wrong_contents_are_named(official):
     (official / "test_batch").write_bytes(pickle.dumps([1, 2], protocol=2))
     with pytest.raises(FormatError, match="not CIFAR-10's format"):
         load(official, "test")
+
+
+def test_names_of_classes_are_texts(official):
+    laughs = b"K\x01" + b"q\x01h\x01\x86" * 60  # endless to print
+    (official / "batches.meta").write_bytes(
+        b"\x80\x02}" + py2(b"label_names") + b"]" + laughs + b"as."
+    )
+    with pytest.raises(FormatError, match=r"batches\.meta: expected a list of names"):
+        load(official, "test")
+    latin = b"}" + py2(b"label_names") + b"](" + py2("caf\xe9".encode("latin-1")) * 10 + b"es."
+    (official / "batches.meta").write_bytes(b"\x80\x02" + latin)
+    assert load(official, "test").classes[0] == "caf\ufffd"
 
 
 def test_a_truncated_batch_and_a_missing_one_are_named(official):

@@ -30,7 +30,8 @@ from tinysqueeze.training.mpi import MPICommunicator
 from tinysqueeze.training.engine import stepwise_engine
 from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.training.recipe import Recipe
-from tinysqueeze.training.loop import begin, run
+from tinysqueeze.training.loop import run
+from tinysqueeze.training.state import begin
 
 out, norm, half = sys.argv[1], sys.argv[2] == "norm", sys.argv[3] == "half"
 tiny = dict(base_e=8, incr_e=4, stem_filters=6, squeeze_ratio=0.25, input_size=12, fires=3,
@@ -38,8 +39,8 @@ tiny = dict(base_e=8, incr_e=4, stem_filters=6, squeeze_ratio=0.25, input_size=1
 rng = np.random.default_rng(7)
 images, labels = rng.integers(0, 256, (64, 12, 12, 3), dtype=np.uint8), np.arange(64) % 3
 dataset = Dataset(images, labels, ("a", "b", "c"), "noise")
-recipe = Recipe(epochs=4, batch_size=16, lr=0.05, pad=1, flip="random", average=0.9, keep=0.75,
-                hard=0.25, cutmix=0.3)
+recipe = Recipe().changed(epochs=4, batch_size=16, pad=1, flip="random", cutmix=0.3, average=0.9,
+                          keep=0.75, hard=0.25)
 with MPICommunicator(half=half) as together:
     training = begin(squeezenet_cifar(**tiny), dataset, recipe, ranks=together.ranks,
                      make_engine=stepwise_engine)

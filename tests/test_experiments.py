@@ -224,7 +224,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     rows = read_rows(out / "expand.csv")
     assert {r["split"] for r in rows} == {"validation"}
     assert {r["images"] for r in rows} == {144}
-    assert {r["lr"] for r in rows} == {SHORT.lr}
+    assert {r["lr"] for r in rows} == {SHORT.schedule.lr}
     assert main([*command, "--seeds", "1"]) == 0  # the epochs are the table's
     assert "0 trainings to go, of 1 epochs" in capsys.readouterr().out
     assert main([*command, "--seeds", "1", "--epochs", "2"]) == 1

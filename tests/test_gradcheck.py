@@ -4,10 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from cases import make_case, ops_with, training_run
+from cases import make_case, ops_with, training_mode
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.network.layers import BatchNorm, Conv2D, Dropout, ReLU, Run, Softmax
+from tinysqueeze.network.layers import BatchNorm, Conv2D, Dropout, Mode, ReLU, Softmax
 from tinysqueeze.network.ops import reference
 from tinysqueeze.study.gradcheck import NUDGES, Check, check_layer, compare, summarise
 
@@ -120,8 +120,8 @@ PLANTED = {
 def test_a_planted_mistake_fails_where_it_is_and_only_there(mistake) -> None:
     case, replaced, wrong = PLANTED[mistake]
     layer, params, x, _ = make_case(case)
-    run = training_run(ops_with(**replaced))
-    verdicts = {check.path: check.ok for check in check_layer(layer, params, x, run)}
+    mode = training_mode(ops_with(**replaced))
+    verdicts = {check.path: check.ok for check in check_layer(layer, params, x, mode)}
     assert {path for path, ok in verdicts.items() if not ok} == {wrong}
 
 
@@ -131,9 +131,9 @@ def test_a_softmax_without_the_maximum_subtracted_fails_on_large_numbers(rng) ->
         return e / e.sum(axis=-1, keepdims=True)
 
     x = 1000 * rng.random((2, 4))
-    assert all(check.ok for check in check_layer(Softmax(), {}, x, Run(reference)))
+    assert all(check.ok for check in check_layer(Softmax(), {}, x, Mode(reference)))
     with np.errstate(over="ignore", invalid="ignore"):
-        checks = list(check_layer(Softmax(), {}, x, Run(ops_with(softmax=softmax))))
+        checks = list(check_layer(Softmax(), {}, x, Mode(ops_with(softmax=softmax))))
     assert not any(check.ok for check in checks)
 
 
@@ -211,7 +211,7 @@ def test_a_curved_loss_does_not_fail_a_right_gradient() -> None:
     """Batch norm of two numbers that are nearly alike bends within a few thousandths."""
     x = np.array([[0.5], [0.5 + 2e-3]])
     params = {"weight": np.ones(1), "bias": np.zeros(1), "mean": np.zeros(1), "var": np.ones(1)}
-    checks = list(check_layer(BatchNorm(), params, x, training_run(reference)))
+    checks = list(check_layer(BatchNorm(), params, x, training_mode(reference)))
     assert all(check.ok for check in checks), "\n".join(map(str, checks))
 
 
@@ -243,7 +243,7 @@ def test_a_kink_nearby_is_stepped_around() -> None:
 
 def test_a_layer_that_draws_anew_is_not_a_function_and_fails(rng) -> None:
     ops = ops_with(dropout_mask=lambda x, rate, _: reference.dropout_mask(x, rate, rng))
-    (check,) = check_layer(Dropout(0.5), {}, np.ones((4, 4)), Run(ops, rng))
+    (check,) = check_layer(Dropout(0.5), {}, np.ones((4, 4)), Mode(ops, rng))
     assert not check.ok
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from cases import ops_with, read_only, small_params, training_run
+from cases import ops_with, read_only, small_params, training_mode
 
 from tinysqueeze.network.compose import map_layers
-from tinysqueeze.network.layers import EVAL, Layer, Run
+from tinysqueeze.network.layers import EVAL, Layer, Mode
 from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.ops import reference
 from tinysqueeze.network.params import flatten, initialise, trained_shapes
@@ -54,7 +54,7 @@ def test_a_whole_model_with_batch_norm_and_bypass_passes_in_training_mode(rng) -
     model = TINY.with_changes(norm=True, bypass="complex")
     params = small_params(model, rng)
     images, labels = rng.standard_normal((3, *model.input_shape)), np.array([0, 3, 1])
-    checks = list(check_model(model, params, images, labels, training_run(), most=2))
+    checks = list(check_model(model, params, images, labels, training_mode(), most=2))
     assert all(check.ok for check in checks), "\n".join(str(c) for c in checks if not c.ok)
     assert not any(check.path.endswith(("mean", "var")) for check in checks)  # not trained
     flat = {check.path for check in summarise(checks).flat}  # a norm takes every constant away
@@ -69,8 +69,10 @@ def test_a_loss_whose_gradient_is_not_divided_by_the_batch_fails(rng) -> None:
         return value, dlogits * len(logits)
 
     params, images, labels = batch(rng)
-    run = Run(ops_with(softmax_cross_entropy=loss))
-    checks = {check.path: check for check in check_model(TINY, params, images, labels, run, most=2)}
+    mode = Mode(ops_with(softmax_cross_entropy=loss))
+    checks = {
+        check.path: check for check in check_model(TINY, params, images, labels, mode, most=2)
+    }
     bias = checks["conv10/bias"]
     assert not bias.ok
     assert bias.analytic == pytest.approx(len(images) * bias.numeric)
@@ -88,8 +90,8 @@ KINDS = [
 
 def no_array_is_left_out(seed) -> None:
     model, params, images, labels = drawn(seed, KINDS[seed % len(KINDS)])
-    run = training_run() if seed // len(KINDS) % 2 else EVAL
-    checks = list(check_model(model, params, images, labels, run, most=2, seed=seed))
+    mode = training_mode() if seed // len(KINDS) % 2 else EVAL
+    checks = list(check_model(model, params, images, labels, mode, most=2, seed=seed))
     assert {check.path for check in checks} == {"x", *trained_shapes(model)}
     assert all(check.checked >= 1 for check in checks), "\n".join(map(str, checks))
     summary = summarise(checks)
@@ -153,11 +155,11 @@ class Spoilt(Layer):
     def buffer_shapes(self, in_shape):
         return self.inner.buffer_shapes(in_shape)
 
-    def forward(self, params, x, run=EVAL):
-        return self.inner.forward(params, x, run)
+    def forward(self, params, x, mode=EVAL):
+        return self.inner.forward(params, x, mode)
 
-    def backward(self, params, cache, dy, run=EVAL):
-        dx, grads = self.inner.backward(params, cache, dy, run)
+    def backward(self, params, cache, dy, mode=EVAL):
+        dx, grads = self.inner.backward(params, cache, dy, mode)
         found = {"dx": dx} | grads
         found[self.name] = self.change(found[self.name])
         return found.pop("dx"), {n: grad for n, grad in found.items() if grad is not None}

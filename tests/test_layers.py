@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import CASES, OPS, RUNS, apart, make_case, make_params, step, training_run
+from cases import CASES, MODES, OPS, apart, make_case, make_params, step, training_mode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,15 +15,16 @@ from tinysqueeze.network.layers import (
     GlobalAvgPool2D,
     Linear,
     MaxPool2D,
-    Run,
+    Mode,
 )
 from tinysqueeze.network.ops import fast, reference
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten
 from tinysqueeze.study.gradcheck import check_layer
 
 every_case = pytest.mark.parametrize("name", CASES)
 both_ops = pytest.mark.parametrize("ops", OPS.values(), ids=OPS)
-both_modes = pytest.mark.parametrize("mode", RUNS)
+both_modes = pytest.mark.parametrize("mode", MODES)
 
 
 @every_case
@@ -32,7 +33,7 @@ both_modes = pytest.mark.parametrize("mode", RUNS)
 def test_shapes_and_dtypes_are_as_promised_and_no_input_changes(name, ops, mode) -> None:
     for dtype in (np.float32, np.float64):
         layer, params, x, dy = make_case(name, dtype)  # read-only: a mutation raises
-        found = step(layer, params, x, dy, RUNS[mode](ops))
+        found = step(layer, params, x, dy, MODES[mode](ops))
         assert found["y"].shape[1:] == tuple(layer.out_shape(x.shape[1:]))
         assert found["dx"].shape == x.shape
         expected = flatten(layer.param_shapes(x.shape[1:]))
@@ -45,7 +46,7 @@ def test_shapes_and_dtypes_are_as_promised_and_no_input_changes(name, ops, mode)
 @both_modes
 def test_every_gradient_agrees_with_finite_differences(name, ops, mode) -> None:
     layer, params, x, _ = make_case(name)
-    for check in check_layer(layer, params, x, RUNS[mode](ops)):
+    for check in check_layer(layer, params, x, MODES[mode](ops)):
         assert check.ok, str(check)
         assert check.skipped == 0, str(check)
 
@@ -54,9 +55,9 @@ def test_every_gradient_agrees_with_finite_differences(name, ops, mode) -> None:
 @both_ops
 def test_a_batch_equals_its_images_one_by_one(name, ops) -> None:
     layer, params, x, dy = make_case(name)
-    run = RUNS["evaluation"](ops)
-    whole = step(layer, params, x, dy, run)
-    singles = [step(layer, params, x[i : i + 1], dy[i : i + 1], run) for i in range(len(x))]
+    mode = MODES["evaluation"](ops)
+    whole = step(layer, params, x, dy, mode)
+    singles = [step(layer, params, x[i : i + 1], dy[i : i + 1], mode) for i in range(len(x))]
     for path, array in whole.items():
         parts = [single[path] for single in singles]
         joined = np.concatenate(parts) if path in ("y", "dx") else np.sum(parts, axis=0)
@@ -68,7 +69,7 @@ def test_a_batch_equals_its_images_one_by_one(name, ops) -> None:
 def test_fast_equals_reference(name, mode) -> None:
     for dtype, limit in ((np.float64, 1e-12), (np.float32, 1e-5)):
         case = make_case(name, dtype)
-        a, b = (step(*case, RUNS[mode](ops)) for ops in (fast, reference))
+        a, b = (step(*case, MODES[mode](ops)) for ops in (fast, reference))
         for path in a:
             assert apart(a[path], b[path]) < limit, (path, dtype)
 
@@ -79,8 +80,8 @@ def test_memory_layout_does_not_matter(name, ops) -> None:
     layer, params, x, dy = make_case(name)
     strided = [np.repeat(a, 2, axis=-1)[..., ::2] for a in (x, dy)]
     assert not strided[0].flags.c_contiguous
-    run = RUNS["training"]
-    plain, other = step(layer, params, x, dy, run(ops)), step(layer, params, *strided, run(ops))
+    mode = MODES["training"]
+    plain, other = step(layer, params, x, dy, mode(ops)), step(layer, params, *strided, mode(ops))
     for path in plain:
         assert apart(other[path], plain[path]) < 1e-13, path
 
@@ -95,9 +96,9 @@ def test_equals_pytorch(name, mode) -> None:
     layer, params, x, dy = make_case(name)
     if mode == "training" and isinstance(layer, Dropout):
         pytest.skip("PyTorch draws other masks")
-    ours = step(layer, params, x, dy, RUNS[mode]())
+    ours = step(layer, params, x, dy, MODES[mode]())
     if mode == "training":
-        _, cache = layer.forward(params, x, training_run())
+        _, cache = layer.forward(params, x, training_mode())
         ours |= flatten(layer.moved_buffers(params, cache))
     theirs = oracle.step(layer, params, x, dy, mode == "training")
     for path in ours:
@@ -116,10 +117,13 @@ def windowed(draw: st.DrawFn) -> tuple:
     kernel, stride = draw(pairs), draw(pairs)
     pad = tuple(draw(st.integers(0, k // 2)) for k in kernel)
     size = tuple(draw(st.integers(max(k - 2 * p, 1), 7)) for k, p in zip(kernel, pad, strict=True))
-    kind = draw(st.sampled_from((Conv2D, MaxPool2D, AvgPool2D)))
+    kind = draw(st.sampled_from((Conv2D, GroupedConv2D, MaxPool2D, AvgPool2D)))
     if kind is Conv2D:
+        layer = Conv2D(draw(st.integers(1, 4)), kernel, stride, pad)
+        channels = draw(st.integers(1, 4))
+    elif kind is GroupedConv2D:
         groups = draw(st.integers(1, 2))
-        layer = Conv2D(groups * draw(st.integers(1, 2)), kernel, stride, pad, groups)
+        layer = GroupedConv2D(groups * draw(st.integers(1, 2)), kernel, groups, stride, pad)
         channels = groups * draw(st.integers(1, 2))
     else:
         layer, channels = kind(kernel, stride, pad, draw(st.booleans())), draw(st.integers(1, 3))
@@ -133,7 +137,7 @@ def test_any_window_is_right_in_both_ops(case) -> None:
     rng = np.random.default_rng(0)
     params, x = make_params(layer, shape[1:], rng), rng.standard_normal(shape)
     dy = rng.standard_normal((shape[0], *layer.out_shape(shape[1:])))
-    a, b = (step(layer, params, x, dy, Run(ops)) for ops in (fast, reference))
+    a, b = (step(layer, params, x, dy, Mode(ops)) for ops in (fast, reference))
     for path in a:
         assert apart(a[path], b[path]) < 1e-12, path
     for check in check_layer(layer, params, x, most=6):
@@ -145,12 +149,12 @@ def test_any_window_is_right_in_both_ops(case) -> None:
 
 def test_dropout_keeps_the_mean_and_its_gradient_goes_through_the_same_mask(rng) -> None:
     layer, x = Dropout(0.3), np.ones((200, 500))
-    y, cache = layer.forward({}, x, Run(rng=rng))
+    y, cache = layer.forward({}, x, Mode(rng=rng))
     assert abs((y == 0).mean() - 0.3) < 0.01
     assert abs(y.mean() - 1) < 0.01
     assert np.allclose(y[y != 0], 1 / 0.7)
     dy = rng.standard_normal(x.shape)
-    dx, _ = layer.backward({}, cache, dy, Run(rng=rng))
+    dx, _ = layer.backward({}, cache, dy, Mode(rng=rng))
     assert np.array_equal(dx, dy * y)  # x is all ones, so that y is the mask
 
 
@@ -159,7 +163,7 @@ def test_dropout_scales_as_pytorch_does(rng) -> None:
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     theirs = torch.nn.functional.dropout(torch.ones(200, 500), 0.3, training=True).numpy()
-    ours, _ = Dropout(0.3).forward({}, np.ones((200, 500), np.float32), Run(rng=rng))
+    ours, _ = Dropout(0.3).forward({}, np.ones((200, 500), np.float32), Mode(rng=rng))
     assert np.allclose(np.unique(ours), np.unique(theirs))
     assert abs(ours.mean() - theirs.mean()) < 0.02
 
@@ -167,7 +171,7 @@ def test_dropout_scales_as_pytorch_does(rng) -> None:
 def test_dropout_does_nothing_outside_training_and_is_seeded_in_it() -> None:
     layer, params, x, _ = make_case("dropout")
     assert layer.forward(params, x)[0] is x
-    first, second = (layer.forward(params, x, training_run())[0] for _ in range(2))
+    first, second = (layer.forward(params, x, training_mode())[0] for _ in range(2))
     assert np.array_equal(first, second)
 
 
@@ -176,7 +180,7 @@ def test_running_statistics_arrive_at_those_of_the_data(rng) -> None:
     params = make_params(layer, (3,), rng)
     x = rng.standard_normal((4000, 3)) * [1, 2, 3] + [5, 0, -5]
     for _ in range(40):
-        _, cache = layer.forward(params, x, training_run())
+        _, cache = layer.forward(params, x, training_mode())
         params = params | layer.moved_buffers(params, cache)
     assert apart(params["mean"], x.mean(axis=0)) < 1e-9
     assert apart(params["var"], x.var(axis=0, ddof=1)) < 1e-9
@@ -209,7 +213,7 @@ def test_a_wrong_input_is_named_with_its_remedy(layer, channels, shape, words, r
     ("layer", "in_shape", "words"),
     [
         (Conv2D(4, 5), (3, 9, 2), "at least 5x5 pixels, got 3x9"),
-        (Conv2D(4, 3, groups=3), (8, 8, 4), "divisible by groups=3"),
+        (GroupedConv2D(4, 3, groups=3), (8, 8, 4), "divisible by groups=3"),
         (MaxPool2D(2, 2, pad=2), (8, 8, 4), "at most half the kernel"),
         (GlobalAvgPool2D(), (8,), "channels last"),
         (Linear(4), (8, 8, 4), "put a Flatten before it"),

@@ -5,7 +5,7 @@ import pytest
 from cases import OPS, apart
 
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.network.layers import Run
+from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.loss import count_right, softmax_cross_entropy
 
 both_ops = pytest.mark.parametrize("ops", OPS.values(), ids=OPS)
@@ -21,7 +21,7 @@ labellings = pytest.mark.parametrize(
 @labellings
 def test_dlogits_agrees_with_finite_differences(ops, smoothing, labels, rng) -> None:
     logits, labels, h = rng.standard_normal((4, 5)), np.array(labels), 1e-5
-    _, dlogits = softmax_cross_entropy(logits, labels, smoothing, Run(ops))
+    _, dlogits = softmax_cross_entropy(logits, labels, smoothing, Mode(ops))
     numeric = np.empty_like(logits)
     for place in np.ndindex(logits.shape):
         nudge = np.zeros_like(logits)
@@ -67,11 +67,15 @@ def test_large_logits_neither_overflow_nor_warn() -> None:
     [
         ((2, 3, 3, 4), [0, 1], "global average pool"),
         ((2, 4), [0, 1, 2], r"\(2, 4\), so labels must be \(2,\) integers or .*, not \(3,\)"),
-        ((2, 4), [0, 4], "build it with classes=5"),
-        ((2, 4), [-1, 3], "labels go from -1 to 3"),
+        (
+            (2, 4),
+            [0, 4],
+            "image 1 has label 4, but there are 4 classes, 0 to 3; it needs classes=5",
+        ),
+        ((2, 4), [-1, 3], "image 0 has label -1, but classes are counted from 0"),
         ((2, 4), [[1, 0, 0]] * 2, r"\(2, 4\) shares, not \(2, 3\)"),
-        ((2, 2), [[0.5, 0.6]] * 2, "sums go from 1.1 to 1.1"),
-        ((2, 2), [[-0.5, 1.5]] * 2, "the least is -0.5"),
+        ((2, 2), [[0.5, 0.6]] * 2, "shares of image 0 sum to 1.1; .*sum to 1: shares / shares.sum"),
+        ((2, 2), [[-0.5, 1.5]] * 2, "shares of image 0 go down to -0.5"),
     ],
 )
 def test_what_does_not_fit_is_named(logits, labels, words) -> None:

@@ -9,7 +9,7 @@ from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.devices import memory
 from tinysqueeze.errors import UserError
 from tinysqueeze.graph import Drop, Norm, folded_params, run
-from tinysqueeze.network import models
+from tinysqueeze.network import models, others
 from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, MaxPool2D
 from tinysqueeze.network.params import initialise
 from tinysqueeze.show.pictures.memory import arena_map
@@ -22,8 +22,8 @@ NETS = {
     "simple bypass": models.squeezenet1_0(bypass="simple", input_size=99),
     "hard-swish": models.squeezenet_cifar(norm=True, activation="hard-swish", bypass="simple"),
     "linear squeeze": models.squeezenet_cifar(bypass="simple", norm=True, linear_squeeze=True),
-    "alexnet": models.alexnet(),
-    "vgg16": models.vgg16(),
+    "alexnet": others.alexnet(),
+    "vgg16": others.vgg16(),
 }
 CHOICES = [(4, True, True), (1, True, True), (4, False, True), (4, True, False), (4, False, False)]
 

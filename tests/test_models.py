@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from cases import make_params, small_params, training_run
+from cases import make_params, small_params, training_mode
 
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.network.compose import leaves
@@ -13,15 +13,13 @@ from tinysqueeze.network.models import (
     MODELS,
     Fire,
     Model,
-    alexnet,
-    alexnet_torchvision,
     build,
     minimum_size,
     squeezenet1_0,
     squeezenet1_1,
     squeezenet_cifar,
-    vgg16,
 )
+from tinysqueeze.network.others import alexnet, alexnet_torchvision, vgg16
 from tinysqueeze.network.params import flatten, trained_shapes
 
 TINY = {
@@ -156,9 +154,9 @@ def test_the_smallest_image_of_1_0_is_21_pixels() -> None:
         ({"stem": 3}, "no such metaparameter: stem; there are"),
         ({"activation": "gelu"}, "'relu' or 'hard-swish', not 'gelu'"),
         ({"bypass": "none"}, "'simple' or 'complex', not 'none'"),
-        ({"pools": (0,)}, "pools follow layers 1 to 9"),
-        ({"pct3x3": 1.5}, "a share from 0 to 1"),
-        ({"classes": 0}, "must be at least 1"),
+        ({"pools": (10,)}, "pools follow layers 1 to 9"),
+        ({"pct3x3": 1.5}, "pct3x3 is a number from 0 to 1, not 1.5"),
+        ({"classes": 0}, "classes is a whole number from 1 to 100,000, not 0"),
     ],
 )
 def test_a_wrong_metaparameter_is_named(changes, words) -> None:
@@ -216,9 +214,9 @@ def test_a_whole_model_equals_pytorch_forward_backward_and_statistics(name, trai
     h, w, c = model.input_shape
     x = rng.standard_normal((4, h, w - 2, c))  # not square
     dy = rng.standard_normal((4, model.classes))
-    run = training_run() if training else EVAL
-    y, cache = model.forward(params, x, run)
-    dx, grads = model.backward(params, cache, dy, run)
+    mode = training_mode() if training else EVAL
+    y, cache = model.forward(params, x, mode)
+    dx, grads = model.backward(params, cache, dy, mode)
     theirs = oracle.step(model, params, x, dy, training)
     ours = {"y": y, "dx": dx} | flatten(grads)
     if training:

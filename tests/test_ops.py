@@ -1,12 +1,16 @@
 """Operations themselves: adjoints, ceil and padding against an oracle, NaN, and honest large numbers."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from cases import OPS, apart, read_only
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numba import config
 
-from tinysqueeze.network.ops import fast, reference
+from tinysqueeze.errors import ShapeError
+from tinysqueeze.network.ops import convolution, fast, reference
 from tinysqueeze.network.window import Window
 
 both_ops = pytest.mark.parametrize("ops", OPS.values(), ids=OPS)
@@ -49,6 +53,132 @@ def test_a_1x1_convolution_is_a_product_of_pixels(ops, rng) -> None:
     x, weight = rng.standard_normal((2, 3, 4, 5)), rng.standard_normal((1, 1, 5, 6))
     y = ops.conv2d(x, weight, np.zeros(6), Window.of(1))
     assert np.array_equal(y.reshape(-1, 6), x.reshape(-1, 5) @ weight[0, 0])
+
+
+@st.composite
+def convolutions(draw):
+    """A window that fits, and shapes of x and weight: more places than a tile holds, or one pixel."""
+    window = Window(draw(pairs), draw(pairs), draw(st.tuples(*[st.integers(0, 3)] * 2)))
+    room = [max(k - 2 * p, 1) for k, p in zip(window.kernel, window.pad, strict=True)]
+    height, width = (least + draw(st.integers(0, 9)) for least in room)
+    n, c, f = draw(st.integers(1, 3)), draw(st.integers(1, 9)), draw(st.integers(1, 19))
+    return window, (n, height, width, c), (*window.kernel, c, f)
+
+
+A_TILE_AND_A_BIT = (Window.of(3, pad=1), (2, 7, 7, 5), (3, 3, 5, 6))
+ALL_PADDING = (Window((2, 1), (1, 2), (3, 2)), (1, 1, 1, 1), (2, 1, 1, 1))
+
+
+def convolve(ops, window, x, weight, bias, seed=0):
+    """y, dx, dweight, dbias of one convolution; dy is drawn, with a seed of its own."""
+    y = ops.conv2d(x, weight, bias, window)
+    dy = np.random.default_rng(seed).standard_normal(y.shape).astype(x.dtype)
+    return y, *ops.conv2d_backward(x, weight, window, dy)
+
+
+def drawn(x_shape, weight_shape, dtype=np.float64):
+    """x, weight and bias of these shapes; x and weight are strided, as views of larger arrays are."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((2, *x_shape[::-1])).astype(dtype)[1].T
+    weight = rng.standard_normal((*weight_shape[:3], 2 * weight_shape[3])).astype(dtype)[..., ::2]
+    return read_only(x), read_only(weight), rng.standard_normal(weight_shape[3]).astype(dtype)
+
+
+def test_fast_convolution_is_a_function_of_its_own(monkeypatch, rng) -> None:
+    assert fast.conv2d is not reference.conv2d
+    x, weight = rng.standard_normal((1, 4, 4, 2)), rng.standard_normal((3, 3, 2, 2))
+    expected = convolve(reference, Window.of(3), x, weight, np.zeros(2))
+    if not config.DISABLE_JIT:
+        for name in ("conv2d", "conv2d_backward", "im2col", "col2im"):
+            monkeypatch.delattr(reference, name)
+    found = convolve(fast, Window.of(3), x, weight, np.zeros(2))
+    assert max(map(apart, found, expected)) < 1e-14
+
+
+@small
+@given(convolutions(), st.booleans())
+@example(A_TILE_AND_A_BIT, False)
+@example(ALL_PADDING, False)
+def test_fast_convolution_is_the_references_for_any_window(case, ceil) -> None:
+    window = Window(case[0].kernel, case[0].stride, case[0].pad, ceil)
+    arrays = drawn(*case[1:])
+    found, expected = (convolve(ops, window, *arrays) for ops in (fast, reference))
+    assert max(map(apart, found, expected)) < 1e-13
+
+
+@small
+@given(convolutions())
+@example(A_TILE_AND_A_BIT)
+def test_float32_convolution_is_as_exact_as_float32_can_promise(case) -> None:
+    """No bound is chosen: a sum of n products is off by at most n roundings of its absolute terms."""
+    window, x_shape, weight_shape = case
+    arrays = drawn(x_shape, weight_shape, np.float32)
+    wide = [a.astype(np.float64) for a in arrays]
+    y = reference.conv2d(*wide, window)
+    dy = np.random.default_rng(0).standard_normal(y.shape).astype(np.float32)
+    exact = y, *reference.conv2d_backward(*wide[:2], window, dy.astype(np.float64))
+    size = [np.abs(a) for a in wide]
+    largest = (
+        reference.conv2d(*size, window),
+        *reference.conv2d_backward(*size[:2], window, np.abs(dy).astype(np.float64)),
+    )
+    (*patch, filters), places = weight_shape, y[..., 0].size
+    terms = np.prod(patch) + 1, filters * window.area, places, places
+    for ops in OPS.values():
+        found = ops.conv2d(*arrays, window), *ops.conv2d_backward(*arrays[:2], window, dy)
+        for a, b, most, count in zip(found, exact, largest, terms, strict=True):
+            assert a.dtype == np.float32
+            assert (np.abs(a - b) <= count * 2.0**-24 * most).all()
+
+
+@pytest.mark.oracle
+@small
+@given(convolutions())
+@example(A_TILE_AND_A_BIT)
+@example(ALL_PADDING)
+def test_convolution_is_pytorchs_for_any_window(case) -> None:
+    torch = pytest.importorskip("torch")
+    window, arrays = case[0], drawn(*case[1:])
+    tx, tw, tb = (torch.tensor(np.array(a), requires_grad=True) for a in arrays)
+    ty = torch.nn.functional.conv2d(
+        tx.permute(0, 3, 1, 2), tw.permute(3, 2, 0, 1), tb, window.stride, window.pad
+    ).permute(0, 2, 3, 1)
+    dy = np.random.default_rng(0).standard_normal(ty.shape)
+    ty.backward(torch.tensor(dy))
+    expected = [t.numpy() for t in (ty.detach(), tx.grad, tw.grad, tb.grad)]
+    for ops in OPS.values():
+        assert max(map(apart, convolve(ops, window, *arrays), expected)) < 1e-13
+
+
+def test_convolution_is_the_same_to_the_bit_however_many_threads_share_it(monkeypatch, rng) -> None:
+    x, weight = rng.standard_normal((5, 9, 8, 3)), rng.standard_normal((3, 3, 3, 7))
+    window, bias = Window.of(3, pad=1), rng.standard_normal(7)
+    whole = convolve(fast, window, x, weight, bias)
+    monkeypatch.setattr(convolution, "WORTH", 1)
+    runs = []
+    for threads in (1, 3):
+        with ThreadPoolExecutor(threads) as pool:
+            monkeypatch.setattr(convolution, "_pool", lambda process, pool=pool: pool)
+            runs += [convolve(fast, window, x, weight, bias) for _ in range(2)]
+    for run in runs:
+        assert all(map(np.array_equal, run, runs[0]))
+        assert max(map(apart, run, whole)) < 1e-13
+
+
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="then the reference convolves")
+def test_fast_convolution_refuses_what_does_not_fit(rng) -> None:
+    """Its loops check nothing, and would read beside the arrays."""
+    x, weight, window = np.zeros((2, 5, 5, 3)), np.zeros((3, 3, 3, 4)), Window.of(3)
+    for wrong in (weight[:, :, :2], weight[:2], np.zeros((3, 3, 6, 4))):
+        with pytest.raises(ShapeError, match=r"expected weight \(3, 3, 3, 4\), got"):
+            fast.conv2d(x, wrong, np.zeros(4), window)
+        with pytest.raises(ShapeError, match=r"expected weight \(3, 3, 3, 4\), got"):
+            fast.conv2d_backward(x, wrong, window, np.zeros((2, 3, 3, 4)))
+    with pytest.raises(ValueError, match="broadcast"):
+        fast.conv2d(x, weight, np.zeros(3), window)
+    for shape in ((2, 3, 3, 3), (2, 5, 5, 4), (1, 3, 3, 4)):
+        with pytest.raises(ShapeError, match=r"expected dy \(2, 3, 3, 4\), got"):
+            fast.conv2d_backward(x, weight, window, np.zeros(shape))
 
 
 @pytest.mark.oracle

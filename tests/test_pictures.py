@@ -6,14 +6,8 @@ import pytest
 from PIL import Image
 
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.network.models import (
-    Fire,
-    alexnet,
-    squeezenet1_0,
-    squeezenet1_1,
-    squeezenet_cifar,
-    vgg16,
-)
+from tinysqueeze.network.models import Fire, squeezenet1_0, squeezenet1_1, squeezenet_cifar
+from tinysqueeze.network.others import alexnet, vgg16
 from tinysqueeze.network.window import Window
 from tinysqueeze.show import pictures
 from tinysqueeze.study.count import count
@@ -72,6 +66,18 @@ def test_a_movie_plays_in_a_browser():
     html = pictures.sliding_window(X, np.ones((3, 3))).to_jshtml(dpi=30)
     assert html.count("data:image/png") == 12
     assert "<script" in html
+
+
+@pytest.mark.parametrize("ends", [(0, 0, 0), (1, 0.999, 0.5), (0.2, 0.9, 0.21)])
+def test_lines_that_end_alike_keep_names_apart(ends):
+    picture = pictures.series(
+        [0, 1], {f"to {i}": [1, y] for i, y in enumerate(ends)}, "t", "x", "y"
+    )
+    picture.png(60)  # draws it
+    boxes = [text.get_window_extent() for text in picture.axes[0].texts]
+    assert len(boxes) == 3
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
 
 
 def test_the_fire_diagram_states_its_real_shapes():

@@ -14,12 +14,12 @@ from tinysqueeze.cli import main
 from tinysqueeze.cli.weights import find_weights
 from tinysqueeze.data import Dataset, batches
 from tinysqueeze.errors import DataError, FormatError
-from tinysqueeze.network.layers import Run
+from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.ops import reference
 from tinysqueeze.training import checkpoint
-from tinysqueeze.training.loop import begin
 from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.training.state import begin
 from tinysqueeze.weights import (
     Prediction,
     Skipped,
@@ -72,7 +72,7 @@ def test_json_lines_agree_with_the_reference_operations(capsys, weights, folder)
         if "error" in row:
             continue
         x = known.preprocess(open_image(row["image"]))[None]
-        expected = known.model.forward(known.params, x, Run(reference))[0][0]
+        expected = known.model.forward(known.params, x, Mode(reference))[0][0]
         scores = np.array([best["score"] for best in row["top"]])
         order = [best["class"] for best in row["top"]]
         assert order == np.argsort(-expected, kind="stable").tolist()

@@ -10,17 +10,11 @@ import weight_files as files
 from tinysqueeze.errors import FormatError, MissingExtra, UserError
 from tinysqueeze.network.compose import Chain, leaves
 from tinysqueeze.network.layers import AvgPool2D, Flatten, Linear, Softmax
-from tinysqueeze.network.models import (
-    Model,
-    alexnet,
-    squeezenet1_0,
-    squeezenet1_1,
-    squeezenet_cifar,
-    vgg16,
-)
+from tinysqueeze.network.models import Model, squeezenet1_0, squeezenet1_1, squeezenet_cifar
+from tinysqueeze.network.others import alexnet, vgg16
 from tinysqueeze.network.params import map_params
 from tinysqueeze.weights import Preprocess, WeightSet, load_weights, write_onnx
-from tinysqueeze.weights.formats.onnx_file import IR_VERSION, OPSET, to_onnx
+from tinysqueeze.weights.formats.onnx_file import IR_VERSION, OPSET, read_onnx, to_onnx
 
 VARIANTS = {
     "v1.0": squeezenet1_0(classes=5, input_size=67),
@@ -150,3 +144,39 @@ def test_without_the_library_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(MissingExtra, match=r"tinysqueeze\[onnx\]"):
         write_onnx(files.small(), tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize(
+    "name", [b"fire2/squeeze/weight", b"sha256", b"preprocess", b"class number 0"]
+)
+def test_a_name_that_is_no_text_is_refused(tmp_path, name):
+    """The library hands it over as bytes."""
+    pytest.importorskip("onnx")
+    write_onnx(files.small(1, classes=2), tmp_path / "net.onnx")
+    data = (tmp_path / "net.onnx").read_bytes()
+    assert name in data
+    broken = files.write(tmp_path / "x.onnx", data.replace(name, name[:-1] + b"\xff"))
+    with pytest.raises(FormatError, match=r"is not UTF-8|no other"):
+        load_weights(broken)
+
+
+def test_arrays_of_another_kind_or_elsewhere_are_refused(tmp_path, monkeypatch):
+    """An array may name a file that it lies in; none is opened."""
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+    proto = to_onnx(files.small(1, classes=2))
+    (tmp_path / "secret").write_bytes(bytes(10**6))
+    array = proto.graph.initializer[0]
+    whole = array.raw_data
+    array.raw_data = whole[:-1]
+    with pytest.raises(FormatError, match="an array is damaged"):
+        read_onnx(proto.SerializeToString())
+    array.data_type = onnx.TensorProto.FLOAT16
+    with pytest.raises(FormatError, match="other numbers than float32"):
+        read_onnx(proto.SerializeToString())
+    array.data_type = onnx.TensorProto.FLOAT
+    array.ClearField("raw_data")
+    array.data_location = onnx.TensorProto.EXTERNAL
+    array.external_data.add(key="location", value="secret")
+    with pytest.raises(FormatError, match="in another file"):
+        read_onnx(proto.SerializeToString())

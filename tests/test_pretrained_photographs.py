@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tinysqueeze.network.layers import Run
+from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.ops import reference
 from tinysqueeze.weights import (
     classify,
@@ -86,7 +86,7 @@ def test_step_by_step_on_some(weights, photographs, expected, pixels):
     from tinysqueeze.network.ops import fast
 
     for ops, every in ((fast, 10), (reference, 40)):
-        logits = weights.model.forward(weights.params, pixels[::every], Run(ops))[0]
+        logits = weights.model.forward(weights.params, pixels[::every], Mode(ops))[0]
         for logit, path in zip(logits, photographs[::every], strict=True):
             row = expected[path.name]
             assert logit.argmax() == row["top5"][0]
@@ -98,8 +98,8 @@ def test_step_by_step_on_some(weights, photographs, expected, pixels):
 def test_step_by_step_on_all(weights, photographs, expected, pixels, name):
     from tinysqueeze.network.ops import fast
 
-    run = Run({"reference": reference, "fast": fast}[name])
-    parts = (weights.model.forward(weights.params, part, run)[0] for part in np.split(pixels, 20))
+    mode = Mode({"reference": reference, "fast": fast}[name])
+    parts = (weights.model.forward(weights.params, part, mode)[0] for part in np.split(pixels, 20))
     check(np.concatenate(list(parts)), photographs, expected, best_class_of=200)
 
 

@@ -7,13 +7,15 @@ import pytest
 import weight_files as files
 
 from tinysqueeze.data import Dataset, Normalise
-from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.network.models import alexnet, squeezenet1_0, squeezenet_cifar
+from tinysqueeze.errors import ShapeError
+from tinysqueeze.network.models import squeezenet1_0, squeezenet_cifar
+from tinysqueeze.network.others import alexnet
 from tinysqueeze.network.params import flatten, initialise, trained_shapes, unflatten
-from tinysqueeze.training.loop import begin
 from tinysqueeze.training.loop import run as train
 from tinysqueeze.training.recipe import Recipe
-from tinysqueeze.weights import frozen_paths, training_start, transferred, with_classes
+from tinysqueeze.training.schedule import Schedule
+from tinysqueeze.training.state import begin
+from tinysqueeze.weights import training_start, transferred, with_classes
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -57,18 +59,6 @@ def test_alexnets_head_is_its_last_linear_layer():
     assert flatten(params)["fc8/weight"].shape == (4096, 2)
 
 
-def test_frozen_paths():
-    model = squeezenet_cifar()
-    assert frozen_paths(model, ["conv1"]) == ("conv1/weight", "conv1/bias")
-    assert len(frozen_paths(model, ["fire[2-5]"])) == 4 * 6
-    assert frozen_paths(model, ["*/expand3x3/bias"]) == tuple(
-        f"fire{i}/expand3x3/bias" for i in range(2, 10)
-    )
-    assert frozen_paths(model, []) == ()
-    with pytest.raises(UserError, match="nothing to freeze is called conv99"):
-        frozen_paths(model, ["conv1", "conv99"])
-
-
 def test_fine_tuning_moves_the_head_alone():
     """Two classes told apart by brightness, every layer but conv10 frozen, from other weights."""
     weights = files.weight_set(squeezenet_cifar(classes=5, input_size=16))
@@ -78,8 +68,13 @@ def test_fine_tuning_moves_the_head_alone():
     labels = np.arange(64) % 2
     images = (rng.integers(0, 90, (64, 16, 16, 3)) + 150 * labels[:, None, None, None]).astype("u1")
     dataset = Dataset(images, labels, moved.classes, "brightness")
-    frozen = frozen_paths(moved.model, ["conv1", "fire*"])
-    recipe = Recipe(epochs=3, batch_size=16, lr=0.02, frozen=frozen, weight_decay=0.01)
+    recipe = Recipe(
+        epochs=3,
+        batch_size=16,
+        schedule=Schedule(0.02),
+        frozen=("conv1", "fire*"),
+        weight_decay=0.01,
+    )
     training = begin(moved.model, dataset, recipe, params=moved.params)
     reports = list(train(training, dataset))
     assert reports[-1].accuracy > 0.9

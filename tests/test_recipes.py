@@ -1,10 +1,13 @@
 """The named recipes: networks as they claim to be, and `train --recipe` does what they say."""
 
 import json
+import re
+from dataclasses import fields, is_dataclass
 
 import pytest
 
 from tinysqueeze.cli import main
+from tinysqueeze.data import Augment
 from tinysqueeze.errors import UserError
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.network.compose import leaves
@@ -12,8 +15,12 @@ from tinysqueeze.network.layers import BatchNorm
 from tinysqueeze.network.models import build, squeezenet_cifar
 from tinysqueeze.paper.results import read_run
 from tinysqueeze.study.count import count
-from tinysqueeze.training.loop import evaluate_training
-from tinysqueeze.training.recipe import RECIPES, Recipe, find_recipe, recipe_dict
+from tinysqueeze.training.optimisers import SGD, Adam, Muon
+from tinysqueeze.training.recipe import HardImages, Recipe, Scoring
+from tinysqueeze.training.recipes import RECIPES, find_recipe
+from tinysqueeze.training.schedule import Schedule
+from tinysqueeze.training.settings import settings_of
+from tinysqueeze.training.state import evaluate_training
 
 
 def network(name):
@@ -26,7 +33,7 @@ def test_a_recipe_is_whole(name):
     assert model.input_shape == (32, 32, 3)
     assert model.classes == 10
     assert named.purpose
-    assert Recipe.from_dict(json.loads(json.dumps(recipe_dict(named.recipe)))) == named.recipe
+    assert Recipe.from_dict(json.loads(json.dumps(named.recipe.to_dict()))) == named.recipe
 
 
 def test_the_networks_are_what_they_claim():
@@ -37,12 +44,95 @@ def test_the_networks_are_what_they_claim():
 
 
 def test_keep_and_hard():
-    recipe = Recipe(epochs=5, batch_size=10, keep=0.5, hard=0.2)
+    recipe = Recipe().changed(epochs=5, batch_size=10, keep=0.5, hard=0.2)
     assert [recipe.batches(101, epoch) for epoch in range(5)] == [10, 10, 5, 5, 5]
     assert recipe.steps(101) == 35
     for wrong in ({"keep": 0.0}, {"keep": 1.1}, {"keep": 0.5, "hard": 0.6}, {"hard": -0.1}):
         with pytest.raises(UserError, match="keep is the share"):
-            Recipe(**wrong)
+            Recipe().changed(**wrong)
+
+
+PARTS = (Recipe, Schedule, SGD, Adam, Muon, Augment, HardImages, Scoring)
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+def test_the_help_of_every_field_is_the_commands(part, capsys):
+    """Nothing is without help but what a network says, and no help is said twice."""
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("-\n", "-").split())
+    for field in fields(part):
+        if field.name == "matrices":
+            assert not field.metadata
+            continue
+        text = field.metadata["help"]
+        nested = is_dataclass(field.default) and "kinds" not in field.metadata
+        assert nested or text in shown.replace("- ", "-") or text in shown, field.name
+        option = field.metadata.get("option", field.name).replace("_", "-")
+        assert nested or f" --{option} " in shown.replace(",", " ")
+
+
+def test_types_choices_and_ranges_come_from_the_fields():
+    found = {one.option: one for one in settings_of(Recipe)}
+    assert (found["lr"].type, found["epochs"].type, found["identity"].type) == (float, int, bool)
+    assert found["freeze"].type is tuple
+    assert found["flip"].choices == ("random", "alternate", None)
+    assert found["optimiser"].choices == ("sgd", "adam", "muon")
+    assert found["momentum"].help.startswith("of sgd and muon: ")
+    assert found["cutmix"].path == ("augment", "cutmix")
+    assert found["warmup"].help.endswith("(a share from 0 to 1)")
+    assert found["epochs"].help.endswith("(at least 1)")
+
+
+def test_changed_by_the_names_of_the_options():
+    recipe = Recipe(optimiser=SGD(momentum=0.8)).changed(
+        optimiser="muon", turn=0.1, lr=0.3, flip="alternate", keep=0.5, hard=0.4, freeze=["conv1"]
+    )
+    assert recipe == Recipe(
+        schedule=Schedule(0.3), optimiser=Muon(momentum=0.8, turn=0.1), frozen=("conv1",),
+        augment=Augment(pad=0, flip="alternate"), hard_images=HardImages(0.5, 0.4),
+    )  # fmt: skip
+    assert recipe.changed(keep=0.2, hard=0.1).hard_images == HardImages(0.2, 0.1)
+    assert Recipe().changed(augment=Augment(pad=2), pad=3).augment == Augment(pad=3)
+    assert json.loads(json.dumps(recipe.to_dict())) == recipe.to_dict()
+    assert recipe.to_dict()["optimiser"] == {"name": "muon", "momentum": 0.8, "turn": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"rate": 1}, "no such setting: rate; there are epochs, "),
+        ({"optimiser": "lion"}, "no optimiser named 'lion'; there are sgd, adam, muon"),
+        ({"optimiser": "adam", "momentum": 0.5}, "adam: no such setting: momentum"),
+        ({"flip": "up"}, "no flip named 'up'; there are random, alternate, none"),
+        ({"cutmix": 1.5}, "cutmix is a share from 0 to 1, not 1.5"),
+        ({"lr": float("nan")}, "lr must be above 0, not nan"),
+        ({"lr": "0.1"}, "lr must be of type float, not '0.1'"),
+        ({"epochs": 1.5}, "epochs must be of type int, not 1.5"),
+        ({"epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"freeze": "conv1"}, "freeze must be of type tuple, not 'conv1'"),
+        ({"augment": Schedule()}, "augment must be of type Augment"),
+        ({"schedule": Augment()}, "schedule must be of type Schedule"),
+        ({"lr": Augment()}, "no such setting: lr"),
+    ],
+    ids=str,
+)
+def test_what_can_not_be_is_refused(wrong, says):
+    with pytest.raises(UserError, match=re.escape(says)):
+        Recipe().changed(**wrong)
+
+
+def test_a_flat_recipe_of_an_early_checkpoint_is_read():
+    flat = {
+        "epochs": 22, "batch_size": 256, "lr": 0.2, "schedule": "one-cycle", "warmup": 0.05,
+        "optimiser": "muon", "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4,
+        "norm_bias_rate": 16, "smoothing": 0.1, "pad": 4, "flip": "alternate", "cutout": 5, "cutmix": 0.0,
+        "average": 0.996, "identity": True, "keep": 0.5, "hard": 0.35, "frozen": [], "flip_test": True,
+        "shift_test": True, "test_every": 22, "precision": "f4", "seed": 0,
+    }  # fmt: skip
+    assert Recipe.from_dict(flat) == RECIPES["fast"].recipe
+    adam = Recipe.from_dict({**flat, "optimiser": "adam", "norm_bias_rate": 1, "flip": ""})
+    assert (adam.optimiser, adam.augment.flip) == (Adam(), None)
 
 
 def test_an_unknown_name_lists_the_known():
@@ -60,7 +150,7 @@ def test_train_by_recipe(folder, tmp_path, capsys):
     summary = json.loads((out / "summary.json").read_text())
     named = RECIPES["fast"]
     changed = {"epochs": 1, "batch_size": 16}
-    assert summary["recipe"] == json.loads(json.dumps(recipe_dict(named.recipe))) | changed
+    assert summary["recipe"] == named.recipe.to_dict() | changed
     assert summary["recipe_name"] == "fast"
     assert read_run(out).lanes == TARGET.lanes
     assert summary["engine"] == "compiled"
@@ -82,7 +172,7 @@ def test_the_last_test_is_made_once(folder, tmp_path, monkeypatch):
         made.append(evaluate_training(*given))
         return made[-1]
 
-    for module in ("tinysqueeze.training.loop", "tinysqueeze.cli.train"):
+    for module in ("tinysqueeze.training.loop", "tinysqueeze.training.train"):
         monkeypatch.setattr(f"{module}.evaluate_training", counted)
     small = ["--epochs", "1", "--batch-size", "16", "--set", "base_e=8", "--set", "incr_e=8"]
     for extra in ([], ["--no-test"]):

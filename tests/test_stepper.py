@@ -14,17 +14,18 @@ from tinysqueeze.network.layers import (
     GlobalAvgPool2D,
     Linear,
     MaxPool2D,
+    Mode,
     ReLU,
-    Run,
     Softmax,
 )
 from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten, initialise, unflatten
 from tinysqueeze.show.widgets import Stepper
 
 EVERY_LAYER = Chain(
     (
-        ("conv", Conv2D(6, (3, 2), stride=(2, 1), pad=(1, 0), groups=3)),
+        ("conv", GroupedConv2D(6, (3, 2), stride=(2, 1), pad=(1, 0), groups=3)),
         ("norm", BatchNorm()),
         ("relu", ReLU()),
         ("max", MaxPool2D(3, 2, pad=1, ceil=True)),
@@ -39,20 +40,20 @@ EVERY_LAYER = Chain(
 POOLED = Chain((("conv", Conv2D(5, 3)), ("gap", GlobalAvgPool2D())))
 
 
-def stepper(network, run, rng):
+def stepper(network, mode, rng):
     images = rng.standard_normal((2, 9, 8, 3))
     shapes = flatten(network.param_shapes((9, 8, 3)))
     params = {path: rng.standard_normal(shape) for path, shape in shapes.items()}
     buffers = flatten(network.buffer_shapes((9, 8, 3)))
     params |= {path: np.full(shape, 0.7) for path, shape in buffers.items()}
-    return Stepper(network, unflatten(params), images, np.array([1, 3]), run)
+    return Stepper(network, unflatten(params), images, np.array([1, 3]), mode)
 
 
 @pytest.mark.parametrize("network", [EVERY_LAYER, POOLED], ids=["every layer", "pooled"])
 @pytest.mark.parametrize("training", [False, True], ids=["evaluating", "training"])
 def test_each_formula_gives_the_number_that_is_there(network, training, rng):
-    run = Run(rng=np.random.default_rng(5)) if training else Run()
-    steps = stepper(network, run, rng)
+    mode = Mode(rng=np.random.default_rng(5)) if training else Mode()
+    steps = stepper(network, mode, rng)
     for stop in steps.stops:
         steps.run_to(stop.path, stop.direction)
         if stop.direction == "loss":
@@ -83,11 +84,11 @@ def test_walks_to_the_loss_and_back_to_the_first_layer(rng):
 
 def test_unknown_path_names_the_stops(rng):
     with pytest.raises(UserError, match=r"no stop 'fire99'.*conv.*gap"):
-        stepper(POOLED, Run(), rng).run_to("fire99")
+        stepper(POOLED, Mode(), rng).run_to("fire99")
 
 
 def test_text_and_picture_at_every_stop(rng):
-    steps = stepper(EVERY_LAYER, Run(), rng)
+    steps = stepper(EVERY_LAYER, Mode(), rng)
     for stop in steps.stops:
         steps.run_to(stop.path, stop.direction)
         assert stop.path in steps.text()

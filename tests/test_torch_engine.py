@@ -10,6 +10,7 @@ from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.ops.reference import label_shares
 from tinysqueeze.network.params import flatten, initialise
 from tinysqueeze.network.stepwise import StepByStep
+from tinysqueeze.training.engine import EngineSpec
 from tinysqueeze.training.optimisers import SGD
 
 SMALL = {
@@ -60,7 +61,7 @@ def test_follows_our_engines(changes, against):
     pytest.importorskip("torch")
     model = squeezenet_cifar(**SMALL, **changes)
     params = started(model)
-    theirs = torch_engine(model, params, threads=1)
+    theirs = torch_engine(EngineSpec(model, 4, params, threads=1))
     if against == "stepwise":
         ours = StepByStep(model, params)
     else:
@@ -95,7 +96,7 @@ def test_follows_our_engines(changes, against):
 def test_other_sizes_smaller_batches_and_new_parameters():
     pytest.importorskip("torch")
     model = squeezenet_cifar(**SMALL)
-    theirs = torch_engine(model, started(model), threads=1)
+    theirs = torch_engine(EngineSpec(model, 4, started(model), threads=1))
     for count, side in ((4, 8), (2, 16)):
         ours = StepByStep(model, theirs.params)
         images, labels = batch(count, side)
@@ -123,14 +124,14 @@ def test_what_does_not_fit_is_refused():
     pytest.importorskip("torch")
     model = squeezenet_cifar(**SMALL)
     with pytest.raises(ShapeError, match="3"):
-        torch_engine(model).predict(np.zeros((1, 12, 12, 1), np.float32))
+        torch_engine(EngineSpec(model, 1)).predict(np.zeros((1, 12, 12, 1), np.float32))
     with pytest.raises(ShapeError, match="conv1"):
-        torch_engine(model, {})
-    with pytest.raises(UserError, match="Dropout"):
-        torch_engine(squeezenet_cifar(**SMALL, dropout=0.5))
+        torch_engine(EngineSpec(model, 1, {}))
+    with pytest.raises(UserError, match="dropout"):
+        torch_engine(EngineSpec(squeezenet_cifar(**SMALL, dropout=0.5), 1))
 
 
 def test_says_what_to_install(monkeypatch):
     monkeypatch.setattr("tinysqueeze.bench.torch_engine.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"tinysqueeze\[torch\]"):
-        torch_engine(squeezenet_cifar(**SMALL))
+        torch_engine(EngineSpec(squeezenet_cifar(**SMALL), 1))

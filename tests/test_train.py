@@ -14,8 +14,11 @@ from tinysqueeze.study.diagnose import diagnose
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training.communicator import Communicator
 from tinysqueeze.training.engine import compiled_engine, stepwise_engine
-from tinysqueeze.training.loop import begin, evaluate, evaluate_training, run
+from tinysqueeze.training.evaluate import evaluate
+from tinysqueeze.training.loop import run
+from tinysqueeze.training.optimisers import Adam
 from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.training.state import begin, evaluate_training, frozen_paths
 
 TINY = {
     "base_e": 8,
@@ -59,7 +62,7 @@ def same_bits(a, b) -> bool:
     "changes", [{}, {"norm": True, "bypass": "complex", "dropout": 0.2}], ids=str
 )
 def test_learns(shapes3, changes, make_engine):
-    recipe = Recipe(epochs=15, batch_size=16, lr=0.05, average=0.9)
+    recipe = Recipe().changed(epochs=15, batch_size=16, lr=0.05, average=0.9)
     training = begin(tiny(**changes), shapes3, recipe, make_engine=make_engine)
     report = last(training, shapes3, test=shapes3)
     assert report.result is not None
@@ -71,7 +74,9 @@ def test_learns(shapes3, changes, make_engine):
 
 def test_overfits_16_images_with_adam(shapes3):
     few = shapes3.subset(slice(16))
-    recipe = Recipe(epochs=60, batch_size=16, lr=0.01, optimiser="adam", schedule="cosine")
+    recipe = Recipe().changed(
+        epochs=60, batch_size=16, lr=0.01, optimiser="adam", schedule="cosine"
+    )
     training = begin(tiny(), few, recipe, make_engine=stepwise_engine)
     last(training, few)
     score = evaluate_training(training, few)
@@ -81,7 +86,7 @@ def test_overfits_16_images_with_adam(shapes3):
 
 
 def test_a_seed_repeats_bit_for_bit(shapes3):
-    recipe = Recipe(epochs=2, batch_size=16, pad=2, flip="random", cutout=3, seed=3)
+    recipe = Recipe().changed(epochs=2, batch_size=16, pad=2, flip="random", cutout=3, seed=3)
     model = tiny(norm=True, dropout=0.3)
     first, second, other = (
         begin(model, shapes3, r) for r in (recipe, recipe, replace(recipe, seed=4))
@@ -94,12 +99,12 @@ def test_a_seed_repeats_bit_for_bit(shapes3):
 
 @pytest.mark.parametrize("schedule", ["cosine", "polynomial", "one-cycle", "constant"])
 def test_each_step_takes_the_rate_of_its_middle(shapes3, schedule):
-    recipe = Recipe(epochs=2, batch_size=8, lr=0.02, schedule=schedule, warmup=0.25)
+    recipe = Recipe().changed(epochs=2, batch_size=8, lr=0.02, schedule=schedule, warmup=0.25)
     training = begin(tiny(fires=1, pools=(1,)), shapes3, recipe, make_engine=stepwise_engine)
     rates = [report.lr for report in run(training, shapes3)]
     assert len(rates) == recipe.steps(len(shapes3)) == 24
     assert rates[:6] == pytest.approx([0.02 * (step + 0.5) / 6 for step in range(6)])
-    assert 0.95 < max(rates) / recipe.lr <= 1
+    assert 0.95 < max(rates) / recipe.schedule.lr <= 1
     assert rates.index(max(rates)) in (5, 6)
     assert np.allclose(np.diff(rates, n=2)[6:], 0) == (schedule != "cosine")
 
@@ -111,7 +116,7 @@ def test_rates_of_a_training_are_pytorchs_between_its_steps(shapes3, schedule):
     pytest.importorskip("torch")
     import oracle
 
-    recipe = Recipe(epochs=2, batch_size=8, lr=0.02, schedule=schedule, warmup=0.25)
+    recipe = Recipe().changed(epochs=2, batch_size=8, lr=0.02, schedule=schedule, warmup=0.25)
     training = begin(tiny(fires=1, pools=(1,)), shapes3, recipe, make_engine=stepwise_engine)
     rates = [report.lr for report in run(training, shapes3)]
     steps = len(rates)
@@ -134,8 +139,8 @@ HARD_IMAGES = {"keep": 0.7, "hard": 0.4, "epochs": 4}
     ids=str,
 )
 def test_resume_equals_never_having_stopped(shapes3, tmp_path, stop_after, changes):
-    usual = Recipe(epochs=3, batch_size=16, pad=2, flip="alternate", average=0.9, lr=0.02)
-    recipe = replace(usual, **changes)
+    usual = Recipe().changed(epochs=3, batch_size=16, pad=2, flip="alternate", average=0.9, lr=0.02)
+    recipe = usual.changed(**changes)
     model = tiny(norm=True, bypass="simple", dropout=0.3)
     whole = begin(model, shapes3, recipe)
     last(whole, shapes3, test=shapes3)
@@ -157,7 +162,7 @@ def test_resume_equals_never_having_stopped(shapes3, tmp_path, stop_after, chang
 
 
 def test_epochs_prefer_hard_images(shapes3):
-    recipe = Recipe(batch_size=16, lr=0.02, **HARD_IMAGES)
+    recipe = Recipe().changed(batch_size=16, lr=0.02, **HARD_IMAGES)
     training = begin(tiny(), shapes3, recipe, make_engine=stepwise_engine)
     before = training.losses.copy()
     per_epoch = []
@@ -182,7 +187,7 @@ def test_epochs_prefer_hard_images(shapes3):
 
 def test_biases_of_norms_have_a_rate_of_their_own(shapes3):
     """After one step of plain SGD they have gone four times as far, and everything else as far."""
-    plain = Recipe(epochs=1, batch_size=16, momentum=0.0, nesterov=False, warmup=0)
+    plain = Recipe().changed(epochs=1, batch_size=16, momentum=0.0, nesterov=False, warmup=0)
     steps = []
     for recipe in (plain, replace(plain, norm_bias_rate=4.0)):
         training = begin(tiny(norm=True), shapes3, recipe)
@@ -196,7 +201,7 @@ def test_biases_of_norms_have_a_rate_of_their_own(shapes3):
     with pytest.raises(UserError, match="norm_bias_rate must be above 0"):
         Recipe(norm_bias_rate=0)
     with pytest.raises(UserError, match="must be 1 with adam"):
-        Recipe(norm_bias_rate=2, optimiser="adam")
+        Recipe(norm_bias_rate=2, optimiser=Adam())
 
 
 def test_a_recipe_says_how_3x3_filters_start(shapes3):
@@ -225,7 +230,7 @@ def test_a_rate_too_high_is_told(shapes3):
     training = begin(
         tiny(),
         shapes3,
-        Recipe(epochs=30, batch_size=16, lr=1e6, warmup=0),
+        Recipe().changed(epochs=30, batch_size=16, lr=1e6, warmup=0),
         make_engine=stepwise_engine,
     )
     with np.errstate(all="ignore"), pytest.raises(TrainingError, match="lower the learning rate"):
@@ -246,9 +251,21 @@ def test_frozen_paths_stay(shapes3):
         last(begin(model, shapes3, replace(recipe, frozen=("nothing",))), shapes3)
 
 
+def test_frozen_paths():
+    model = squeezenet_cifar()
+    assert frozen_paths(model, ["conv1"]) == ("conv1/weight", "conv1/bias")
+    assert len(frozen_paths(model, ["fire[2-5]"])) == 4 * 6
+    assert frozen_paths(model, ["*/expand3x3/bias"]) == tuple(
+        f"fire{i}/expand3x3/bias" for i in range(2, 10)
+    )
+    assert frozen_paths(model, []) == ()
+    with pytest.raises(UserError, match="nothing to freeze is called conv99"):
+        frozen_paths(model, ["conv1", "conv99"])
+
+
 def test_ranks_share_a_batch(shapes3):
     """Two ranks, each with half of every batch, average to the gradient of the whole."""
-    recipe = Recipe(epochs=1, batch_size=16, pad=2, seed=1)
+    recipe = Recipe().changed(epochs=1, batch_size=16, pad=2, seed=1)
     alone = begin(tiny(), shapes3, recipe, make_engine=stepwise_engine)
     next(run(alone, shapes3))
     gradients = []
@@ -306,10 +323,10 @@ def test_what_does_not_fit_is_refused(shapes3):
     with pytest.raises(ShapeError, match="1 channels"):
         begin(tiny(input_channels=1), shapes3)
     with pytest.raises(UserError, match="no schedule named"):
-        Recipe(schedule="sawtooth")
+        Recipe().changed(schedule="sawtooth")
     for warmup in (-0.1, 1.1, float("nan")):
         with pytest.raises(UserError, match="warmup is a share"):
-            Recipe(warmup=warmup)
+            Recipe().changed(warmup=warmup)
     with pytest.raises(UserError, match="can't be shared equally"):
         begin(tiny(), shapes3, Recipe(batch_size=15), ranks=2)
 

@@ -2,6 +2,7 @@
 
 from tinysqueeze import data
 from tinysqueeze.compiled import Plan, compile
+from tinysqueeze.data import Augment
 from tinysqueeze.errors import UserError
 from tinysqueeze.network.compose import (
     Block,
@@ -24,8 +25,8 @@ from tinysqueeze.network.layers import (
     Layer,
     Linear,
     MaxPool2D,
+    Mode,
     ReLU,
-    Run,
     Softmax,
 )
 from tinysqueeze.network.loss import softmax_cross_entropy
@@ -34,14 +35,12 @@ from tinysqueeze.network.models import (
     Fire,
     Model,
     SqueezeNet,
-    alexnet,
-    alexnet_torchvision,
     build,
     squeezenet1_0,
     squeezenet1_1,
     squeezenet_cifar,
-    vgg16,
 )
+from tinysqueeze.network.others import GroupedConv2D, alexnet, alexnet_torchvision, vgg16
 from tinysqueeze.network.params import flatten, initialise, unflatten
 from tinysqueeze.network.stepwise import StepByStep
 from tinysqueeze.network.window import Window
@@ -50,19 +49,23 @@ from tinysqueeze.study.diagnose import diagnose
 from tinysqueeze.study.gradcheck import check_layer, check_model
 from tinysqueeze.study.trace import trace
 from tinysqueeze.training import checkpoint
-from tinysqueeze.training.loop import begin, evaluate, evaluate_training, run
+from tinysqueeze.training.evaluate import evaluate
+from tinysqueeze.training.loop import run
 from tinysqueeze.training.optimisers import SGD, Adam, Muon
-from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.training.recipe import HardImages, Recipe, Scoring
+from tinysqueeze.training.schedule import Schedule
+from tinysqueeze.training.state import begin, evaluate_training
+from tinysqueeze.training.train import resume, train
 from tinysqueeze.version import __version__
 
 __all__ = [
-    "EVAL", "MODELS", "SGD", "Adam", "AvgPool2D", "BatchNorm", "Block", "Chain", "Concat", "Conv2D",
-    "Dropout", "Fire", "Flatten", "GlobalAvgPool2D", "HardSwish", "Layer", "Linear",
-    "MaxPool2D", "Model", "Muon", "Plan", "ReLU", "Recipe", "Residual", "Run", "Softmax",
-    "SqueezeNet", "StepByStep", "UserError", "Window",
+    "EVAL", "MODELS", "SGD", "Adam", "Augment", "AvgPool2D", "BatchNorm", "Block", "Chain", "Concat",
+    "Conv2D", "Dropout", "Fire", "Flatten", "GlobalAvgPool2D", "GroupedConv2D", "HardImages", "HardSwish",
+    "Layer", "Linear", "MaxPool2D", "Mode", "Model", "Muon", "Plan", "ReLU", "Recipe", "Residual", "Schedule",
+    "Scoring", "Softmax", "SqueezeNet", "StepByStep", "UserError", "Window",
     "__version__",
     "alexnet", "alexnet_torchvision", "begin", "build", "check_layer", "check_model", "checkpoint",
     "compile", "count", "data", "diagnose", "evaluate", "evaluate_training", "flatten", "initialise",
-    "leaves", "map_layers", "map_leaves", "run", "softmax_cross_entropy", "squeezenet1_0",
-    "squeezenet1_1", "squeezenet_cifar", "trace", "unflatten", "vgg16",
+    "leaves", "map_layers", "map_leaves", "resume", "run", "softmax_cross_entropy", "squeezenet1_0",
+    "squeezenet1_1", "squeezenet_cifar", "trace", "train", "unflatten", "vgg16",
 ]  # fmt: skip

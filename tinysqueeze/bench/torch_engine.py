@@ -12,11 +12,13 @@ import numpy as np
 
 from tinysqueeze.bench.workloads import describe
 from tinysqueeze.errors import ShapeError, missing_extra
+from tinysqueeze.labels import check_labels
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.loss import count_right
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import flatten
 from tinysqueeze.network.stepwise import StepByStep
+from tinysqueeze.training.engine import EngineSpec
 
 
 class TorchEngine(StepByStep):
@@ -36,7 +38,7 @@ class TorchEngine(StepByStep):
         if threads is not None:
             torch.set_num_threads(threads)
         super().__init__(model, params)
-        network = build(describe(model, model.input_shape, training=True), flatten(self.params))
+        network = build(describe(model, training=True), flatten(self.params))
         self._network = network.to(memory_format=torch.channels_last)
         trained = list(_trained(self._network))
         self._tensors = [tensor for _, tensor in trained]
@@ -58,8 +60,10 @@ class TorchEngine(StepByStep):
         """
         import torch
 
-        x, y = self._refreshed(images, training=True), torch.from_numpy(labels)
-        y = y if y.ndim == 2 else y.long()
+        x = self._refreshed(images, training=True)
+        labels = check_labels(labels, len(images), self.model.classes, self.model.name)
+        kind = torch.float32 if labels.ndim == 2 else torch.int64
+        y = torch.tensor(np.ascontiguousarray(labels), dtype=kind)
         logits = self._network(x)
         losses = torch.nn.functional.cross_entropy(
             logits, y, reduction="none", label_smoothing=smoothing
@@ -101,15 +105,12 @@ def _trained(network: Any) -> Iterator[tuple[str, Any]]:
             yield f"{module.path}/bias", module.bias
 
 
-def torch_engine(
-    model: Model, params: Params | None = None, threads: int | None = None
-) -> TorchEngine:
-    """A `train.Engine` that PyTorch runs.
+def torch_engine(spec: EngineSpec) -> TorchEngine:
+    """An `Engine` that PyTorch runs; `threads` are PyTorch's, for the whole process.
 
-    params: a tree that fits the model (copied), or None for fresh ones; threads: PyTorch's, for the
-    whole process. Raises MissingExtra without PyTorch, UserError for a layer that no SqueezeNet has
-    (dropout included), ShapeError for parameters that don't fit.
+    Any batch will do, and there is one precision. Raises MissingExtra without PyTorch, UserError for
+    a layer that no SqueezeNet has (dropout included), ShapeError for parameters that don't fit.
     """
     if find_spec("torch") is None:
         raise missing_extra("torch", "training on PyTorch")
-    return TorchEngine(model, params, threads)
+    return TorchEngine(spec.model, spec.params, spec.threads)

@@ -12,17 +12,20 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.network.compose import Block, Chain, Concat, Residual, join
-from tinysqueeze.network.layers import (
-    BatchNorm,
-    Conv2D,
-    Dropout,
-    GlobalAvgPool2D,
-    HardSwish,
-    Layer,
-    MaxPool2D,
-    ReLU,
-    Shape,
+from tinysqueeze.graph import (
+    Activate,
+    Add,
+    Conv,
+    Copy,
+    Drop,
+    Graph,
+    Mean,
+    Node,
+    Norm,
+    Pool,
+    lower,
+    with_copies,
+    without_dropout,
 )
 from tinysqueeze.network.models import Model, build
 from tinysqueeze.network.params import flatten, initialise
@@ -91,7 +94,7 @@ def write(workload: Workload, folder: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.standard_normal((workload.batch, *model.input_shape), np.float32)
     task = asdict(workload) | {
-        "network": describe(model, model.input_shape, training=workload.training),
+        "network": describe(model, workload.training),
         "learning_rate": LEARNING_RATE,
         "momentum": MOMENTUM,
     }
@@ -114,40 +117,62 @@ def write_onnx(workload: Workload, folder: Path) -> None:
     export(weights, folder / "network.onnx")
 
 
-def describe(
-    layer: Layer, in_shape: Shape, path: str = "", training: bool = False
-) -> dict[str, Any]:
-    """A network as nested dicts: {"kind": "Chain", "parts": [...]}, and leaves with all their numbers.
+def describe(model: Model, training: bool = False) -> dict[str, Any]:
+    """A network as plain data: its nodes in order, each with the maps it reads and writes.
 
-    Raises UserError for a layer that no SqueezeNet has.
+    {"output": 9, "nodes": [{"kind": "Conv", "path": "conv1", "sources": [0], "target": 1, "done": [0],
+    "kernel": ...}, ...]}; map 0 is the image, and the maps in `done` are read no more. Raises UserError
+    for a layer that no SqueezeNet has.
     """
-    match layer:
-        case Block():
-            return describe(layer.body, in_shape, path, training)
-        case Chain():
-            parts = []
-            for (name, step), shape in zip(
-                layer.steps, layer.child_in_shapes(in_shape), strict=True
-            ):
-                parts.append(describe(step, shape, join(path, name), training))
-            return {"kind": "Chain", "parts": parts}
-        case Concat():
-            arms = [describe(arm, in_shape, join(path, n), training) for n, arm in layer.arms]
-            return {"kind": "Concat", "parts": arms}
-        case Residual():
-            around = layer.shortcut and describe(layer.shortcut, in_shape, join(path, "bypass"))
-            body = describe(layer.body, in_shape, path, training)
-            return {"kind": "Residual", "body": body, "shortcut": around}
-        case Dropout() if not (training and layer.rate):
-            return {"kind": "Chain", "parts": []}
-        case Conv2D(groups=1, bias=True) | MaxPool2D():
-            window = layer.window
-            sizes = {"kernel": window.kernel, "stride": window.stride, "pad": window.pad}
-            leaf = sizes | {"ceil": window.ceil, "filters": getattr(layer, "filters", None)}
-        case BatchNorm():
-            leaf = {"eps": layer.eps, "momentum": layer.momentum}
-        case ReLU() | HardSwish() | GlobalAvgPool2D():
-            leaf = {}
-        case _:
-            raise UserError(f"{path}: the other sides of the benchmark have no {layer}")
-    return {"kind": type(layer).__name__, "path": path, "channels": in_shape[-1], **leaf}
+    graph = lower(model)
+    for node in graph.nodes:
+        if training and isinstance(node, Drop) and node.rate:
+            raise _unknown(node)
+    graph = with_copies(without_dropout(graph), ())
+    nodes: list[dict[str, Any]] = []
+    waiting: dict[int, list[int]] = {}
+    for node, done in graph.done_after():
+        sources, finished = node.sources, list(done)
+        if isinstance(node, Copy):  # what is copied into one map is joined there at once
+            copies = graph.writers(node.target)
+            finished = waiting.setdefault(node.target, [])
+            finished += done
+            if node is not copies[-1]:
+                continue
+            sources = tuple(c.source for c in sorted(copies, key=lambda copy: copy.offset))
+        nodes.append({
+            "kind": _kind(node), "path": node.path, "sources": sources,
+            "target": node.target, "done": finished, "channels": graph.size(node.source)[2],
+            **_numbers(graph, node),
+        })  # fmt: skip
+    return {"output": graph.output, "nodes": nodes}
+
+
+def _kind(node: Node) -> str:
+    if isinstance(node, Activate):
+        return {"relu": "ReLU", "hard-swish": "HardSwish"}[node.kind]
+    return "Concat" if isinstance(node, Copy) else type(node).__name__
+
+
+def _numbers(graph: Graph, node: Node) -> dict[str, Any]:
+    """What else the other sides must know of a node."""
+    match node:
+        case Conv(groups=1, bias=True) if len(graph.shapes[node.source]) == 3:
+            return _window(node) | {"filters": node.filters}
+        case Pool(average=False):
+            return _window(node)
+        case Norm():
+            return {"eps": node.eps, "momentum": node.momentum}
+        case Activate() | Mean() | Add() | Copy():
+            return {}
+    raise _unknown(node)
+
+
+def _window(node: Conv | Pool) -> dict[str, Any]:
+    window = node.window
+    sides = {"kernel": window.kernel, "stride": window.stride, "pad": window.pad}
+    return sides | {"ceil": window.ceil}
+
+
+def _unknown(node: Node) -> UserError:
+    return UserError(f"{node.path}: the other sides of the benchmark have no {node.what}")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from tinysqueeze.errors import UserError
+from tinysqueeze.errors import UsageError, UserError
 from tinysqueeze.version import __version__
 
 COMMANDS = {  # name -> what it does; the code is the module of that name in this folder
@@ -55,11 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             module = import_module(f"tinysqueeze.cli.{name}")
             module.configure(sub)
             sub.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
     try:
+        args = parser.parse_args(argv)
         return args.run(args)
     except UserError as error:
         print(f"tinysqueeze: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except MemoryError as error:
+        print(f"tinysqueeze: not enough memory: {str(error) or 'ask for less'}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `tinysqueeze summary ... | head` is not an error
         sys.stderr.close()

@@ -13,6 +13,7 @@ from tinysqueeze.bench.peers import SIDES, chosen
 from tinysqueeze.bench.runner import workloads_named
 from tinysqueeze.bench.workloads import WORKLOADS
 from tinysqueeze.errors import UserError
+from tinysqueeze.files import parse_json
 from tinysqueeze.show.pictures.speed import speed_bars
 
 
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text())
+        data = parse_json(path.read_text())
         return complete(data)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a file of `tinysqueeze bench --json` ({error})") from error

@@ -11,7 +11,6 @@ from tqdm.auto import tqdm
 
 from tinysqueeze import data
 from tinysqueeze.cli.compiling import compile_kernels
-from tinysqueeze.cli.interruptible import interruptible
 from tinysqueeze.cli.weights import from_checkpoint, is_checkpoint
 from tinysqueeze.data import Dataset
 from tinysqueeze.errors import UserError
@@ -19,8 +18,8 @@ from tinysqueeze.network.layers import Params
 from tinysqueeze.network.params import flatten, unflatten
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training.checkpoint import Saved
-from tinysqueeze.training.loop import Training, begin
-from tinysqueeze.training.recipe import Recipe, recipe_dict
+from tinysqueeze.training.interruptible import interruptible
+from tinysqueeze.training.state import Training, begin
 from tinysqueeze.weights.compression import fileformat, pipeline, prune, trained
 from tinysqueeze.weights.compression.fileformat import Compressed
 from tinysqueeze.weights.compression.retrain import retrain
@@ -125,13 +124,13 @@ def _begin(args: argparse.Namespace, saved: Saved, dataset: Dataset) -> tuple[Tr
     """The pruned network before its first step, or where an earlier call was stopped."""
     fraction = PRUNED if args.prune is None else args.prune
     params, keep = trained.pruned(saved.params, fraction)
-    recipe = trained.retraining_recipe(Recipe.from_dict(saved.meta["recipe"]), args.retrain)
+    recipe = trained.retraining_recipe(saved.recipe, args.retrain)
     path = kept_at(args.out)
     if not path.exists():
         return begin(saved.model, dataset, recipe, params, saved.normalise, args.threads), keep
     earlier = checkpoint.read(path)
     same = earlier.meta["extra"] == _origin(args, saved)
-    if not same or earlier.meta["recipe"] != recipe_dict(recipe):
+    if not same or earlier.recipe != recipe:
         raise UserError(
             f"{path} is a retraining of another network or with other options; delete it, or write "
             "to another file"

@@ -22,8 +22,8 @@ from tinysqueeze.show.pictures.confusion import (
 )
 from tinysqueeze.show.pictures.training import confusion_matrix
 from tinysqueeze.training import checkpoint
-from tinysqueeze.training.engine import compiled_engine, stepwise_engine
-from tinysqueeze.training.loop import Evaluation, evaluate
+from tinysqueeze.training.engine import EngineSpec, compiled_engine, stepwise_engine
+from tinysqueeze.training.evaluate import Evaluation, evaluate
 from tinysqueeze.training.scores import calibration, confusion_counts, per_class_accuracy
 from tinysqueeze.weights import training_start
 
@@ -73,9 +73,8 @@ def run(args: argparse.Namespace) -> int:
         saved = checkpoint.read(args.weights)
         model, params, normalise = saved.model, saved.params, saved.normalise
         source = args.data or saved.meta["extra"]["data"]
-        trained = saved.meta["recipe"]
-        flip = args.flip or trained.get("flip_test", False)
-        shift = args.shift or trained.get("shift_test", False)
+        scoring = saved.recipe.scoring
+        flip, shift = args.flip or scoring.flip, args.shift or scoring.shift
     elif args.data and _is_dataset(args.data):
         weights = find_weights(args.weights, args.classes)
         model, source = weights.model, args.data
@@ -96,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.stepwise:
         compile_kernels()
     make = stepwise_engine if args.stepwise else compiled_engine
-    engine = make(model, args.batch_size, params, args.threads, "f4")
+    engine = make(EngineSpec(model, args.batch_size, params, args.threads))
     score = evaluate(engine, dataset, normalise, args.batch_size, flip, shift)
     probabilities = softmax(score.logits.astype(float))
     error = calibration(probabilities, score.labels).error

@@ -1,7 +1,6 @@
 """`tinysqueeze experiment`: re-run one of the paper's experiments at CIFAR size."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=int, default=2, metavar="N", help="trainings of each network"
     )
     parser.add_argument(
-        "--lr", type=float, metavar="F", default=SHORT.lr, help="peak rate (otherwise %(default)s)"
+        "--lr",
+        type=float,
+        metavar="F",
+        default=SHORT.schedule.lr,
+        help="peak rate (otherwise %(default)s)",
     )
     parser.add_argument("--images", type=int, metavar="N", help="train on so many images only")
     parser.add_argument(
@@ -71,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     experiment, own = find(args.name), changes(args)
     table = args.out / f"{experiment.name}.csv"
     dataset, measured, split = _images(args)
-    recipe = replace(SHORT, lr=args.lr, epochs=_epochs(args, experiment, table, len(dataset), own))
+    epochs = _epochs(args, experiment, table, len(dataset), own)
+    recipe = SHORT.changed(lr=args.lr, epochs=epochs)
     before = {(row["point"], row["seed"]) for row in read_rows(table)}
     todo = [job for job in grid(experiment, args.seeds) if (job[0].label, job[1]) not in before]
     steps = recipe.epochs * (len(dataset) // recipe.batch_size)

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from tinysqueeze.cli.models import add_model, chosen_model
-from tinysqueeze.network.layers import Run
+from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.ops import fast, reference
 from tinysqueeze.network.params import initialise
 from tinysqueeze.study.gradcheck import TOLERANCE, Summary, check_model, summarise
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     images = rng.standard_normal((args.batch_size, *model.input_shape))
     labels = rng.integers(0, model.classes, args.batch_size)
     ops = {"fast": fast, "reference": reference}[args.ops]
-    mode = Run(ops, rng if args.training else None)
+    mode = Mode(ops, rng if args.training else None)
     params = initialise(model, args.seed)
     found = check_model(model, params, images, labels, mode, seed=args.seed, most=args.places)
     with tqdm(found, "checking", unit=" arrays", disable=None, leave=False) as bar:

@@ -1,28 +1,47 @@
 """How every command lets a model be named and changed: `--model NAME --set bypass=simple`."""
 
 import argparse
-import json
+from functools import partial
 from typing import Any
 
-from tinysqueeze.errors import UserError
-from tinysqueeze.network.models import MODELS, Model, build
+from tinysqueeze.errors import UsageError, UserError
+from tinysqueeze.network.models import METAPARAMETERS, MODELS, Model, build
+from tinysqueeze.ranges import from_text, said
 
 
 def add_changes(parser: argparse.ArgumentParser) -> None:
-    """The options --classes, --input-size and --set."""
-    parser.add_argument(
-        "--classes", type=int, metavar="N", help="number of classes (the model's own)"
-    )
-    parser.add_argument(
-        "--input-size", type=int, metavar="N", help="image side in pixels (the model's own)"
-    )
+    """The options --classes, --input-size and --set, each checked as it is read."""
+    for name, meaning in (("classes", "number of classes"), ("input_size", "image side in pixels")):
+        parser.add_argument(
+            (option := f"--{name.replace('_', '-')}"),
+            type=partial(_value, option, name),
+            metavar="N",
+            help=f"{meaning}, {said(METAPARAMETERS[name])} (the model's own)",
+        )
     parser.add_argument(
         "--set",
         action="append",
+        type=_change,
         default=[],
         metavar="NAME=VALUE",
-        help="change a metaparameter, e.g. bypass=simple norm=true squeeze_ratio=0.25 pools=[1,3,5]",
+        help="change a metaparameter, e.g. bypass=simple norm=true squeeze_ratio=0.25 pools=1,3,5",
     )
+
+
+def _value(option: str, name: str, text: str) -> Any:
+    """A metaparameter's value, for an option. Raises UsageError where it has no such name, type or range."""
+    try:
+        return from_text(option, METAPARAMETERS, name, text)
+    except UserError as error:
+        raise UsageError(str(error)) from None
+
+
+def _change(item: str) -> tuple[str, Any]:
+    """ "fires=3" -> ("fires", 3). Raises UsageError."""
+    name, equals, text = item.partition("=")
+    if not equals:
+        raise UsageError(f"--set takes NAME=VALUE, not {item!r}")
+    return name, _value("--set", name, text)
 
 
 def add_model(parser: argparse.ArgumentParser, default: str) -> None:
@@ -35,18 +54,9 @@ def add_model(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def changes(args: argparse.Namespace) -> dict[str, Any]:
-    """What --classes, --input-size and --set ask for. Raises UserError for what isn't NAME=VALUE."""
-    wanted: dict[str, Any] = {}
-    for item in args.set:
-        name, equals, text = item.partition("=")
-        if not equals:
-            raise UserError(f"--set takes NAME=VALUE, not {item!r}")
-        try:
-            wanted[name] = json.loads(text)
-        except ValueError:
-            wanted[name] = text
+    """What --classes, --input-size and --set ask for."""
     chosen = {"classes": args.classes, "input_size": args.input_size}
-    return wanted | {name: value for name, value in chosen.items() if value is not None}
+    return dict(args.set) | {name: value for name, value in chosen.items() if value is not None}
 
 
 def chosen_model(args: argparse.Namespace, **defaults: Any) -> Model:

@@ -9,7 +9,7 @@ from tinysqueeze.compiled.sequence import Call, Given
 from tinysqueeze.compiled.space import View
 from tinysqueeze.compiled.steps import Map, NodeStep, Steps
 from tinysqueeze.graph import Add, Copy, layer_of
-from tinysqueeze.network.layers import Cache, Layer, Run
+from tinysqueeze.network.layers import Cache, Layer, Mode
 from tinysqueeze.network.params import flatten, unflatten
 
 WHOLE = slice(None)
@@ -68,7 +68,7 @@ class NodeRun:
         if not isinstance(self.node, Add | Copy):
             self.layer = layer_of(steps.graph, self.node)
         self.part = slice(self.node.offset, self.node.offset + steps.graph.channels(self.node))
-        self.run, self.cache = Run(), Cache()
+        self.run, self.cache = Mode(), Cache()
 
     def forward(self, buffers: Mapping[int, View]) -> Call:
         """What computes the step's map."""
@@ -90,7 +90,7 @@ class NodeRun:
         """The layer's forward; in training its buffers move."""
         assert self.layer is not None
         params = unflatten(self.params)
-        self.run = Run(rng=random_of(self.step, given.seed) if self.trains else None)
+        self.run = Mode(rng=random_of(self.step, given.seed) if self.trains else None)
         y, self.cache = self.layer.forward(params, x, self.run)
         if self.trains:
             for path, value in flatten(self.layer.moved_buffers(params, self.cache)).items():

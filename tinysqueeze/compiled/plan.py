@@ -21,9 +21,9 @@ from tinysqueeze.compiled.weights import PRECISIONS
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.graph import Add, Copy, layer_of
 from tinysqueeze.kernels.team import Team
+from tinysqueeze.labels import check_labels
 from tinysqueeze.network.compose import leaves
 from tinysqueeze.network.layers import Dropout, Params
-from tinysqueeze.network.loss import check_labels
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import fast
 from tinysqueeze.network.params import check_fit, flatten, initialise, shapes, unflatten
@@ -145,10 +145,9 @@ class Plan:
         if not self.training:
             raise UserError("this plan is for inference; compile the model with training=True")
         images = self._checked(images)
-        labels = np.asarray(labels)
         if not 1 <= len(images) <= self.batch:
             raise ShapeError(f"a training step takes 1 to {self.batch} images, got {len(images)}")
-        check_labels(labels, len(images), self.model.classes)
+        labels = check_labels(labels, len(images), self.model.classes, self.model.name)
         with self._lock:
             if self._plain:
                 result = self._plain.loss_and_grads(images, labels, smoothing, seed)

@@ -3,13 +3,22 @@
 from pathlib import Path
 
 from tinysqueeze.data import builtin, cifar10, folders
-from tinysqueeze.data.augment import Augment, Normalise
+from tinysqueeze.data.augment import AS_IT_IS, Augment, Normalise
 from tinysqueeze.data.dataset import Dataset
 from tinysqueeze.data.download import cache_folder, fetch
 from tinysqueeze.data.loader import batches, hardest
 from tinysqueeze.errors import DataError
 
-__all__ = ["Augment", "Dataset", "Normalise", "batches", "cache_folder", "hardest", "load"]
+__all__ = [
+    "AS_IT_IS",
+    "Augment",
+    "Dataset",
+    "Normalise",
+    "batches",
+    "cache_folder",
+    "hardest",
+    "load",
+]
 
 SPLITS = ("train", "test")
 

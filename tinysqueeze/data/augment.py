@@ -4,7 +4,7 @@ What happens to each image is drawn first, for a whole batch at once (`Augment.d
 gathers, shifts, flips, normalises, pastes and cuts out while it reads every byte once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numba
@@ -67,23 +67,38 @@ class Changes(NamedTuple):
 class Augment:
     """Random changes to training images; CutMix alone changes their labels too.
 
-    pad     pixels by which a crop may leave the image on each side
-    edge    what is out there: "reflect" mirrors the image, "zero" is the mean colour
-    flip    "random", or "alternate": one half of the images is flipped in even epochs, the other in
-            odd ones, so that two epochs show both sides of every image (K. Jordan, 94% on CIFAR-10
-            in 3.29 Seconds on a Single GPU, 2024, section 3.6), or None
-    cutout  side of a square set to the mean colour; its centre is anywhere in the image (DeVries
-            and Taylor, Improved Regularization of CNNs with Cutout, 2017); 0 is none
-    cutmix  share of the images in which a rectangle shows the batch's next image instead, and whose
-            label is mixed alike: any area is as likely, its centre is anywhere, and what lies outside
-            is cut off (Yun et al., CutMix, 2019, with alpha 1)
+    Flips that alternate turn one half of the images in even epochs, the other in odd ones, so that two
+    epochs show both sides of every image (K. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU,
+    2024, section 3.6). Cutout's centre is anywhere in the image (DeVries and Taylor, Improved
+    Regularization of CNNs with Cutout, 2017). In CutMix a rectangle shows the batch's next image: any
+    area is as likely, its centre is anywhere, and what lies outside is cut off (Yun et al., CutMix,
+    2019, with alpha 1).
     """
 
-    pad: int = 4
-    edge: Literal["reflect", "zero"] = "reflect"
-    flip: Literal["random", "alternate"] | None = "random"
-    cutout: int = 0
-    cutmix: float = 0.0
+    pad: int = field(
+        default=4,
+        metadata={"help": "pixels by which a crop may leave the image on each side", "least": 0},
+    )
+    edge: Literal["reflect", "zero"] = field(
+        default="reflect",
+        metadata={"help": "what is out there: the mirror image, or the mean colour"},
+    )
+    flip: Literal["random", "alternate"] | None = field(
+        default="random",
+        metadata={"help": "mirror images by chance, or each in every other epoch"},
+    )
+    cutout: int = field(
+        default=0,
+        metadata={"help": "side of a square set to the mean colour", "least": 0},
+    )
+    cutmix: float = field(
+        default=0.0,
+        metadata={
+            "help": "share of images with a patch of another, their labels mixed alike",
+            "least": 0,
+            "most": 1,
+        },
+    )
 
     def draw(
         self, rng: np.random.Generator, count: int, size: tuple[int, int], turns: Bools

@@ -115,9 +115,11 @@ class _Bounded(io.RawIOBase):
 def _assemble(files: dict[str, bytes], split: str, source: str) -> Dataset:
     """One Dataset from the contents of the files, by name."""
     names = _entry(read_pickle(files[META], f"{source}/{META}"), "label_names", source)
-    if not isinstance(names, list):
-        raise FormatError(f"{source}/{META}: expected a list under 'label_names'")
-    classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+    if not isinstance(names, list) or not all(type(name) in (str, bytes) for name in names):
+        raise FormatError(f"{source}/{META}: expected a list of names under 'label_names'")
+    classes = tuple(
+        name if isinstance(name, str) else name.decode(errors="replace") for name in names
+    )
     parts = [_batch(files[name], f"{source}/{name}", len(classes)) for name in BATCHES[split]]
     images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Dataset(images, labels, classes, "cifar10")

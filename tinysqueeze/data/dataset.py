@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tinysqueeze.errors import DataError
+from tinysqueeze.errors import DataError, ShapeError
+from tinysqueeze.labels import check_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,7 +15,7 @@ class Dataset:
     """Labelled images in memory.
 
     images   (N, H, W, 3) uint8, red green blue
-    labels   (N,) int64, each an index into `classes`
+    labels   (N,) int64 (from integers of any kind), each an index into `classes`
     classes  the name of each class
     name     what to call the dataset in reports
 
@@ -27,19 +28,17 @@ class Dataset:
     name: str
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
+        images = self.images
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
             raise DataError(
                 f"{self.name}: images must be uint8 of shape (N, height, width, 3), "
                 f"got {images.dtype} of shape {images.shape}"
             )
-        if labels.shape != images.shape[:1]:
-            raise DataError(f"{self.name}: {len(images)} images but labels of shape {labels.shape}")
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
-            raise DataError(
-                f"{self.name}: labels run from {labels.min()} to {labels.max()}, "
-                f"but there are {len(self.classes)} classes (0 to {len(self.classes) - 1})"
-            )
+        try:
+            labels = check_classes(self.labels, len(images), len(self.classes), self.name)
+        except ShapeError as error:
+            raise DataError(str(error)) from None
+        object.__setattr__(self, "labels", labels)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,73 +1,63 @@
-"""Read CIFAR-10's pickles without letting them run anything.
+"""Read CIFAR-10's pickles, without NumPy and without letting them run anything.
 
-A pickle is a small program: it may import any function and call it. Here it is read twice. First as
-a list of instructions, without carrying them out: only those that build plain data are admitted, and
-each must be whole. Then it is carried out by an unpickler whose only three names are stand-ins of
-this file for what NumPy wrote; nothing is imported.
-
-The stand-ins also read Python 2's dialect, which NumPy 2 itself reads only with warnings.
+They hold dicts, lists and one array of bytes; stand-ins of this file take what NumPy wrote about the
+array, in any version's dialect and in Python 2's, which NumPy 2 itself reads only with warnings.
 """
 
 import io
-import pickle
-import pickletools
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tinysqueeze.data.pickles import Refused
+from tinysqueeze.data.pickles import read_pickle as read
 from tinysqueeze.errors import FormatError
 
-INSTRUCTIONS = """
-    PROTO FRAME STOP MARK MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET
-    NONE NEWTRUE NEWFALSE BININT BININT1 BININT2
-    BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINUNICODE SHORT_BINUNICODE
-    EMPTY_DICT SETITEM SETITEMS EMPTY_LIST APPEND APPENDS
-    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 GLOBAL STACK_GLOBAL REDUCE BUILD
-""".split()  # noqa: SIM905, a table reads better than 37 quoted strings
 WHY = "tinysqueeze only reads plain data from pickles, so nothing in it was run"
 
 
 class PickledArray:
-    """Stands in for numpy.ndarray: takes the shape and the bytes that NumPy wrote."""
+    """Stands in for a numpy.ndarray of bytes."""
 
     array: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, data = state
-        if not isinstance(dtype, _Dtype) or fortran or type(data) is not bytes:
-            raise FormatError(f"an array that is not plain uint8; {WHY}")
-        self.array = np.frombuffer(data, np.uint8).reshape(shape)
 
 
 class _Dtype:
     """Stands in for numpy.dtype, of which only uint8 is admitted."""
 
-    def __init__(self, code: str | bytes, align: int, copy: int) -> None:
-        if code not in ("u1", b"u1"):
-            raise FormatError(f"an array of type {code!r}, not uint8; {WHY}")
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Byte order, alignment and the like, which mean nothing for single bytes."""
+    def __init__(self, code: Any, align: Any, copy: Any) -> None:
+        if type(code) not in (str, bytes) or code not in ("u1", b"u1"):
+            raise Refused("it holds an array of another type, not uint8")
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> PickledArray:
     return PickledArray()
 
 
-STAND_INS = {
+NAMES = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,  # NumPy 1, and Python 2
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # NumPy 2
-    ("numpy", "ndarray"): PickledArray,
+    ("numpy", "ndarray"): "ndarray",  # a mere name, which cannot be called
     ("numpy", "dtype"): _Dtype,
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in STAND_INS:
-            raise FormatError(f"refused a pickle that asks for {module}.{name}; {WHY}")
-        return STAND_INS[module, name]
+def _build(target: Any, state: Any) -> None:
+    """Give an array its shape and bytes; a dtype's state means nothing for single bytes."""
+    if type(target) is _Dtype:
+        return
+    if type(target) is not PickledArray or type(state) is not tuple or len(state) != 5:
+        raise Refused(f"it gives a state to a {type(target).__name__}")
+    _, shape, dtype, fortran, data = state
+    if type(dtype) is not _Dtype or fortran is not False or type(data) is not bytes:
+        raise Refused("it holds an array that is not plain uint8")
+    if type(shape) is not tuple or len(shape) > 4 or any(type(n) is not int for n in shape):
+        raise Refused("it holds an array whose shape is none")
+    if min(shape, default=0) < 0 or prod(shape) != len(data):
+        raise FormatError(f"an array of shape {shape} has {len(data):,} bytes")
+    target.array = np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def read_pickle(data: bytes, name: str) -> Any:
@@ -77,13 +67,8 @@ def read_pickle(data: bytes, name: str) -> Any:
     Raises FormatError where the data is cut short, or asks for more than CIFAR-10's files do.
     """
     try:
-        for count, (instruction, argument, _) in enumerate(pickletools.genops(data)):
-            if instruction.name not in INSTRUCTIONS:
-                raise FormatError(f"refused the pickle instruction {instruction.name}; {WHY}")
-            if "BINPUT" in instruction.name and (argument or 0) > count:
-                raise FormatError("damaged pickle: its memo is out of order")  # would fill memory
-        return _Unpickler(io.BytesIO(data), encoding="bytes").load()
+        return read(io.BytesIO(data), NAMES, bytes, _build)
+    except Refused as error:
+        raise FormatError(f"{name}: refused the pickle: {error}; {WHY}") from None
     except FormatError as error:
-        raise FormatError(f"{name}: {error}") from None
-    except Exception as error:  # a damaged pickle can fail in any way at all
-        raise FormatError(f"{name}: truncated or not a pickle ({error})") from error
+        raise FormatError(f"{name}: {error}") from error

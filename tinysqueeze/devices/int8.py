@@ -215,7 +215,7 @@ def quantise(
     flat = flatten(folded_params(folds, params))
     ranges = calibrate(graph, flat, images)
     grids = {value: _grid(*span, graph.shapes[value][-1]) for value, span in ranges.items()}
-    offset = np.zeros(graph.shapes[0][2])
+    offset = np.zeros(graph.shapes[0][-1])
     if pixel is not None:
         scale, zero = (np.broadcast_to(np.asarray(a, np.float64), offset.shape) for a in pixel)
         grids[0] = Grid(scale, np.rint(zero).astype(np.int64))

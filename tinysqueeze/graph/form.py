@@ -178,7 +178,8 @@ class Graph:
     """The nodes in the order of running. `shapes[i]` is one image's shape in map i, as layers see it.
 
     That is (H, W, C), or (C,) behind a mean, a Flatten or a fully connected layer. `output` is the map
-    that holds the result. Raises ShapeError unless every map is written in whole before it is read.
+    that holds the result. Raises ShapeError unless every map is written in whole, by nodes whose results
+    fit it, before it is read.
     """
 
     name: str
@@ -191,14 +192,15 @@ class Graph:
         left[0] = 0
         parts: dict[int, list[tuple[int, int]]] = {}
         for node in self.nodes:
-            unready = [number for number in node.sources if left[number]]
-            first, stop = node.offset, node.offset + self.channels(node)
+            if any(left[number] for number in node.sources):
+                raise ShapeError(f"{self.name}: {node} reads a map before all of it is written")
+            result, whole = self.result(node), self.size(node.target)
+            first, stop = node.offset, node.offset + result[2]
             taken = parts.setdefault(node.target, [])
-            over = [part for part in taken if part[0] < stop and first < part[1]]
-            if unready or over or stop > self.shapes[node.target][-1] or node.target == 0:
-                raise ShapeError(
-                    f"{self.name}: {node} reads a map that is not yet whole, or writes over another"
-                )
+            if any(other < stop and first < end for other, end in taken) or node.target == 0:
+                raise ShapeError(f"{self.name}: {node} writes over what is in map {node.target}")
+            if result[:2] != whole[:2] or stop > whole[2]:
+                raise ShapeError(f"{self.name}: {node} gives {result}, which does not fit {whole}")
             taken.append((first, stop))
             left[node.target] -= stop - first
         if any(left):
@@ -232,15 +234,29 @@ class Graph:
 
     def size(self, number: int) -> tuple[int, int, int]:
         """(H, W, C) of a map; a (C,) map is one pixel."""
-        shape = self.shapes[number]
-        return (1, 1, shape[0]) if len(shape) == 1 else (shape[0], shape[1], shape[2])
+        return _size(self.shapes[number])
 
     def channels(self, node: Node) -> int:
         """How many channels a node writes."""
-        if isinstance(node, Conv):
-            return node.filters
-        shape = self.shapes[node.source]
-        return (node.layer.out_shape(shape) if isinstance(node, Other) else shape)[-1]
+        return self.result(node)[2]
+
+    def result(self, node: Node) -> tuple[int, int, int]:
+        """(H, W, C) of what a node makes. Raises ShapeError where it can't read its sources."""
+        height, width, channels = size = self.size(node.source)
+        match node:
+            case Conv():
+                if channels % node.groups or node.filters % node.groups:
+                    raise ShapeError(f"{channels} channels in {node.groups} groups", node.path)
+                return *node.window.out_size(height, width), node.filters
+            case Pool():
+                return *node.window.out_size(height, width), channels
+            case Mean():
+                return 1, 1, channels
+            case Add() if self.size(node.second) != size:
+                raise ShapeError(f"{size} and {self.size(node.second)} don't add up", node.path)
+            case Other():
+                return _size(node.layer.out_shape(self.shapes[node.source]))
+        return size
 
     def done_after(self) -> Iterator[tuple[Node, tuple[int, ...]]]:
         """Each node, with the maps that nobody reads after it (the output stays)."""
@@ -266,6 +282,10 @@ class Graph:
             for row in rows
         )
         return "\n".join((f"{self.name}: map {self.output} is the result", *lines))
+
+
+def _size(shape: Shape) -> tuple[int, int, int]:
+    return (1, 1, shape[0]) if len(shape) == 1 else (shape[0], shape[1], shape[2])
 
 
 def _renumbered(node: Node, numbers: Mapping[int, int]) -> Node:

@@ -32,6 +32,7 @@ from tinysqueeze.network.layers import (
     Shape,
 )
 from tinysqueeze.network.models import Model
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.window import Window
 
 
@@ -97,6 +98,8 @@ def node_of(layer: Layer, path: str, source: int, target: int) -> Node:
     ends = (path, source, target)
     match layer:
         case Conv2D():
+            return Conv(*ends, layer.window, layer.filters, layer.bias)
+        case GroupedConv2D():
             return Conv(*ends, layer.window, layer.filters, layer.bias, layer.groups)
         case Linear():
             return Conv(*ends, Window.of(1), layer.features, layer.bias)
@@ -125,7 +128,10 @@ def layer_of(graph: Graph, node: Node) -> Layer:
             return Linear(node.filters, node.bias)
         case Conv(window=window):
             sides = (window.kernel, window.stride, window.pad)
-            return Conv2D(node.filters, *sides, node.groups, node.bias)
+            if node.groups > 1:
+                kernel, stride, pad = sides
+                return GroupedConv2D(node.filters, kernel, node.groups, stride, pad, node.bias)
+            return Conv2D(node.filters, *sides, node.bias)
         case Norm():
             return BatchNorm(node.eps, node.momentum)
         case Activate():

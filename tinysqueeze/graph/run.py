@@ -8,7 +8,7 @@ import numpy as np
 
 from tinysqueeze.errors import ShapeError
 from tinysqueeze.graph.form import Activate, Add, Conv, Graph, Mean, Node, Norm, Other, Pool
-from tinysqueeze.network.layers import Run
+from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.models import Activation
 from tinysqueeze.network.ops import fast
 from tinysqueeze.network.params import flatten, unflatten
@@ -67,7 +67,7 @@ def compute(
         case Add():
             y = activate(x + maps[node.second], node.activation, ops)
         case Other():
-            y, _ = node.layer.forward(_below(flat, node.path), x, Run(ops))
+            y, _ = node.layer.forward(_below(flat, node.path), x, Mode(ops))
     return y
 
 
@@ -113,9 +113,9 @@ def activate(x: np.ndarray, kind: Activation | None, ops: ModuleType = fast) -> 
 
 def _padded_share(x: np.ndarray, window: Window, ops: ModuleType) -> np.ndarray:
     """Pixels that an average counts with padding, over those without: (OH, OW, 1)."""
-    counted: np.ndarray = ops.pool_divisor(x.shape, window).astype(x.dtype)
-    inside: np.ndarray = ops.windows(np.ones((1, *x.shape[1:3], 1), x.dtype), window)
-    return counted / inside.sum(axis=(3, 4))[0]
+    seen: np.ndarray = ops.windows(np.ones((1, *x.shape[1:3], 1), x.dtype), window)
+    share: np.ndarray = ops.pool_divisor(x.shape, window) / seen.sum(axis=(3, 4))[0]
+    return share.astype(x.dtype)
 
 
 def _below(flat: Mapping[str, np.ndarray], path: str) -> dict[str, Any]:

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.network.layers import EVAL, Cache, Layer, Params, Run, Shape
+from tinysqueeze.network.layers import (
+    EVAL,
+    Backward,
+    Cache,
+    Forward,
+    Layer,
+    Mode,
+    Params,
+    Shape,
+)
 
 Children = tuple[tuple[str, Layer], ...]
 
@@ -30,7 +39,7 @@ def put(tree: dict[str, Any], name: str, part: dict[str, Any]) -> None:
     """
     part = {name: part} if name else part
     for twice in filter(tree.__contains__, part):
-        raise ShapeError(f"{twice}: there are two of this name; give each layer a name of its own")
+        raise ShapeError("there are two of this name; give each layer a name of its own", twice)
     tree.update(part)
 
 
@@ -40,17 +49,12 @@ def join(path: str, name: str) -> str:
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Put the layer's name before the message of a shape error that it raises."""
+def within(name: str) -> Iterator[None]:
+    """Put a layer's name before the path of a shape error that it raises."""
     try:
         yield
     except ShapeError as error:
-        if not name:
-            raise
-        text = str(error)
-        inner = text.split(": ")[0]
-        known = "/" in inner or (inner[:1].islower() and " " not in inner)
-        raise ShapeError(f"{name}{'/' if known else ': '}{text}") from None
+        raise error.within(name) from None
 
 
 class Composition(Layer):
@@ -72,7 +76,7 @@ class Composition(Layer):
     def _collect(self, method: str, in_shape: Shape) -> dict[str, Any]:
         shapes: dict[str, Any] = {}
         for (name, layer), shape in zip(self.children, self.child_in_shapes(in_shape), strict=True):
-            with _naming(name):
+            with within(name):
                 part = getattr(layer, method)(shape)
             put(shapes, name, part)
         return shapes
@@ -89,7 +93,9 @@ class Composition(Layer):
         """The children's, by name."""
         moved: Params = {}
         for name, layer in self.children:
-            put(moved, name, layer.moved_buffers(sub(params, name), sub(cache, name)))
+            with within(name):
+                part = layer.moved_buffers(sub(params, name), sub(cache, name))
+            put(moved, name, part)
         return moved
 
 
@@ -108,44 +114,80 @@ class Chain(Composition):
         """A chain of other steps."""
         return replace(self, steps=children)
 
+    def _shapes(self, in_shape: Shape) -> list[Shape]:
+        shapes = [in_shape]
+        for name, layer in self.steps:
+            with within(name):
+                shapes.append(layer.out_shape(shapes[-1]))
+        return shapes
+
     def child_in_shapes(self, in_shape: Shape) -> list[Shape]:
         """Each step receives what the one before hands out."""
-        shapes = []
-        for name, layer in self.steps:
-            shapes.append(in_shape)
-            with _naming(name):
-                in_shape = layer.out_shape(in_shape)
-        return shapes
+        return self._shapes(in_shape)[:-1]
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """The last step's."""
-        for name, layer in self.steps:
-            with _naming(name):
-                in_shape = layer.out_shape(in_shape)
-        return in_shape
+        return self._shapes(in_shape)[-1]
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """Each step's output is the next one's input."""
         cache: Cache = {}
         for name, layer in self.steps:
-            with _naming(name):
-                x, kept = layer.forward(sub(params, name), x, run)
+            with within(name):
+                x, kept = layer.forward(sub(params, name), x, mode)
             put(cache, name, kept)
         return x, cache
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
         """The chain rule: the same list, read backwards."""
         grads: Params = {}
         for name, layer in reversed(self.steps):
-            dy, found = layer.backward(sub(params, name), sub(cache, name), dy, run)
+            with within(name):
+                dy, found = layer.backward(sub(params, name), sub(cache, name), dy, mode)
             put(grads, name, found)
         return dy, grads
 
 
+class Parallel(Composition):
+    """What Concat and Residual share: every child sees the same x."""
+
+    def child_out_shapes(self, in_shape: Shape) -> list[Shape]:
+        """The shape that each child hands out."""
+        shapes = []
+        for name, layer in self.children:
+            with within(name):
+                shapes.append(layer.out_shape(in_shape))
+        return shapes
+
+    def forward_each(
+        self, params: Params, x: np.ndarray, mode: Mode
+    ) -> tuple[list[np.ndarray], Cache]:
+        """Every child's y."""
+        ys: list[np.ndarray] = []
+        cache: Cache = {}
+        for name, layer in self.children:
+            with within(name):
+                y, kept = layer.forward(sub(params, name), x, mode)
+            put(cache, name, kept)
+            ys.append(y)
+        return ys, cache
+
+    def backward_each(
+        self, params: Params, cache: Cache, dys: list[np.ndarray], mode: Mode
+    ) -> Backward:
+        """dx: x fed every child, so that their shares of it add up."""
+        dxs: list[np.ndarray] = []
+        grads: Params = {}
+        for (name, layer), dy in zip(self.children, dys, strict=True):
+            with within(name):
+                dx, found = layer.backward(sub(params, name), sub(cache, name), dy, mode)
+            put(grads, name, found)
+            dxs.append(dx)
+        return sum(dxs[1:], start=dxs[0]), grads
+
+
 @dataclass(frozen=True)
-class Concat(Composition):
+class Concat(Parallel):
     """Side by side: every arm sees the same x, and their channels are joined."""
 
     arms: Children
@@ -161,39 +203,25 @@ class Concat(Composition):
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """The arms must agree in all but the channels, which add up."""
-        shapes = [arm.out_shape(in_shape) for _, arm in self.arms]
+        shapes = self.child_out_shapes(in_shape)
         if len({shape[:-1] for shape in shapes}) > 1:
             raise ShapeError(f"Concat: arms must give maps of one size, got {shapes}; change a pad")
         return *shapes[0][:-1], sum(shape[-1] for shape in shapes)
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """y = [arm1(x), arm2(x), ...] along the last axis."""
-        cache: Cache = {}
-        outputs = []
-        for name, arm in self.arms:
-            with _naming(name):
-                y, kept = arm.forward(sub(params, name), x, run)
-            put(cache, name, kept)
-            outputs.append(y)
-        cache["channels"] = tuple(y.shape[-1] for y in outputs)
-        return np.concatenate(outputs, axis=-1), cache
+        ys, cache = self.forward_each(params, x, mode)
+        put(cache, "", {"channels": tuple(y.shape[-1] for y in ys)})
+        return np.concatenate(ys, axis=-1), cache
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
-        """Each arm gets its share of dy; x fed them all, so that the dx's add up."""
-        grads: Params = {}
-        shares = np.split(dy, np.cumsum(cache["channels"])[:-1], axis=-1)
-        parts = []
-        for (name, arm), share in zip(self.arms, shares, strict=True):
-            dx, found = arm.backward(sub(params, name), sub(cache, name), share, run)
-            put(grads, name, found)
-            parts.append(dx)
-        return sum(parts[1:], start=parts[0]), grads
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
+        """Each arm gets its channels of dy."""
+        dys = np.split(dy, np.cumsum(cache["channels"])[:-1], axis=-1)
+        return self.backward_each(params, cache, dys, mode)
 
 
 @dataclass(frozen=True)
-class Residual(Composition):
+class Residual(Parallel):
     """A bypass: body(x) + x, or body(x) + shortcut(x) (the paper's simple and complex bypass, §6)."""
 
     body: Layer
@@ -211,34 +239,24 @@ class Residual(Composition):
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Both ways must arrive at one shape."""
-        through = self.body.out_shape(in_shape)
-        around = in_shape if self.shortcut is None else self.shortcut.out_shape(in_shape)
-        if through != around:
+        through, *around = self.child_out_shapes(in_shape)
+        bypass = around[0] if around else in_shape
+        if through != bypass:
             raise ShapeError(
-                f"Residual: the body gives {through} but the bypass {around}, and they are added; "
+                f"Residual: the body gives {through} but the bypass {bypass}, and they are added; "
                 "use a 1x1 convolution as shortcut where the channels differ"
             )
         return through
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """y = body(x) + x, or + shortcut(x)."""
-        y, cache = self.body.forward(params, x, run)
-        if self.shortcut is None:
-            return y + x, cache
-        around, kept = self.shortcut.forward(sub(params, "bypass"), x, run)
-        put(cache, "bypass", kept)
-        return y + around, cache
+        (through, *around), cache = self.forward_each(params, x, mode)
+        return through + (around[0] if around else x), cache
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
-        """dy goes both ways; gradients add where paths join."""
-        dx, grads = self.body.backward(params, cache, dy, run)
-        if self.shortcut is None:
-            return dx + dy, grads
-        around, found = self.shortcut.backward(sub(params, "bypass"), cache["bypass"], dy, run)
-        put(grads, "bypass", found)
-        return dx + around, grads
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
+        """dy goes both ways; where there is no shortcut, it goes around as it is."""
+        dx, grads = self.backward_each(params, cache, [dy for _ in self.children], mode)
+        return (dx + dy if self.shortcut is None else dx), grads
 
 
 class Block(Composition):
@@ -262,15 +280,13 @@ class Block(Composition):
         """The body's."""
         return self.body.out_shape(in_shape)
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """The body's."""
-        return self.body.forward(params, x, run)
+        return self.body.forward(params, x, mode)
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
         """The body's."""
-        return self.body.backward(params, cache, dy, run)
+        return self.body.backward(params, cache, dy, mode)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,13 @@ Params = dict[str, Any]  # nested: name -> array, or name -> Params
 Cache = dict[str, Any]
 
 
+Forward = tuple[np.ndarray, Cache]  # y, and what `backward` will need
+Backward = tuple[np.ndarray, Params]  # dx, and the gradients, named as the parameters
+
+
 @dataclass(frozen=True)
-class Run:
-    """How to run: with which operations, and, if there is a random generator, in training mode."""
+class Mode:
+    """How a layer runs: with which operations, and for training if there is a random generator."""
 
     ops: ModuleType = fast
     rng: np.random.Generator | None = None
@@ -33,7 +37,7 @@ class Run:
         return self.rng is not None
 
 
-EVAL = Run()
+EVAL = Mode()
 
 
 class Layer:
@@ -51,13 +55,11 @@ class Layer:
         """What lives beside the parameters but is not trained (batch norm's running statistics)."""
         return {}
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """y, and a cache of what `backward` will need."""
         raise NotImplementedError
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
         """dx and the gradients, named as the parameters."""
         raise NotImplementedError
 
@@ -65,29 +67,27 @@ class Layer:
         """The buffers after a training step, from what its forward pass saw."""
         return {}
 
+    def _expect(self, fits: bool, expected: str, got: object, remedy: str) -> None:
+        if not fits:
+            kind = type(self).__name__
+            raise ShapeError(f"{kind}: expected {expected}, got {got}; {remedy}")
 
-def _expect(condition: bool, layer: Layer, expected: str, got: object, remedy: str) -> None:
-    if not condition:
-        raise ShapeError(f"{type(layer).__name__}: expected {expected}, got {got}; {remedy}")
-
-
-def _expect_map(layer: Layer, shape: Shape) -> None:
-    _expect(len(shape) == 3, layer, "(H, W, C)", shape, "images are (N, H, W, C), channels last")
+    def _expect_map(self, shape: Shape) -> None:
+        remedy = "images are (N, H, W, C), channels last"
+        self._expect(len(shape) == 3, "(H, W, C)", shape, remedy)
 
 
 @dataclass(frozen=True)
 class Conv2D(Layer):
-    """Convolution with `filters` kernels, by im2col and one matrix product; 1x1 needs no im2col.
+    """Convolution with `filters` kernels, by products of patches and weights; 1x1 needs no patches.
 
-    weight (KH, KW, C / groups, F), bias (F,). With groups, the channels and the filters are cut into
-    that many equal parts and part i sees only part i (AlexNet, section 3.5).
+    weight (KH, KW, C, F), bias (F,).
     """
 
     filters: int
     kernel: Pair
     stride: Pair = 1
     pad: Pair = 0
-    groups: int = 1
     bias: bool = True
 
     @property
@@ -97,64 +97,32 @@ class Conv2D(Layer):
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """(H, W, C) -> (OH, OW, F)."""
-        _expect_map(self, in_shape)
+        self._expect_map(in_shape)
         return *self.window.out_size(*in_shape[:2]), self.filters
 
     def param_shapes(self, in_shape: Shape) -> dict[str, Any]:
-        """weight (KH, KW, C / groups, F) and bias (F,)."""
-        _expect_map(self, in_shape)
-        channels, parts = in_shape[2], self.groups
-        fits = channels % parts == 0 and self.filters % parts == 0
-        _expect(
-            fits,
-            self,
-            f"channels and filters divisible by groups={parts}",
-            channels,
-            "change groups",
-        )
-        shapes: dict[str, Any] = {"weight": (*self.window.kernel, channels // parts, self.filters)}
-        return shapes | ({"bias": (self.filters,)} if self.bias else {})
+        """weight (KH, KW, C, F) and bias (F,)."""
+        self._expect_map(in_shape)
+        weight = (*self.window.kernel, in_shape[2], self.filters)
+        return {"weight": weight} | ({"bias": (self.filters,)} if self.bias else {})
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """x (N, H, W, C) -> y (N, OH, OW, F)."""
         weight = params["weight"]
-        _expect(
-            x.ndim == 4, self, "images (N, H, W, C)", x.shape, "add the batch axis: images[None]"
+        last = "channels come last here: images.transpose(0, 2, 3, 1) if yours come first"
+        self._expect(
+            x.ndim == 4, "images (N, H, W, C)", x.shape, "add the batch axis: images[None]"
         )
-        _expect(
-            x.shape[3] == weight.shape[2] * self.groups,
-            self,
-            f"{weight.shape[2] * self.groups} channels (the last axis)",
-            x.shape,
-            "channels come last here: images.transpose(0, 2, 3, 1) if yours come first",
-        )
+        fits = x.shape[3] == weight.shape[2]
+        self._expect(fits, f"{weight.shape[2]} channels (the last axis)", x.shape, last)
         bias = params["bias"] if self.bias else np.zeros(self.filters, x.dtype)
-        parts = [
-            run.ops.conv2d(part, w, b, self.window)
-            for part, w, b in zip(
-                self._split(x), self._split(weight), self._split(bias), strict=True
-            )
-        ]
-        return parts[0] if self.groups == 1 else np.concatenate(parts, axis=3), {"x": x}
+        return mode.ops.conv2d(x, weight, bias, self.window), {"x": x}
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
         """dx, {"weight", "bias"}."""
-        arrays = (self._split(a) for a in (cache["x"], params["weight"], dy))
-        parts = [
-            run.ops.conv2d_backward(x, w, self.window, d) for x, w, d in zip(*arrays, strict=True)
-        ]
-        joined = [
-            np.concatenate(a, axis=-1) if self.groups > 1 else a[0]
-            for a in zip(*parts, strict=True)
-        ]
-        dx, dweight, dbias = joined
+        x, weight = cache["x"], params["weight"]
+        dx, dweight, dbias = mode.ops.conv2d_backward(x, weight, self.window, dy)
         return dx, {"weight": dweight} | ({"bias": dbias} if self.bias else {})
-
-    def _split(self, array: np.ndarray) -> list[np.ndarray]:
-        """One array for each group, cut along the last axis."""
-        return np.split(array, self.groups, axis=-1) if self.groups > 1 else [array]
 
 
 @dataclass(frozen=True)
@@ -166,27 +134,25 @@ class Linear(Layer):
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """(C,) -> (F,)."""
-        _expect(len(in_shape) == 1, self, "(C,)", in_shape, "put a Flatten before it")
+        self._expect(len(in_shape) == 1, "(C,)", in_shape, "put a Flatten before it")
         return (self.features,)
 
     def param_shapes(self, in_shape: Shape) -> dict[str, Any]:
         """weight (C, F) and bias (F,)."""
-        return {"weight": (in_shape[0], self.features)} | (
-            {"bias": (self.features,)} if self.bias else {}
-        )
+        weight = (in_shape[0], self.features)
+        return {"weight": weight} | ({"bias": (self.features,)} if self.bias else {})
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """x (N, C) -> y (N, F)."""
-        fits = x.ndim == 2 and x.shape[1] == params["weight"].shape[0]
-        _expect(fits, self, f"(N, {params['weight'].shape[0]})", x.shape, "put a Flatten before it")
+        weight = params["weight"]
+        fits = x.ndim == 2 and x.shape[1] == weight.shape[0]
+        self._expect(fits, f"(N, {weight.shape[0]})", x.shape, "put a Flatten before it")
         bias = params["bias"] if self.bias else np.zeros(self.features, x.dtype)
-        return run.ops.linear(x, params["weight"], bias), {"x": x}
+        return mode.ops.linear(x, weight, bias), {"x": x}
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
         """dx, {"weight", "bias"}."""
-        dx, dweight, dbias = run.ops.linear_backward(cache["x"], params["weight"], dy)
+        dx, dweight, dbias = mode.ops.linear_backward(cache["x"], params["weight"], dy)
         return dx, {"weight": dweight} | ({"bias": dbias} if self.bias else {})
 
 
@@ -194,16 +160,14 @@ class Linear(Layer):
 class ReLU(Layer):
     """max(x, 0)."""
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """Any shape -> the same."""
-        y = run.ops.relu(x)
+        y = mode.ops.relu(x)
         return y, {"y": y}
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
         """dy where y was positive."""
-        return run.ops.relu_backward(cache["y"], dy), {}
+        return mode.ops.relu_backward(cache["y"], dy), {}
 
 
 @dataclass(frozen=True)
@@ -213,16 +177,14 @@ class HardSwish(Layer):
     Howard et al., Searching for MobileNetV3, 2019, §5.2.
     """
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """Any shape -> the same."""
-        y, piece = run.ops.hard_swish(x)
+        y, piece = mode.ops.hard_swish(x)
         return y, {"x": x, "piece": piece}
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
         """dy times the slope at x."""
-        return run.ops.hard_swish_backward(cache["x"], cache["piece"], dy), {}
+        return mode.ops.hard_swish_backward(cache["x"], cache["piece"], dy), {}
 
 
 @dataclass(frozen=True)
@@ -241,14 +203,10 @@ class _Pool2D(Layer):
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """(H, W, C) -> (OH, OW, C)."""
-        _expect_map(self, in_shape)
-        _expect(
-            all(2 * p <= k for p, k in zip(self.window.pad, self.window.kernel, strict=True)),
-            self,
-            "padding of at most half the kernel",
-            self,
-            "a window over padding alone has no value",
-        )
+        self._expect_map(in_shape)
+        fits = all(2 * p <= k for p, k in zip(self.window.pad, self.window.kernel, strict=True))
+        remedy = "a window over padding alone has no value"
+        self._expect(fits, "padding of at most half the kernel", self, remedy)
         return *self.window.out_size(*in_shape[:2]), in_shape[2]
 
 
@@ -256,33 +214,29 @@ class _Pool2D(Layer):
 class MaxPool2D(_Pool2D):
     """The largest value of each window, channel by channel; `ceil` as in Caffe and PyTorch."""
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """x (N, H, W, C) -> y (N, OH, OW, C)."""
         self.out_shape(x.shape[1:])
-        y, argmax = run.ops.max_pool2d(x, self.window)
+        y, argmax = mode.ops.max_pool2d(x, self.window)
         return y, {"argmax": argmax, "x_shape": x.shape}
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
         """dy goes to the pixel that won."""
-        return run.ops.max_pool2d_backward(cache["argmax"], cache["x_shape"], self.window, dy), {}
+        return mode.ops.max_pool2d_backward(cache["argmax"], cache["x_shape"], self.window, dy), {}
 
 
 @dataclass(frozen=True)
 class AvgPool2D(_Pool2D):
     """The mean of each window, channel by channel; padding counts, a ceil overhang does not."""
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """x (N, H, W, C) -> y (N, OH, OW, C)."""
         self.out_shape(x.shape[1:])
-        return run.ops.avg_pool2d(x, self.window), {"x_shape": x.shape}
+        return mode.ops.avg_pool2d(x, self.window), {"x_shape": x.shape}
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
         """dy is shared equally in its window."""
-        return run.ops.avg_pool2d_backward(cache["x_shape"], self.window, dy), {}
+        return mode.ops.avg_pool2d_backward(cache["x_shape"], self.window, dy), {}
 
 
 @dataclass(frozen=True)
@@ -291,18 +245,17 @@ class GlobalAvgPool2D(Layer):
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """(H, W, C) -> (C,)."""
-        _expect_map(self, in_shape)
+        self._expect_map(in_shape)
         return in_shape[2:]
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """x (N, H, W, C) -> y (N, C)."""
-        return run.ops.global_avg_pool2d(x), {"x_shape": x.shape}
+        self.out_shape(x.shape[1:])
+        return mode.ops.global_avg_pool2d(x), {"x_shape": x.shape}
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
         """dy / (H*W) to each pixel."""
-        return run.ops.global_avg_pool2d_backward(cache["x_shape"], dy), {}
+        return mode.ops.global_avg_pool2d_backward(cache["x_shape"], dy), {}
 
 
 @dataclass(frozen=True)
@@ -313,13 +266,11 @@ class Flatten(Layer):
         """The product of the sides."""
         return (int(np.prod(in_shape)),)
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """x (N, ...) -> y (N, .)."""
         return x.reshape(len(x), -1), {"x_shape": x.shape}
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
         """The same numbers in x's shape."""
         return dy.reshape(cache["x_shape"]), {}
 
@@ -328,16 +279,14 @@ class Flatten(Layer):
 class Softmax(Layer):
     """exp(x) / sum(exp(x)) over the last axis. Train with `loss.softmax_cross_entropy` instead."""
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """Any shape -> the same, summing to 1."""
-        y = run.ops.softmax(x)
+        y = mode.ops.softmax(x)
         return y, {"y": y}
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
         """y * (dy - sum(dy * y))."""
-        return run.ops.softmax_backward(cache["y"], dy), {}
+        return mode.ops.softmax_backward(cache["y"], dy), {}
 
 
 @dataclass(frozen=True)
@@ -347,18 +296,16 @@ class Dropout(Layer):
     rate: float
 
     def __post_init__(self) -> None:
-        _expect(0 <= self.rate < 1, self, "a rate in [0, 1)", self.rate, "0.5 is usual")
+        self._expect(0 <= self.rate < 1, "a rate in [0, 1)", self.rate, "0.5 is usual")
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """Any shape -> the same; outside training, x itself."""
-        if run.rng is None or self.rate == 0:
+        if mode.rng is None or self.rate == 0:
             return x, {"mask": None}
-        mask = run.ops.dropout_mask(x, self.rate, run.rng)
+        mask = mode.ops.dropout_mask(x, self.rate, mode.rng)
         return x * mask, {"mask": mask}
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
         """dy through the same mask."""
         return dy if cache["mask"] is None else dy * cache["mask"], {}
 
@@ -382,26 +329,21 @@ class BatchNorm(Layer):
         """Running mean (C,) and var (C,)."""
         return {"mean": in_shape[-1:], "var": in_shape[-1:]}
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> Forward:
         """x (..., C) -> the same shape."""
-        channels = params["weight"].shape[0]
-        _expect(
-            x.shape[-1] == channels,
-            self,
-            f"{channels} channels (the last axis)",
-            x.shape,
-            "check the layer before",
+        channels = f"{len(params['weight'])} channels (the last axis)"
+        fits = x.shape[-1] == len(params["weight"])
+        self._expect(fits, channels, x.shape, "check the layer before")
+        mean, var = (
+            mode.ops.channel_moments(x) if mode.training else (params["mean"], params["var"])
         )
-        mean, var = run.ops.channel_moments(x) if run.training else (params["mean"], params["var"])
-        y = run.ops.batch_norm(x, params["weight"], params["bias"], mean, var, self.eps)
-        return y, {"x": x, "mean": mean, "var": var, "batch_stats": run.training}
+        y = mode.ops.batch_norm(x, params["weight"], params["bias"], mean, var, self.eps)
+        return y, {"x": x, "mean": mean, "var": var, "batch_stats": mode.training}
 
-    def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
-    ) -> tuple[np.ndarray, Params]:
+    def backward(self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL) -> Backward:
         """dx, {"weight", "bias"}."""
         x, mean, var = cache["x"], cache["mean"], cache["var"]
-        dx, dweight, dbias = run.ops.batch_norm_backward(
+        dx, dweight, dbias = mode.ops.batch_norm_backward(
             x, params["weight"], mean, var, self.eps, dy, cache["batch_stats"]
         )
         return dx, {"weight": dweight, "bias": dbias}

@@ -1,28 +1,35 @@
-"""The networks, as data: Fire, SqueezeNet and its variants, and AlexNet and VGG-16 to compare with.
+"""The networks, as data: the Fire module, and SqueezeNet with its variants.
 
 One recipe holds the paper's metaparameters; its defaults are SqueezeNet v1.0 and every variant is
 written as its difference from that.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Annotated, Any, Literal, TypeVar
 
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.network.compose import Block, Chain, Children, Concat, Residual, Rewritten
+from tinysqueeze.network.compose import Block, Chain, Children, Concat, Residual, Rewritten, leaves
 from tinysqueeze.network.layers import (
     BatchNorm,
     Conv2D,
     Dropout,
-    Flatten,
     GlobalAvgPool2D,
     HardSwish,
     Layer,
-    Linear,
     MaxPool2D,
     ReLU,
     Shape,
 )
+from tinysqueeze.ranges import Range, checked, hints_of
+
+MOST_PARAMETERS = 1 << 32  # 17 GB as float32: beyond that somebody mistyped, or means ill
+Classes = Annotated[int, Range(1, 100_000)]
+Pixels = Annotated[int, Range(1, 4096)]
+Filters = Annotated[int, Range(1, 65_536)]
+Side = Annotated[int, Range(1, 255)]  # of a window, or its stride
+Pad = Annotated[int, Range(0, 255)]
 
 Activation = Literal["relu", "hard-swish"]
 ACTIVATIONS: dict[str, tuple[str, type[Layer]]] = {
@@ -31,12 +38,16 @@ ACTIVATIONS: dict[str, tuple[str, type[Layer]]] = {
 """By name: how its layers are called ("conv1_relu"), and what they are."""
 
 
-def _activated(name: str, activation: str) -> tuple[str, Layer]:
-    """The activation behind layer `name`, named after it."""
+Layers = list[tuple[str, Layer]]  # with their names, while a network is put together
+
+
+def _activated(name: str, norm: bool, activation: str) -> Layers:
+    """What follows the convolution `name`, named after it: a batch norm, if any, and the activation."""
     if activation not in ACTIVATIONS:
         raise UserError(f"activation is {' or '.join(map(repr, ACTIVATIONS))}, not {activation!r}")
     suffix, layer = ACTIVATIONS[activation]
-    return f"{name}_{suffix}", layer()
+    steps: Layers = [(f"{name}_norm", BatchNorm())] if norm else []
+    return [*steps, (f"{name}_{suffix}", layer())]
 
 
 @dataclass(frozen=True)
@@ -60,32 +71,34 @@ class Fire(Block):
     activation: Activation = "relu"
 
     def __post_init__(self) -> None:
-        expand = self.expand1x1 + self.expand3x3
-        if self.squeeze < 1 or min(self.expand1x1, self.expand3x3) < 0 or expand < 1:
+        if self.squeeze < 1 or min(self.expand1x1, self.expand3x3) < 0 or self.filters < 1:
             raise UserError(f"{self}: filter counts must be positive")
-        if self.squeeze >= expand and not self.allow_wide_squeeze:
+        if self.squeeze >= self.filters and not self.allow_wide_squeeze:
             raise UserError(
                 f"Fire: the squeeze layer ({self.squeeze} filters) must be narrower than the expand "
-                f"layer ({expand}): that is Strategy 2, fewer input channels to the 3x3 filters; "
+                f"layer ({self.filters}): that is Strategy 2, fewer input channels to the 3x3 filters; "
                 "pass allow_wide_squeeze=True to build it all the same"
             )
 
     @property
+    def filters(self) -> int:
+        """How many channels it hands out."""
+        return self.expand1x1 + self.expand3x3
+
+    @property
     def body(self) -> Layer:
         """Squeeze, ReLU (unless linear), both expands side by side, ReLU."""
-        arms = (
-            ("expand1x1", Conv2D(self.expand1x1, 1)),
-            ("expand3x3", Conv2D(self.expand3x3, 3, pad=1)),
-        )
-        squeeze = [("squeeze_norm", BatchNorm()), _activated("squeeze", self.activation)]
-        steps: list[tuple[str, Layer]] = [
-            ("squeeze", Conv2D(self.squeeze, 1)),
-            *([] if self.linear_squeeze else squeeze),
-            ("", Concat(tuple(arm for arm in arms if arm[1].filters))),
-            ("expand_norm", BatchNorm()),
-            _activated("expand", self.activation),
-        ]
-        return Chain(tuple(s for s in steps if self.norm or not s[0].endswith("_norm")))
+        arms: Layers = []
+        if self.expand1x1:
+            arms += [("expand1x1", Conv2D(self.expand1x1, 1))]
+        if self.expand3x3:
+            arms += [("expand3x3", Conv2D(self.expand3x3, 3, pad=1))]
+        steps: Layers = [("squeeze", Conv2D(self.squeeze, 1))]
+        if not self.linear_squeeze:
+            steps += _activated("squeeze", self.norm, self.activation)
+        steps += [("", Concat(tuple(arms)))]
+        steps += _activated("expand", self.norm, self.activation)
+        return Chain(tuple(steps))
 
 
 @dataclass(frozen=True)
@@ -121,10 +134,9 @@ class Model(Block):
         """The same network for square images of another size (no convolution depends on it)."""
         if input_size is None:
             return self
-        shape = (input_size, input_size, self.input_shape[2])
-        return _checked(
-            replace(self, input_shape=shape, spec=self.spec | {"input_size": input_size})
-        )
+        size = checked(self.name, METAPARAMETERS, {"input_size": input_size})["input_size"]
+        shape = (size, size, self.input_shape[2])
+        return passable(replace(self, input_shape=shape, spec=self.spec | {"input_size": size}))
 
     def with_changes(self, **changes: Any) -> "Model":
         """The network that its recipe gives after some changes: `with_changes(bypass="simple")`.
@@ -145,40 +157,36 @@ class SqueezeNet:
     ReLU but conv10's, and after the convolution of a complex bypass. `linear_squeeze` leaves the squeeze
     layers without norm and ReLU. `activation` "hard-swish" takes the place of every ReLU but that after
     conv10. `final_relu` is the latter, which the authors have; without it a network trains more surely,
-    since it can't fall silent.
+    since it can't fall silent. Raises UserError for a value of another type or out of its range.
     """
 
-    classes: int = 1000
-    input_size: int = 224
-    input_channels: int = 3
-    stem_filters: int = 96
-    stem_kernel: int = 7
-    stem_stride: int = 2
-    stem_pad: int = 0
-    pool_kernel: int = 3
-    pools: tuple[int, ...] = (1, 4, 8)
-    fires: int = 8
-    base_e: int = 128
-    incr_e: int = 128
-    freq: int = 2
-    pct3x3: float = 0.5
-    squeeze_ratio: float = 0.125
+    classes: Classes = 1000
+    input_size: Pixels = 224
+    input_channels: Annotated[int, Range(1, 4096)] = 3
+    stem_filters: Filters = 96
+    stem_kernel: Side = 7
+    stem_stride: Side = 2
+    stem_pad: Pad = 0
+    pool_kernel: Side = 3
+    pools: Annotated[tuple[Annotated[int, Range(1, 65)], ...], Range(0, 65)] = (1, 4, 8)
+    fires: Annotated[int, Range(1, 64)] = 8
+    base_e: Filters = 128
+    incr_e: Annotated[int, Range(-65_536, 65_536)] = 128
+    freq: Annotated[int, Range(1, 10_000)] = 2
+    pct3x3: Annotated[float, Range(0, 1)] = 0.5
+    squeeze_ratio: Annotated[float, Range(0, 8)] = 0.125
     bypass: Literal["simple", "complex"] | None = None
     norm: bool = False
-    dropout: float = 0.5
-    conv10_pad: int = 0
+    dropout: Annotated[float, Range(0, 1, below=True)] = 0.5
+    conv10_pad: Pad = 0
     final_relu: bool = True
     allow_wide_squeeze: bool = False
     linear_squeeze: bool = False
     activation: Activation = "relu"
 
     def __post_init__(self) -> None:
-        if self.bypass not in (None, "simple", "complex"):
-            raise UserError(f"bypass is None, 'simple' or 'complex', not {self.bypass!r}")
-        if min(self.classes, self.input_size, self.fires, self.freq, self.base_e) < 1:
-            raise UserError("classes, input_size, fires, freq and base_e must be at least 1")
-        if not 0 <= self.pct3x3 <= 1:
-            raise UserError(f"pct3x3 is a share from 0 to 1, not {self.pct3x3}")
+        for name, value in checked("SqueezeNet", METAPARAMETERS, vars(self)).items():
+            object.__setattr__(self, name, value)
         wrong = [p for p in self.pools if not 1 <= p <= self.fires + 1]
         if wrong:
             raise UserError(f"pools follow layers 1 to {self.fires + 1}, not {wrong}")
@@ -195,43 +203,39 @@ class SqueezeNet:
 
     def steps(self) -> Children:
         """The network, layer by layer, with the paper's names."""
-        steps: list[tuple[str, Layer]] = [
-            ("conv1", Conv2D(self.stem_filters, self.stem_kernel, self.stem_stride, self.stem_pad)),
-            *([("conv1_norm", BatchNorm())] if self.norm else []),
-            _activated("conv1", self.activation),
-            *self._pool_after(1),
-        ]
+        stem = Conv2D(self.stem_filters, self.stem_kernel, self.stem_stride, self.stem_pad)
+        steps: Layers = [("conv1", stem)]
+        steps += _activated("conv1", self.norm, self.activation)
+        steps += self._pool_after(1)
         channels = self.stem_filters
         for i in range(self.fires):
             fire = self.fire(i)
-            expand = fire.expand1x1 + fire.expand3x3
-            steps += [
-                (f"fire{i + 2}", self._bypassed(fire, channels, expand)),
-                *self._pool_after(i + 2),
-            ]
-            channels = expand
-        last = f"conv{self.fires + 2}"
-        return (
-            *steps,
-            *([(f"drop{self.fires + 1}", Dropout(self.dropout))] if self.dropout else []),
-            (last, Conv2D(self.classes, 1, pad=self.conv10_pad)),
-            *([(f"{last}_relu", ReLU())] if self.final_relu else []),
-            (f"pool{self.fires + 2}", GlobalAvgPool2D()),
-        )
+            steps += [(f"fire{i + 2}", self._bypassed(fire, channels))]
+            steps += self._pool_after(i + 2)
+            channels = fire.filters
+        last = self.fires + 2
+        if self.dropout:
+            steps += [(f"drop{last - 1}", Dropout(self.dropout))]
+        steps += [(f"conv{last}", Conv2D(self.classes, 1, pad=self.conv10_pad))]
+        if self.final_relu:
+            steps += [(f"conv{last}_relu", ReLU())]
+        steps += [(f"pool{last}", GlobalAvgPool2D())]
+        return tuple(steps)
 
-    def _pool_after(self, layer: int) -> list[tuple[str, Layer]]:
+    def _pool_after(self, layer: int) -> Layers:
         pool = MaxPool2D(self.pool_kernel, stride=2, ceil=True)
         return [(f"pool{layer}", pool)] if layer in self.pools else []
 
-    def _bypassed(self, fire: Fire, channels: int, expand: int) -> Layer:
-        if self.bypass and channels == expand:
+    def _bypassed(self, fire: Fire, channels: int) -> Layer:
+        if self.bypass and channels == fire.filters:
             return Residual(fire)
         if self.bypass != "complex":
             return fire
-        conv = Conv2D(expand, 1)
+        conv = Conv2D(fire.filters, 1)
         return Residual(fire, Chain((("conv", conv), ("norm", BatchNorm()))) if self.norm else conv)
 
 
+METAPARAMETERS = hints_of(SqueezeNet)
 V1_1 = {"stem_filters": 64, "stem_kernel": 3, "pools": (1, 3, 5)}
 CIFAR = {
     "classes": 10, "input_size": 32, "stem_kernel": 3, "stem_stride": 1, "stem_pad": 1,
@@ -239,30 +243,42 @@ CIFAR = {
 }  # fmt: skip
 
 
+Maker = TypeVar("Maker", bound=Callable[..., Model])
+MODELS: dict[str, Callable[..., Model]] = {}
+"""What `build` knows, by name; AlexNet and VGG-16 come from `others`."""
+
+
+def known(make: Maker) -> Maker:
+    """Decorate a function that makes a model of that name, so that `build` finds it."""
+    MODELS[make.__name__] = make
+    return make
+
+
 def _squeezenet(name: str, differences: dict[str, Any], changes: dict[str, Any]) -> Model:
-    known = {f.name for f in fields(SqueezeNet)}
-    unknown = sorted(set(changes) - known)
-    if unknown:
-        raise UserError(
-            f"{name}: no such metaparameter: {', '.join(unknown)}; there are {', '.join(sorted(known))}"
-        )
-    chosen = differences | changes
-    recipe = SqueezeNet(**chosen | {"pools": tuple(chosen.get("pools", SqueezeNet.pools))})
+    changes = checked(name, METAPARAMETERS, changes)
+    recipe = SqueezeNet(**differences | changes)
     spec = {"name": name} | {k: list(v) if isinstance(v, tuple) else v for k, v in changes.items()}
     size = recipe.input_size
-    return _checked(Model(name, recipe.steps(), (size, size, recipe.input_channels), spec))
+    return passable(Model(name, recipe.steps(), (size, size, recipe.input_channels), spec))
 
 
-def _checked(model: Model) -> Model:
-    """The model, if its images are large enough to pass through."""
+def passable(model: Model) -> Model:
+    """The model, if its images are large enough to pass through and its size is within reason."""
     try:
-        model.out_shape(model.input_shape)
+        inside = list(leaves(model, model.input_shape))
     except ShapeError as error:
         smallest = minimum_size(model)
         raise ShapeError(
             f"{model.name} needs images of at least {smallest}x{smallest} pixels, "
             f"got {model.input_shape[0]}x{model.input_shape[1]} ({error})"
         ) from None
+    shapes = (s for _, layer, shape, _ in inside for s in layer.param_shapes(shape).values())
+    parameters = sum(prod(shape) for shape in shapes)
+    if parameters > MOST_PARAMETERS:
+        raise UserError(
+            f"{model.name} would have {parameters:,} parameters, more than {MOST_PARAMETERS:,}: "
+            "ask for fewer filters, classes or pixels"
+        )
     return model
 
 
@@ -277,97 +293,33 @@ def minimum_size(model: Model) -> int:
     raise ShapeError(f"{model.name}: no square image up to 511 pixels fits")
 
 
+@known
 def squeezenet1_0(classes: int = 1000, **changes: Any) -> Model:
     """SqueezeNet v1.0, as in the paper's Table 1: 1,248,424 parameters for 1,000 classes."""
     return _squeezenet("squeezenet1_0", {}, {"classes": classes} | changes)
 
 
+@known
 def squeezenet1_1(classes: int = 1000, **changes: Any) -> Model:
     """SqueezeNet v1.1, the authors' later release: 2.4 times fewer multiply-adds, same accuracy."""
     return _squeezenet("squeezenet1_1", V1_1, {"classes": classes} | changes)
 
 
+@known
 def squeezenet_cifar(classes: int = 10, **changes: Any) -> Model:
     """v1.0 for 32x32 images: a 3x3 stem of stride 1 and 2x2 pools, no dropout, no ReLU on the logits."""
     return _squeezenet("squeezenet_cifar", CIFAR, {"classes": classes} | changes)
 
 
-def _convs(widths: list[int], start: int, pool: bool = True) -> list[tuple[str, Layer]]:
-    steps: list[tuple[str, Layer]] = []
-    for i, width in enumerate(widths, start):
-        steps += [(f"conv{i}", Conv2D(width, 3, pad=1)), (f"conv{i}_relu", ReLU())]
-    return [*steps, (f"pool{start + len(widths) - 1}", MaxPool2D(2, 2))] if pool else steps
-
-
-def _classifier(first: int, classes: int) -> list[tuple[str, Layer]]:
-    """Two hidden layers of 4,096 and the logits: where AlexNet and VGG keep most of their weights."""
-    steps: list[tuple[str, Layer]] = [("flatten", Flatten())]
-    for i in (first, first + 1):
-        steps += [(f"fc{i}", Linear(4096)), (f"fc{i}_relu", ReLU()), (f"drop{i}", Dropout(0.5))]
-    return [*steps, (f"fc{first + 2}", Linear(classes))]
-
-
-def _whole(name: str, steps: list[tuple[str, Layer]], size: int, changes: dict[str, Any]) -> Model:
-    return _checked(Model(name, tuple(steps), (size, size, 3), {"name": name} | changes))
-
-
-def alexnet(classes: int = 1000, input_size: int = 227) -> Model:
-    """The AlexNet of the paper's 240 MB: two groups, 60,965,224 parameters (Krizhevsky et al. 2012).
-
-    Local response normalisation has no parameters and is left out.
-    """
-    steps = [
-        ("conv1", Conv2D(96, 11, stride=4)), ("conv1_relu", ReLU()), ("pool1", MaxPool2D(3, 2)),
-        ("conv2", Conv2D(256, 5, pad=2, groups=2)), ("conv2_relu", ReLU()), ("pool2", MaxPool2D(3, 2)),
-        ("conv3", Conv2D(384, 3, pad=1)), ("conv3_relu", ReLU()),
-        ("conv4", Conv2D(384, 3, pad=1, groups=2)), ("conv4_relu", ReLU()),
-        ("conv5", Conv2D(256, 3, pad=1, groups=2)), ("conv5_relu", ReLU()), ("pool5", MaxPool2D(3, 2)),
-        *_classifier(6, classes),
-    ]  # fmt: skip
-    return _whole("alexnet", steps, input_size, {"classes": classes, "input_size": input_size})
-
-
-def alexnet_torchvision(classes: int = 1000, input_size: int = 224) -> Model:
-    """torchvision's AlexNet, another net: no groups, other widths, 61,100,840 parameters."""
-    steps = [
-        ("conv1", Conv2D(64, 11, stride=4, pad=2)), ("conv1_relu", ReLU()), ("pool1", MaxPool2D(3, 2)),
-        ("conv2", Conv2D(192, 5, pad=2)), ("conv2_relu", ReLU()), ("pool2", MaxPool2D(3, 2)),
-        *_convs([384, 256, 256], 3, pool=False), ("pool5", MaxPool2D(3, 2)),
-        *_classifier(6, classes),
-    ]  # fmt: skip
-    changes = {"classes": classes, "input_size": input_size}
-    return _whole("alexnet_torchvision", steps, input_size, changes)
-
-
-def vgg16(classes: int = 1000, input_size: int = 224) -> Model:
-    """VGG-16 (Simonyan & Zisserman 2015, configuration D): 138,357,544 parameters."""
-    steps = [
-        *_convs([64, 64], 1), *_convs([128, 128], 3), *_convs([256] * 3, 5),
-        *_convs([512] * 3, 8), *_convs([512] * 3, 11), *_classifier(14, classes),
-    ]  # fmt: skip
-    return _whole("vgg16", steps, input_size, {"classes": classes, "input_size": input_size})
-
-
-MODELS: dict[str, Callable[..., Model]] = {
-    make.__name__: make
-    for make in (
-        squeezenet1_0,
-        squeezenet1_1,
-        squeezenet_cifar,
-        alexnet,
-        alexnet_torchvision,
-        vgg16,
-    )
-}
-
-
 def build(spec: str | dict[str, Any], **changes: Any) -> Model:
-    """A model by name, or from the `spec` of another. Raises UserError for a name unknown."""
-    chosen = ({"name": spec} if isinstance(spec, str) else dict(spec)) | changes
+    """A model by name, or from the `spec` of another.
+
+    Raises UserError for a name unknown, or a metaparameter unknown or out of its range.
+    """
+    if not isinstance(spec, str | dict):
+        raise UserError(f"a spec is a name or a dict with a name, not a {type(spec).__name__}")
+    chosen = ({"name": spec} if isinstance(spec, str) else spec) | changes
     name = chosen.pop("name", None)
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise UserError(f"no model named {name!r}; there are {', '.join(MODELS)}")
-    try:
-        return MODELS[name](**chosen)
-    except TypeError as error:
-        raise UserError(f"{name}: {error}") from None
+    return MODELS[name](**chosen)

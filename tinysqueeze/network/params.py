@@ -1,13 +1,13 @@
 """Parameters as nested dicts of arrays: made, named by path, and packed into one flat array."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.network.compose import join, leaves
-from tinysqueeze.network.layers import Conv2D, Linear, Params, Shape
+from tinysqueeze.network.compose import join
+from tinysqueeze.network.layers import Params, Shape
 from tinysqueeze.network.models import Model
 
 Flat = dict[str, Any]  # path -> array (or shape)
@@ -60,21 +60,18 @@ def initialise(
     whose channels are colours, nor the last layer's.
     """
     rng = np.random.default_rng(seed)
-    weighted = [
-        path
-        for path, layer, *_ in leaves(model, model.input_shape)
-        if isinstance(layer, Conv2D | Linear)
-    ]
+    sizes = shapes(model)
+    matrices = [p for p in sizes if p.split("/")[-1] == "weight" and len(sizes[p]) > 1]  # no norm's
     flat: Flat = {}
-    for path, shape in shapes(model).items():
-        layer_path, _, name = path.rpartition("/")
-        if name == "weight" and layer_path in weighted:
-            deviation = 0.01 if layer_path == weighted[-1] else np.sqrt(2 / np.prod(shape[:-1]))
+    for path, shape in sizes.items():
+        if path in matrices:
+            deviation = 0.01 if path == matrices[-1] else np.sqrt(2 / np.prod(shape[:-1]))
             flat[path] = (rng.standard_normal(shape) * deviation).astype(dtype)
-            if identity and len(shape) == 4 and shape[0] > 1 and layer_path in weighted[1:-1]:
-                pass_on(flat[path])
         else:
-            flat[path] = np.full(shape, float(name in ("weight", "var")), dtype)
+            flat[path] = np.full(shape, float(path.split("/")[-1] in ("weight", "var")), dtype)
+    for path in matrices[1:-1] if identity else ():
+        if len(sizes[path]) == 4 and sizes[path][0] > 1:
+            pass_on(flat[path])
     return unflatten(flat)
 
 
@@ -98,13 +95,14 @@ def check_fit(model: Model, params: Mapping[str, Any]) -> None:
         found = got[path].shape if path in got else "nothing"
         if found != tuple(shape):
             raise ShapeError(
-                f"{path}: {model.name} expects {tuple(shape)}, got {found}; "
-                "these parameters belong to another model"
+                f"{model.name} expects {tuple(shape)}, got {found}; "
+                "these parameters belong to another model",
+                path,
             )
     extra = sorted(set(got) - set(expected))
     if extra:
         raise ShapeError(
-            f"{extra[0]}: {model.name} has no such parameter; it belongs to another model"
+            f"{model.name} has no such parameter; it belongs to another model", extra[0]
         )
 
 
@@ -117,12 +115,11 @@ def pack(params: Mapping[str, Any]) -> tuple[np.ndarray, Params]:
     """Copy all arrays into one contiguous vector; returns it and the same tree as views into it."""
     flat = flatten(params)
     vector = np.concatenate([array.ravel() for array in flat.values()])
-    return vector, unflatten(dict(_views(vector, {path: a.shape for path, a in flat.items()})))
+    return vector, views(vector, {path: a.shape for path, a in flat.items()})
 
 
-def _views(vector: np.ndarray, sizes: Mapping[str, Shape]) -> Iterator[tuple[str, np.ndarray]]:
-    start = 0
-    for path, shape in sizes.items():
-        stop = start + int(np.prod(shape))
-        yield path, vector[start:stop].reshape(shape)
-        start = stop
+def views(vector: np.ndarray, sizes: Mapping[str, Shape]) -> Params:
+    """A flat vector as a tree of views into it: one path after another, each of its shape."""
+    ends = np.cumsum([int(np.prod(shape)) for shape in sizes.values()], dtype=int)
+    parts = zip(sizes.items(), np.split(vector, ends), strict=False)  # and what is left over
+    return unflatten({path: part.reshape(shape) for (path, shape), part in parts})

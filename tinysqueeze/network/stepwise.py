@@ -1,7 +1,17 @@
 """The plain way to run a model for training: layer by layer, every number in one flat vector.
 
 `compiled.Plan` offers the same and is many times faster; this one is short enough to read, and runs
-anything that has a forward and a backward. A test holds the two to each other.
+anything that has a forward and a backward. A test holds the two to each other. And this is training:
+`batches(epoch)` gives images (N, H, W, C) float32 and labels (N,) in a new order each epoch, and the
+velocity is momentum's (Polyak 1964).
+
+    step = StepByStep(squeezenet_cifar(norm=True))
+    velocity = np.zeros_like(step.vector)
+    for epoch in range(10):
+        for images, labels in batches(epoch):
+            loss, right = step.loss_and_grads(images, labels)
+            velocity = 0.9 * velocity + step.grad_vector
+            step.vector -= 0.05 * velocity
 """
 
 from collections.abc import Mapping
@@ -9,12 +19,13 @@ from types import ModuleType
 
 import numpy as np
 
-from tinysqueeze.network.layers import Params, Run
+from tinysqueeze.labels import check_labels
+from tinysqueeze.network.layers import Mode, Params
 from tinysqueeze.network.loss import count_right, softmax_cross_entropy
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import fast
 from tinysqueeze.network.ops.reference import cross_entropies
-from tinysqueeze.network.params import check_fit, flatten, initialise, shapes, unflatten
+from tinysqueeze.network.params import check_fit, flatten, initialise, shapes, views
 
 
 class StepByStep:
@@ -39,12 +50,7 @@ class StepByStep:
 
     def views(self, vector: np.ndarray) -> Params:
         """The same tree as `params`, as views into `vector`."""
-        tree, start = {}, 0
-        for path, shape in shapes(self.model).items():
-            stop = start + int(np.prod(shape))
-            tree[path] = vector[start:stop].reshape(shape)
-            start = stop
-        return unflatten(tree)
+        return views(vector, shapes(self.model))
 
     def load(self, params: Mapping[str, object]) -> None:
         """Copy parameters in. Raises ShapeError, naming the path, where they don't fit."""
@@ -57,20 +63,21 @@ class StepByStep:
         """One training step up to the gradients: mean loss, and how many of the batch were right.
 
         Fills `grads` and moves batch norm's running statistics. images (N, H, W, C) float32, labels
-        as in `loss.softmax_cross_entropy`; `seed` draws the dropout masks.
+        as in `loss.softmax_cross_entropy`; `seed` draws the dropout masks. Raises ShapeError.
         """
-        run = Run(self.ops, np.random.default_rng(seed))
-        logits, cache = self.model.forward(self.params, images, run)
-        loss, dlogits = softmax_cross_entropy(logits, labels, smoothing, run)
+        labels = check_labels(labels, len(images), self.model.classes, self.model.name)
+        mode = Mode(self.ops, np.random.default_rng(seed))
+        logits, cache = self.model.forward(self.params, images, mode)
+        loss, dlogits = softmax_cross_entropy(logits, labels, smoothing, mode)
         self.losses, _ = cross_entropies(logits, labels, smoothing)
-        _, grads = self.model.backward(self.params, cache, dlogits, run)
+        _, grads = self.model.backward(self.params, cache, dlogits, mode)
         _assign(self.grads, grads)
         _assign(self.params, self.model.moved_buffers(self.params, cache))
         return loss, count_right(logits, labels)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits (N, classes) of images (N, H, W, C), in evaluation mode."""
-        return self.model.forward(self.params, images, Run(self.ops))[0]
+        return self.model.forward(self.params, images, Mode(self.ops))[0]
 
 
 def _assign(views: Mapping[str, object], values: Mapping[str, object]) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from tinysqueeze.errors import FormatError, UserError
-from tinysqueeze.files import write_atomically
+from tinysqueeze.files import parse_json, write_atomically
 from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.training.scores import worst_mistakes
 
@@ -42,7 +41,7 @@ def read_run(folder: str | Path) -> Result:
     """The result of a finished run folder of `tinysqueeze train`. Raises FormatError."""
     path = Path(folder) / "summary.json"
     try:
-        summary: dict[str, Any] = json.loads(path.read_text())
+        summary: dict[str, Any] = parse_json(path.read_text())
     except (OSError, ValueError) as error:
         raise FormatError(f"{path}: not the summary of a finished run ({error})") from None
     try:

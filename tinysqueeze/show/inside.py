@@ -21,11 +21,12 @@ from tinysqueeze.network.layers import (
     Conv2D,
     Layer,
     MaxPool2D,
+    Mode,
     Params,
     ReLU,
-    Run,
 )
 from tinysqueeze.network.models import Model
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.show.pictures.style import ORANGE, SEQUENTIAL, Picture, bare, styled
 from tinysqueeze.study.trace import Trace, trace
 from tinysqueeze.weights import Prediction, WeightSet, open_image
@@ -65,10 +66,10 @@ class GuidedReLU(ReLU):
     """A ReLU that hands back only what speaks for the class (Springenberg et al. 2015)."""
 
     def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
+        self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL
     ) -> tuple[np.ndarray, Params]:
         """dy where both it and y were positive."""
-        return super().backward(params, cache, np.maximum(dy, 0), run)
+        return super().backward(params, cache, np.maximum(dy, 0), mode)
 
 
 def input_gradient(
@@ -107,7 +108,7 @@ def extent(model: Model, path: str) -> tuple[float, float, float, float]:
     for name, layer, _, out_shape in leaves(model, model.input_shape):
         if size is not None and not name.startswith(f"{path}/"):
             break
-        if isinstance(layer, Conv2D | MaxPool2D | AvgPool2D):
+        if isinstance(layer, Conv2D | GroupedConv2D | MaxPool2D | AvgPool2D):
             window = layer.window
             middle += ((np.array(window.kernel) - 1) / 2 - window.pad) * jump
             jump *= window.stride

@@ -8,6 +8,7 @@ import numpy as np
 from tinysqueeze.network.compose import leaves
 from tinysqueeze.network.layers import Conv2D, Shape
 from tinysqueeze.network.models import Model
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten
 
 FLOAT_BYTES = 4  # float32
@@ -90,8 +91,10 @@ def _row(path: str, layer: Any, in_shape: Shape, out_shape: Shape, batch: int) -
     weights = flatten(layer.param_shapes(in_shape))
     fan_in = int(np.prod(weights["weight"][:-1])) if len(weights.get("weight", ())) > 1 else 0
     size, positions = int(np.prod(out_shape)), int(np.prod(out_shape[:2]))
-    is_conv = isinstance(layer, Conv2D)
-    patches = positions * fan_in * layer.groups if is_conv and not layer.window.is_pointwise else 0
+    is_conv = isinstance(layer, Conv2D | GroupedConv2D)
+    patches = 0
+    if is_conv and not layer.window.is_pointwise:
+        patches = positions * layer.window.area * in_shape[-1]
     return Row(
         path=path,
         kind=type(layer).__name__,

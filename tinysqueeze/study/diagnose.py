@@ -5,7 +5,7 @@ from math import log
 
 import numpy as np
 
-from tinysqueeze.network.layers import EVAL, Params, ReLU, Run
+from tinysqueeze.network.layers import EVAL, Mode, Params, ReLU
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import flatten
 from tinysqueeze.study.trace import Record, Trace, trace
@@ -28,27 +28,27 @@ class Finding:
 
 
 def diagnose(
-    model: Model, params: Params, images: np.ndarray, labels: np.ndarray, run: Run = EVAL
+    model: Model, params: Params, images: np.ndarray, labels: np.ndarray, mode: Mode = EVAL
 ) -> list[Finding]:
     """Everything suspicious about one step on a batch, in the order of the forward pass.
 
     images (N, H, W, C) float, labels (N,). An empty list means that nothing was found.
     """
     with np.errstate(all="ignore"):  # broken networks are what this is for
-        seen = trace(model, params, images, labels, run=run)
+        seen = trace(model, params, images, labels, mode=mode)
         found = [f for path, record in seen.records.items() if path for f in _layer(path, record)]
         return found + _gradients(params, seen) + _predictions(seen, labels)
 
 
 def first_broken(
-    model: Model, params: Params, images: np.ndarray, labels: np.ndarray, run: Run = EVAL
+    model: Model, params: Params, images: np.ndarray, labels: np.ndarray, mode: Mode = EVAL
 ) -> str:
     """Names the first parameter or layer whose numbers are no longer finite."""
     for path, array in flatten(params).items():
         if not np.isfinite(array).all():
             return f"{path} is not finite"
     with np.errstate(all="ignore"):
-        seen = trace(model, params, images, labels, run=run)
+        seen = trace(model, params, images, labels, mode=mode)
     for path, record in seen.records.items():
         if path and not np.isfinite(record.y).all():
             return f"{path} is the first layer whose output is not finite"

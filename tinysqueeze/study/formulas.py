@@ -22,6 +22,7 @@ from tinysqueeze.network.layers import (
     Softmax,
 )
 from tinysqueeze.network.ops.reference import pool_divisor
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.window import Window
 from tinysqueeze.study.trace import Record
 
@@ -104,10 +105,10 @@ def _place(name: str, at: Place) -> str:
 
 
 @forward_formula.register
-def _(layer: Conv2D, record: Record, example: int, at: Place) -> Formula:
+def _(layer: Conv2D | GroupedConv2D, record: Record, example: int, at: Place) -> Formula:
     weight, x = record.params["weight"], record.x[example]
     row, column, f = at
-    start = f // (layer.filters // layer.groups) * weight.shape[2]  # the first channel of f's group
+    start = f // _part(layer) * weight.shape[2]  # the first channel of f's group
     terms = [
         (float(x[*pixel, start + c]), float(weight[*place, c, f]))
         for place, pixel in _seen(x, layer.window, row, column)
@@ -119,12 +120,12 @@ def _(layer: Conv2D, record: Record, example: int, at: Place) -> Formula:
 
 
 @backward_formula.register
-def _(layer: Conv2D, record: Record, example: int, at: Place) -> Formula:
+def _(layer: Conv2D | GroupedConv2D, record: Record, example: int, at: Place) -> Formula:
     assert record.dy is not None
     weight, dy = record.params["weight"], record.dy[example]
     row, column, channel = at
     group, c = divmod(channel, weight.shape[2])
-    part = layer.filters // layer.groups
+    part = _part(layer)
     windows = list(_seers(dy, layer.window, row, column))
     terms = [
         (float(dy[*pixel, f]), float(weight[*place, c, f]))
@@ -137,6 +138,11 @@ def _(layer: Conv2D, record: Record, example: int, at: Place) -> Formula:
         f"window{'s' * (len(windows) != 1)} that saw this pixel"
     )
     return Formula(rule, numbers, value)
+
+
+def _part(layer: Conv2D | GroupedConv2D) -> int:
+    """How many filters see the same channels: all, or those of a group."""
+    return layer.filters // (layer.groups if isinstance(layer, GroupedConv2D) else 1)
 
 
 @forward_formula.register

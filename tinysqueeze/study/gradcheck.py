@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.network.layers import EVAL, Layer, Params, Run, Shape
+from tinysqueeze.labels import check_labels
+from tinysqueeze.network.layers import EVAL, Layer, Mode, Params, Shape
 from tinysqueeze.network.loss import softmax_cross_entropy
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import flatten, map_params, unflatten
@@ -310,7 +311,7 @@ def check_layer(
     layer: Layer,
     params: Params,
     x: np.ndarray,
-    run: Run = EVAL,
+    mode: Mode = EVAL,
     seed: int = 0,
     most: int | None = None,
     redraws: int = len(NUDGES),
@@ -324,12 +325,12 @@ def check_layer(
     """
 
     def point(params: Params, x: np.ndarray) -> _Point:
-        y, cache = layer.forward(params, x, _again(run))
+        y, cache = layer.forward(params, x, _again(mode))
         dy = np.random.default_rng((seed, 1)).standard_normal(y.shape)  # not the stream of x
-        dx, grads = layer.backward(params, cache, dy, _again(run))
+        dx, grads = layer.backward(params, cache, dy, _again(mode))
 
         def loss() -> tuple[float, Switches]:
-            y, cache = layer.forward(params, x, _again(run))
+            y, cache = layer.forward(params, x, _again(mode))
             return float((y * dy).sum()), switches(cache)
 
         return _Point({"x": x} | flatten(params), {"x": dx} | flatten(grads), loss)
@@ -343,7 +344,7 @@ def check_model(
     params: Params,
     images: np.ndarray,
     labels: np.ndarray,
-    run: Run = EVAL,
+    mode: Mode = EVAL,
     smoothing: float = 0.0,
     seed: int = 0,
     most: int | None = 8,
@@ -354,15 +355,16 @@ def check_model(
     images (N, H, W, C), labels as in `loss.softmax_cross_entropy`. `most` and `redraws` are those of
     `check_layer`. Yields a Check as each array is done; `summarise` makes one line of them.
     """
+    labels = check_labels(labels, len(images), model.classes, model.name)
 
     def point(params: Params, images: np.ndarray) -> _Point:
-        logits, cache = model.forward(params, images, _again(run))
-        _, dlogits = softmax_cross_entropy(logits, labels, smoothing, run)
-        dx, grads = model.backward(params, cache, dlogits, _again(run))
+        logits, cache = model.forward(params, images, _again(mode))
+        _, dlogits = softmax_cross_entropy(logits, labels, smoothing, mode)
+        dx, grads = model.backward(params, cache, dlogits, _again(mode))
 
         def loss() -> tuple[float, Switches]:
-            logits, cache = model.forward(params, images, _again(run))
-            return softmax_cross_entropy(logits, labels, smoothing, run)[0], switches(cache)
+            logits, cache = model.forward(params, images, _again(mode))
+            return softmax_cross_entropy(logits, labels, smoothing, mode)[0], switches(cache)
 
         return _Point({"x": images} | flatten(params), {"x": dx} | flatten(grads), loss)
 
@@ -370,9 +372,9 @@ def check_model(
     return _check_all(point, params, images, list(trained), seed, most, redraws)
 
 
-def _again(run: Run) -> Run:
-    """The same run from its beginning: a pass draws the masks that the one before drew."""
-    return Run(run.ops, deepcopy(run.rng))
+def _again(mode: Mode) -> Mode:
+    """The same mode from its beginning: a pass draws the masks that the one before drew."""
+    return Mode(mode.ops, deepcopy(mode.rng))
 
 
 def _check_all(

@@ -6,8 +6,9 @@ from typing import Literal
 import numpy as np
 
 from tinysqueeze.errors import UserError
+from tinysqueeze.labels import check_classes
 from tinysqueeze.network.compose import Composition
-from tinysqueeze.network.layers import EVAL, Layer, Params, Run
+from tinysqueeze.network.layers import EVAL, Layer, Mode, Params
 from tinysqueeze.network.params import flatten
 from tinysqueeze.study.formulas import Formula, Place, backward_formula, by, forward_formula
 from tinysqueeze.study.trace import Record, trace
@@ -41,11 +42,12 @@ class Steps:
         params: Params,
         images: np.ndarray,
         labels: np.ndarray,
-        run: Run = EVAL,
+        mode: Mode = EVAL,
     ) -> None:
         """images (N, H, W, C) floats, labels (N,) integers. Raises ShapeError, naming the layer."""
-        self.trace = trace(model, params, images, labels, run=run)
-        self.images, self.labels = images, labels
+        self.trace = trace(model, params, images, labels, mode=mode)
+        self.images = images
+        self.labels = check_classes(labels, len(images), self.trace.logits.shape[1], "stepper")
         self.name = getattr(model, "name", type(model).__name__)
         paths = [
             path

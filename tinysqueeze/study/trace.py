@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from tinysqueeze.labels import check_labels
 from tinysqueeze.network.compose import map_layers
-from tinysqueeze.network.layers import EVAL, Cache, Layer, Params, Run, Shape
+from tinysqueeze.network.layers import EVAL, Cache, Layer, Mode, Params, Shape
 from tinysqueeze.network.loss import softmax_cross_entropy
 
 
@@ -56,16 +57,16 @@ class _Probe(Layer):
     def out_shape(self, in_shape: Shape) -> Shape:
         return self.inner.out_shape(in_shape)
 
-    def forward(self, params: Params, x: np.ndarray, run: Run = EVAL) -> tuple[np.ndarray, Cache]:
+    def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> tuple[np.ndarray, Cache]:
         self.records.setdefault(self.path, None)  # the place in the order is that of the way in
-        y, cache = self.inner.forward(params, x, run)
+        y, cache = self.inner.forward(params, x, mode)
         self.records[self.path] = Record(self.inner, params, x, y, cache)
         return y, cache
 
     def backward(
-        self, params: Params, cache: Cache, dy: np.ndarray, run: Run = EVAL
+        self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL
     ) -> tuple[np.ndarray, Params]:
-        dx, grads = self.inner.backward(params, cache, dy, run)
+        dx, grads = self.inner.backward(params, cache, dy, mode)
         record = self.records[self.path]
         record.dy, record.dx, record.grads = dy, dx, grads
         return dx, grads
@@ -77,18 +78,20 @@ def trace(
     images: np.ndarray,
     labels: np.ndarray | None = None,
     smoothing: float = 0.0,
-    run: Run = EVAL,
+    mode: Mode = EVAL,
 ) -> Trace:
     """Forward, and with `labels` the loss and backward too, keeping everything by path.
 
-    images (N, H, W, C), labels (N,) integers. Raises ShapeError, naming the layer, where a shape
-    does not fit.
+    images (N, H, W, C), labels as in `loss.softmax_cross_entropy`. Raises ShapeError, naming the
+    layer, where a shape does not fit.
     """
+    if labels is not None:
+        labels = check_labels(labels, len(images))
     records: dict[str, Record] = {}
     probed = map_layers(lambda path, layer: _Probe(path, layer, records), model)
-    logits, cache = probed.forward(params, images, run)
+    logits, cache = probed.forward(params, images, mode)
     found = Trace(records, logits)
     if labels is not None:
-        found.loss, found.dlogits = softmax_cross_entropy(logits, labels, smoothing, run)
-        _, found.grads = probed.backward(params, cache, found.dlogits, run)
+        found.loss, found.dlogits = softmax_cross_entropy(logits, labels, smoothing, mode)
+        _, found.grads = probed.backward(params, cache, found.dlogits, mode)
     return found

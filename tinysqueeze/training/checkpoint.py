@@ -20,13 +20,13 @@ from safetensors.numpy import save as to_bytes
 
 from tinysqueeze.data import Normalise
 from tinysqueeze.errors import CheckpointError, UserError
-from tinysqueeze.files import write_atomically
+from tinysqueeze.files import parse_json, write_atomically
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model, build
 from tinysqueeze.network.params import check_fit, flatten, unflatten
-from tinysqueeze.training.engine import EngineMaker, compiled_engine
-from tinysqueeze.training.loop import Training
-from tinysqueeze.training.recipe import Recipe, recipe_dict
+from tinysqueeze.training.engine import EngineMaker, EngineSpec, compiled_engine
+from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.training.state import Training
 from tinysqueeze.version import __version__
 
 FORMAT = "tinysqueeze-checkpoint-1"
@@ -44,6 +44,7 @@ class Saved:
 
     model: Model
     params: Params
+    recipe: Recipe
     normalise: Normalise
     classes: tuple[str, ...]
     meta: dict[str, Any]
@@ -71,7 +72,7 @@ def save(path: str | Path, training: Training, **extra: Any) -> Path:
             arrays[f"images/{name}"] = getattr(training, name)
     meta = {
         "spec": engine.model.spec,
-        "recipe": recipe_dict(training.recipe),
+        "recipe": training.recipe.to_dict(),
         "normalise": asdict(training.normalise),
         "classes": list(training.classes),
         "counters": {name: getattr(training, name) for name in COUNTERS},
@@ -103,17 +104,22 @@ def read(path: str | Path) -> Saved:
             if header.get("format") != FORMAT:
                 raise CheckpointError(f"{path}: not a tinysqueeze checkpoint ({FORMAT})")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        meta = json.loads(header["tinysqueeze"])
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        meta = parse_json(header["tinysqueeze"])
+        spec, promised = meta["spec"], meta["sha256"]
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: truncated or corrupt ({error})") from None
-    if digest(arrays) != meta["sha256"]:
+    if digest(arrays) != promised:
         raise CheckpointError(f"{path}: corrupt, its contents do not match their SHA-256")
-    model = build(meta["spec"])
+    try:
+        model = build(spec)
+    except UserError as error:
+        raise CheckpointError(f"{path}: the network it is for cannot be built: {error}") from None
     role = "average" if any(name.startswith("average/") for name in arrays) else "params"
     params = unflatten(_role(arrays, role))
     check_fit(model, params)
     normalise = Normalise(**{k: tuple(v) for k, v in meta["normalise"].items()})
-    return Saved(model, params, normalise, tuple(meta["classes"]), meta, arrays)
+    recipe = Recipe.from_dict(meta["recipe"])
+    return Saved(model, params, recipe, normalise, tuple(meta["classes"]), meta, arrays)
 
 
 def resume(
@@ -123,10 +129,11 @@ def resume(
     make_engine: EngineMaker = compiled_engine,
 ) -> Training:
     """The training as it was when it was saved, ready to go on."""
-    recipe = Recipe.from_dict(saved.meta["recipe"])
+    recipe = saved.recipe
     params = unflatten(_role(saved.arrays, "params"))
-    engine = make_engine(saved.model, recipe.share(ranks), params, threads, recipe.precision)
-    slots = recipe.make_optimiser(saved.model).start(engine.vector)
+    spec = EngineSpec(saved.model, recipe.share(ranks), params, threads, recipe.precision)
+    engine = make_engine(spec)
+    slots = recipe.optimiser.start(engine.vector)
     average = np.zeros_like(engine.vector) if recipe.average else None
     for role, vector in (slots if average is None else {**slots, "average": average}).items():
         found = _role(saved.arrays, role)

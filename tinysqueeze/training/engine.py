@@ -1,6 +1,7 @@
-"""What runs a model for training: the interface, and the two engines of ours behind one signature."""
+"""What runs a model for training: the interface, and the two engines of ours, made from one value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -31,23 +32,37 @@ class Engine(Protocol):
     def predict(self, images: np.ndarray) -> np.ndarray: ...
 
 
-EngineMaker = Callable[[Model, int, Params | None, int | None, str], Engine]
-"""(model, images a batch, parameters, threads, precision of 3x3 convolutions) -> an engine."""
+@dataclass(frozen=True, eq=False)
+class EngineSpec:
+    """What an engine is made from; each takes of it what it needs.
+
+    batch      images a step, of this rank alone
+    params     a tree that fits the model (copied), or None for fresh ones
+    threads    of the processor, or None for all
+    precision  of 3x3 convolutions, as `compiled.compile` names them
+    """
+
+    model: Model
+    batch: int
+    params: Params | None = None
+    threads: int | None = None
+    precision: str = "f4"
 
 
-def compiled_engine(
-    model: Model, batch: int, params: Params | None, threads: int | None, precision: str
-) -> Engine:
+EngineMaker = Callable[[EngineSpec], Engine]
+
+
+def compiled_engine(spec: EngineSpec) -> Engine:
     """The compiled plan: fused kernels."""
-    return compile_plan(model, batch, precision=precision, threads=threads, params=params)
+    return compile_plan(
+        spec.model, spec.batch, precision=spec.precision, threads=spec.threads, params=spec.params
+    )
 
 
-def stepwise_engine(
-    model: Model,
-    batch: int,
-    params: Params | None,
-    threads: int | None = None,
-    precision: str = "direct",
-) -> Engine:
+def stepwise_engine(spec: EngineSpec) -> Engine:
     """Layer by layer: any batch, Numba's threads, no Winograd."""
-    return StepByStep(model, params)
+    return StepByStep(spec.model, spec.params)
+
+
+ENGINES: Mapping[str, EngineMaker] = {"compiled": compiled_engine, "stepwise": stepwise_engine}
+"""By name; `bench.torch_engine` is one more, where PyTorch is installed."""

@@ -30,7 +30,7 @@ LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
 NEIGHBOURS = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE")
 # A killed process can say nothing and MPI then kills the others, so a process of its own waits for rank
 # 0's end; it speaks if that came without a word.
-MOURNER = """import sys
+WATCHER = """import sys
 if not sys.stdin.read():
     print("tinysqueeze: the job has ended early, since a rank failed or was killed; the last "
           "checkpoint, if there is one, is whole: go on with --resume, with as many ranks as you like",
@@ -93,13 +93,13 @@ class MPICommunicator(Communicator):
         self.sum, self.max, self.in_place = MPI.SUM, MPI.MAX, MPI.IN_PLACE
         self.rank, self.ranks = self.comm.Get_rank(), self.comm.Get_size()
         self.half = half
-        self.mourner: subprocess.Popen[bytes] | None = None
+        self.watcher: subprocess.Popen[bytes] | None = None
         self.log = Log()
 
     def __enter__(self) -> Self:
         if self.ranks > 1 and self.rank == 0:
-            self.mourner = subprocess.Popen(
-                [sys.executable, "-S", "-c", MOURNER], stdin=subprocess.PIPE, start_new_session=True
+            self.watcher = subprocess.Popen(
+                [sys.executable, "-S", "-c", WATCHER], stdin=subprocess.PIPE, start_new_session=True
             )
         return self
 
@@ -110,8 +110,8 @@ class MPICommunicator(Communicator):
         trace: TracebackType | None,
     ) -> None:
         """End the whole job where one rank fails; rank 0 speaks first if it has the same trouble."""
-        if self.mourner:
-            self.mourner.communicate(b"all is well, or has been said")
+        if self.watcher:
+            self.watcher.communicate(b"all is well, or has been said")
         if error is None or self.ranks == 1:
             return
         if self.rank:
@@ -169,7 +169,8 @@ class MPICommunicator(Communicator):
     def _exact_mean(self, vector: np.ndarray) -> np.ndarray:
         exact = vector.copy()
         self.comm.Allreduce(self.in_place, exact, self.sum)
-        return exact / exact.dtype.type(self.ranks)
+        exact /= exact.dtype.type(self.ranks)
+        return exact
 
     def _half_mean(self, vector: np.ndarray) -> None:
         """Reduce-scatter and all-gather by hand, since MPI cannot add float16.

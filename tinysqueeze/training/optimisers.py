@@ -1,23 +1,28 @@
-"""From gradients to new parameters: SGD with momentum, Adam, Muon, learning-rate schedules.
+"""From gradients to new parameters: SGD with momentum, Adam, Muon.
 
 An optimiser is a value too: what it remembers (velocities, moments) is a dict of vectors, one entry
 for each number in the flat parameter vector, passed in and out.
 """
 
-from collections.abc import Callable
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from math import cos, pi, sqrt
+from math import sqrt
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from tinysqueeze.errors import UserError
 from tinysqueeze.kernels import optimiser as kernels
 from tinysqueeze.kernels.team import default_threads
+from tinysqueeze.network.models import Model
+from tinysqueeze.network.params import trained_shapes
+from tinysqueeze.training.settings import check, setting
 
 Slots = dict[str, np.ndarray]  # "velocity" -> a vector as long as the parameters
+
+
+Places = tuple[tuple[int, int, int], ...]  # of matrices in the flat vector: (start, rows, columns)
 
 
 class Optimiser:
@@ -27,7 +32,14 @@ class Optimiser:
     """
 
     slots: tuple[str, ...]
-    matrices: tuple[tuple[int, int, int], ...] = ()
+    matrices: Places = ()
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def fitted(self, model: Model, frozen: Collection[str] = ()) -> "Optimiser":
+        """The same, for the parameters of `model` in a flat vector, without the `frozen` paths."""
+        return self
 
     def start(self, params: np.ndarray) -> Slots:
         """What it remembers before the first step: zeros."""
@@ -55,8 +67,8 @@ class SGD(Optimiser):
     * velocity): the gradient is taken as if the momentum step had been made (Sutskever et al. 2013).
     """
 
-    momentum: float = 0.9
-    nesterov: bool = True
+    momentum: float = setting(0.9, "kept of the steps before", least=0, below=1)
+    nesterov: bool = setting(True, "as if the momentum step had been made")
     slots = ("velocity",)
 
     def update(
@@ -83,9 +95,9 @@ class Adam(Optimiser):
     gradient's square, corrected for having started at zero.
     """
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
+    beta1: float = setting(0.9, "kept of the gradients' mean, each step", least=0, below=1)
+    beta2: float = setting(0.999, "kept of their squares' mean", least=0, below=1)
+    eps: float = setting(1e-8, "added to the square's root", above=0)
     slots = ("mean", "square")
 
     def update(
@@ -128,10 +140,16 @@ class Muon(Optimiser):
     momentum.
     """
 
-    matrices: tuple[tuple[int, int, int], ...] = ()
-    momentum: float = 0.9
-    turn: float = 0.15
+    momentum: float = setting(0.9, "kept of the steps before", least=0, below=1)
+    turn: float = setting(
+        0.15, "how far filters move, as a share of their length times lr", above=0
+    )
+    matrices: Places = ()  # a network's, not a recipe's: see `fitted`
     slots = ("velocity", "momentum")
+
+    def fitted(self, model: Model, frozen: Collection[str] = ()) -> "Muon":
+        """With the places of all convolutions but the last one and the frozen ones."""
+        return replace(self, matrices=filter_matrices(model, frozen))
 
     def update(
         self,
@@ -167,6 +185,21 @@ class Muon(Optimiser):
         )
 
 
+def filter_matrices(model: Model, frozen: Collection[str] = ()) -> Places:
+    """Where the weights of all convolutions but the last, the classifier, lie in the flat vector.
+
+    Each as (start, rows, columns): a (KH, KW, C, F) weight is a matrix of KH * KW * C rows and F
+    columns. The `frozen` paths are left out.
+    """
+    found, start = [], 0
+    for path, shape in trained_shapes(model).items():
+        size = int(np.prod(shape))
+        if len(shape) == 4:
+            found.append((path, (start, size // shape[3], shape[3])))
+        start += size
+    return tuple(place for path, place in found[:-1] if path not in frozen)
+
+
 @cache
 def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
@@ -194,47 +227,9 @@ def orthogonalise(matrix: np.ndarray, steps: int = 5) -> np.ndarray:
     for _ in range(steps):
         now = factor @ square @ factor  # of the iterate, as `square` of the matrix
         factor = (a * one + b * now + c * (now @ now)) @ factor
-    x = factor @ wide
+    x: np.ndarray = factor @ wide
     return x if wide is matrix else x.T
 
 
-Schedule = Callable[[float], float]  # share of the way down still ahead, 1 to 0 -> factor of lr
-
-
-def constant(left: float) -> float:
-    """Stays at the peak."""
-    return 1.0
-
-
-def linear(left: float) -> float:
-    """Falls in a straight line to 0: the paper's "poly" policy of power 1 (their solver file).
-
-    Behind a linear warm-up it is Smith's one cycle (2018) as well: one curve under both names.
-    """
-    return left
-
-
-def cosine(left: float) -> float:
-    """Falls along half a cosine (Loshchilov & Hutter 2017)."""
-    return (1 - cos(pi * left)) / 2
-
-
-SCHEDULES: dict[str, Schedule] = {
-    "constant": constant, "polynomial": linear, "cosine": cosine, "one-cycle": linear,
-}  # fmt: skip
-"""How the rate goes on from the peak, where every warm-up ends."""
-
-
-def learning_rate(schedule: str, peak: float, done: float, warmup: float) -> float:
-    """The rate when `done` (0 to 1) of the training is over: up to `peak` in a straight line, then down.
-
-    The first `warmup` (0 to 1) of the training is the way up; the schedule's curve begins where it ends,
-    at `peak`, and has the rest of the training for itself, as PyTorch's LinearLR followed by
-    CosineAnnealingLR or PolynomialLR. Raises UserError for a name unknown.
-    """
-    if schedule not in SCHEDULES:
-        raise UserError(f"no schedule named {schedule!r}; there are {', '.join(SCHEDULES)}")
-    if done < warmup:
-        return peak * (done / warmup)
-    left = (1 - done) / (1 - warmup) if warmup < 1 else 1.0
-    return peak * SCHEDULES[schedule](left)
+OPTIMISERS: dict[str, type[Optimiser]] = {"sgd": SGD, "adam": Adam, "muon": Muon}
+"""By the name that the command line and checkpoints give them."""

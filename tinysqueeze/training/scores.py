@@ -8,10 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinysqueeze.errors import ShapeError
+from tinysqueeze.labels import check_classes
 
 
 def confusion_counts(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """(classes, classes) integers: how many images of class i (row) were taken for class j."""
+    """(classes, classes) integers: how many images of class i (row) were taken for class j.
+
+    labels and predicted are (N,) integers below `classes`. Raises ShapeError.
+    """
+    labels = check_classes(labels, None, classes)
+    predicted = check_classes(predicted, len(labels), classes, "predicted classes")
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (labels, predicted), 1)
     return counts
@@ -54,11 +60,7 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
 
     Raises ShapeError where probabilities and labels do not fit.
     """
-    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
-        raise ShapeError(
-            f"calibration: expected probabilities (N, classes) and labels (N,), got "
-            f"{probabilities.shape} and {labels.shape}"
-        )
+    labels = _fitting(labels, probabilities, "calibration")
     sure = probabilities.max(axis=1).astype(float)
     right = probabilities.argmax(axis=1) == labels
     place = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
@@ -70,7 +72,17 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
 
 
 def worst_mistakes(probabilities: np.ndarray, labels: np.ndarray, most: int = 24) -> np.ndarray:
-    """Indices of the images that are wrong, the surest first, at most `most` of them."""
+    """Indices of the images that are wrong, the surest first, at most `most` of them.
+
+    Raises ShapeError where probabilities and labels do not fit.
+    """
+    labels = _fitting(labels, probabilities, "worst mistakes")
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     sure = probabilities[wrong].max(axis=1)
     return wrong[np.argsort(-sure, kind="stable")][:most]
+
+
+def _fitting(labels: np.ndarray, probabilities: np.ndarray, who: str) -> np.ndarray:
+    if probabilities.ndim != 2:
+        raise ShapeError(f"{who}: expected probabilities (N, classes), got {probabilities.shape}")
+    return check_classes(labels, len(probabilities), probabilities.shape[1], who)

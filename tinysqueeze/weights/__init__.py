@@ -18,7 +18,7 @@ from tinysqueeze.weights.loading import load_weights
 from tinysqueeze.weights.preprocess import CAFFE, TORCHVISION, Preprocess
 from tinysqueeze.weights.sources import SOURCES
 from tinysqueeze.weights.trained import WeightSet
-from tinysqueeze.weights.transfer import frozen_paths, training_start, transferred, with_classes
+from tinysqueeze.weights.transfer import training_start, transferred, with_classes
 
 __all__ = [
     "CAFFE",
@@ -33,7 +33,6 @@ __all__ = [
     "classify",
     "evaluate_folder",
     "find_images",
-    "frozen_paths",
     "labels_under",
     "load_weights",
     "named",

@@ -1,12 +1,12 @@
 """The names of classes: from a list, from Keras's index of ImageNet, or downloaded once."""
 
-import json
 import os
 import re
 from pathlib import Path
 
 from tinysqueeze.data.download import fetch
 from tinysqueeze.errors import DataError, FormatError
+from tinysqueeze.files import parse_json
 from tinysqueeze.weights.sources import CLASS_INDEX
 from tinysqueeze.weights.trained import WeightSet
 
@@ -23,14 +23,14 @@ def read_class_names(path: str | os.PathLike[str]) -> tuple[tuple[str, ...], tup
     try:
         text = Path(path).read_text(encoding="utf-8")
         if text.lstrip().startswith("{"):
-            index = json.loads(text)
+            index = parse_json(text)
             rows = [index[str(i)] for i in range(len(index))]
             pairs = [(str(wnid), str(name)) for wnid, name in rows]
         else:
             pairs = [_pair(line) for line in text.splitlines() if line.strip()]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path}: not a list of class names ({error})") from error
     names = tuple(name.replace("_", " ") for _, name in pairs)
     wnids = tuple(wnid for wnid, _ in pairs)

@@ -10,6 +10,8 @@ from PIL import Image
 
 from tinysqueeze.errors import FormatError
 
+LARGEST_SIDE = 16_384  # pixels
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -32,6 +34,12 @@ class Preprocess:
             raise FormatError(f"the channel order must be RGB or BGR, not {self.channels!r}")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(self.std) or not self.divide_by:
             raise FormatError("preprocessing needs three means, three standard deviations, no zero")
+        if not np.isfinite([self.divide_by, *self.mean, *self.std]).all():
+            raise FormatError("preprocessing with what is not a finite number")
+        sides = (self.resize,) if isinstance(self.resize, int) else self.resize
+        wrong = [side for side in (*sides, *self.crop) if not 1 <= side <= LARGEST_SIDE]
+        if wrong:
+            raise FormatError(f"images of 1 to {LARGEST_SIDE:,} pixels a side, not {wrong[0]}")
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """An RGB image of any size -> float32 (height, width, 3), as the network takes it."""
@@ -104,7 +112,7 @@ class Preprocess:
                 mean=_three(fields["mean"]),
                 std=_three(fields["std"]),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise FormatError(f"the preprocessing in the file cannot be read: {error}") from error
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.errors import FormatError, ShapeError, UserError
+from tinysqueeze.files import parse_json
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model, build, squeezenet1_0, squeezenet1_1
 from tinysqueeze.network.params import check_fit, flatten, shapes, unflatten
@@ -48,6 +49,8 @@ class WeightSet:
         for names in (self.classes, self.wnids):
             if names and len(names) != self.model.classes:
                 raise FormatError(f"{len(names)} class names for {self.model.classes} classes")
+            if any(not isinstance(name, str) for name in names):
+                raise FormatError("a class whose name is no text")
 
     @property
     def flat(self) -> dict[str, np.ndarray]:
@@ -98,7 +101,10 @@ def recognise(flat: Mapping[str, np.ndarray], **changes: Any) -> Model:
             f"conv1's weight (height, width, in, out) is {first or 'missing'}"
             + ("" if last is not None else ", conv10's is missing")
         )
-    model = makers[first](classes=last.shape[-1], **changes)
+    try:
+        model = makers[first](classes=last.shape[-1], **changes)
+    except UserError as error:
+        raise FormatError(str(error)) from error
     fitting(model, flat)
     return model
 
@@ -118,7 +124,7 @@ def fitting(model: Model, flat: Mapping[str, np.ndarray]) -> Params:
         largest = float(np.abs(array).max(initial=0))
         if not largest < LARGEST:  # also where it is not a number
             raise FormatError(f"{path}: a weight of {largest:g}: the file is damaged")
-    return unflatten({path: np.asarray(flat[path], np.float32) for path in shapes(model)})
+    return unflatten({path: np.ascontiguousarray(flat[path], np.float32) for path in shapes(model)})
 
 
 def rounding_notes(flat: Mapping[str, np.ndarray]) -> tuple[str, ...]:
@@ -167,10 +173,10 @@ def from_metadata(flat: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -
         return WeightSet(
             model,
             fitting(model, flat),
-            Preprocess.from_json(json.loads(texts["preprocess"])),
+            Preprocess.from_json(parse_json(texts["preprocess"])),
             describe(model, "saved by tinysqueeze"),
-            classes=tuple(json.loads(texts["classes"])),
-            wnids=tuple(json.loads(texts["wnids"])),
+            classes=tuple(parse_json(texts["classes"])),
+            wnids=tuple(parse_json(texts["wnids"])),
         )
     except (ValueError, TypeError) as error:
         raise FormatError(f"its metadata cannot be read: {error}") from error
@@ -179,6 +185,6 @@ def from_metadata(flat: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -
 def model_of(metadata: Mapping[str, str]) -> Model:
     """The network that the metadata describe. Raises FormatError."""
     try:
-        return build(json.loads(metadata["spec"]))
+        return build(parse_json(metadata["spec"]))
     except (KeyError, ValueError, TypeError, UserError) as error:
         raise FormatError(f"the network it is for cannot be built: {error}") from error

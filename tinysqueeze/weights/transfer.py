@@ -1,14 +1,11 @@
 """From one task to another: keep the layers that see, replace the one that names."""
 
-from collections.abc import Iterable
 from dataclasses import replace
-from fnmatch import fnmatch
 from typing import Any
 
 import numpy as np
 
 from tinysqueeze.data import Normalise
-from tinysqueeze.errors import UserError
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import check_fit, flatten, initialise, trained_shapes, unflatten
@@ -69,19 +66,3 @@ def training_start(weights: WeightSet) -> tuple[Params, Normalise]:
         mean, std = mean[::-1], std[::-1]
     unit = prep.divide_by / 255  # `Normalise` counts from 0 to 1
     return params, Normalise(tuple(m * unit for m in mean), tuple(s * unit for s in std))
-
-
-def frozen_paths(model: Model, patterns: Iterable[str]) -> tuple[str, ...]:
-    """The parameters that shell patterns name: "conv1", "fire[2-5]", "fire9/squeeze/weight".
-
-    A pattern that is a layer's name stands for all below it. Raises UserError for a pattern that
-    names nothing, which is usually a slip.
-    """
-    paths = list(trained_shapes(model))
-    frozen: set[str] = set()
-    for pattern in patterns:
-        found = {path for path in paths if fnmatch(path, pattern) or fnmatch(path, f"{pattern}/*")}
-        if not found:
-            raise UserError(f"nothing to freeze is called {pattern}; paths are like {paths[0]}")
-        frozen |= found
-    return tuple(path for path in paths if path in frozen)

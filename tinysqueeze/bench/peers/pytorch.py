@@ -4,22 +4,18 @@ import torch
 from torch import nn
 
 
-class Concat(nn.ModuleList):
-    """Side by side, joined along the channels."""
+class Concat(nn.Module):
+    """Maps side by side, joined along the channels."""
 
-    def forward(self, x):
-        return torch.cat([arm(x) for arm in self], 1)
+    def forward(self, *maps):
+        return torch.cat(maps, 1)
 
 
-class Residual(nn.Module):
-    """body(x) + x, or + shortcut(x)."""
+class Sum(nn.Module):
+    """What meets at the end of a bypass."""
 
-    def __init__(self, body, shortcut):
-        super().__init__()
-        self.body, self.shortcut = body, shortcut
-
-    def forward(self, x):
-        return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
+    def forward(self, x, y):
+        return x + y
 
 
 class GlobalMean(nn.Module):
@@ -29,44 +25,67 @@ class GlobalMean(nn.Module):
         return x.mean((2, 3))
 
 
-def build(part, params):
-    """The module of a part of the network's description, with the given parameters by path.
+class Network(nn.Module):
+    """The modules, one after another, and the maps between them by number."""
+
+    def __init__(self, network, params):
+        super().__init__()
+        nodes = network["nodes"]
+        self.parts = nn.ModuleList(part(node, params) for node in nodes)
+        # the maps that a part reads, the one it writes, and those that nobody reads after it
+        self.wires = [(node["sources"], node["target"], node["done"]) for node in nodes]
+        self.output = network["output"]
+
+    def forward(self, x):
+        maps = {0: x}
+        del x
+        for part, (sources, target, done) in zip(self.parts, self.wires, strict=True):
+            maps[target] = part(*(maps[number] for number in sources))
+            for number in done:
+                del maps[number]
+        return maps[self.output]
+
+
+def build(network, params):
+    """The module of a network's description, with the given parameters by path.
 
     What has one axis (biases, a norm's parameters and statistics) stays in the arrays given. A module
     with parameters knows its `path`.
     """
-    match part["kind"]:
-        case "Chain":
-            return nn.Sequential(*(build(p, params) for p in part["parts"]))
+    return Network(network, params)
+
+
+def part(node, params):
+    """The module of one node."""
+    match node["kind"]:
         case "Concat":
-            return Concat(build(p, params) for p in part["parts"])
-        case "Residual":
-            around = part["shortcut"]
-            return Residual(build(part["body"], params), around and build(around, params))
-        case "ReLU":
-            return nn.ReLU(inplace=True)  # as torchvision's SqueezeNet has it
+            return Concat()
+        case "Add":
+            return Sum()
+        case "Mean":
+            return GlobalMean()
+        case "ReLU":  # in place where nobody else reads the map, as torchvision's SqueezeNet has it
+            return nn.ReLU(inplace=list(node["sources"]) == node["done"] != [0])
         case "HardSwish":
             return nn.Hardswish()
-        case "GlobalAvgPool2D":
-            return GlobalMean()
-        case "MaxPool2D":
-            return nn.MaxPool2d(part["kernel"], part["stride"], part["pad"], ceil_mode=part["ceil"])
+        case "Pool":
+            return nn.MaxPool2d(node["kernel"], node["stride"], node["pad"], ceil_mode=node["ceil"])
     given = {
-        name: torch.from_numpy(params[f"{part['path']}/{name}"])
+        name: torch.from_numpy(params[f"{node['path']}/{name}"])
         for name in ("weight", "bias", "mean", "var")
-        if f"{part['path']}/{name}" in params
+        if f"{node['path']}/{name}" in params
     }
     module: nn.BatchNorm2d | nn.Conv2d
-    if part["kind"] == "BatchNorm":
-        module = nn.BatchNorm2d(part["channels"], part["eps"], part["momentum"])
+    if node["kind"] == "Norm":
+        module = nn.BatchNorm2d(node["channels"], node["eps"], node["momentum"])
         module.running_mean, module.running_var = given["mean"], given["var"]
     else:
-        sizes = (part["kernel"], part["stride"], part["pad"])
-        module = nn.Conv2d(part["channels"], part["filters"], *sizes)
+        sizes = (node["kernel"], node["stride"], node["pad"])
+        module = nn.Conv2d(node["channels"], node["filters"], *sizes)
         given["weight"] = given["weight"].permute(3, 2, 0, 1)  # theirs is (F, C, KH, KW)
     module.weight = nn.Parameter(given["weight"].contiguous())
     module.bias = nn.Parameter(given["bias"])
-    module.path = part["path"]
+    module.path = node["path"]
     return module
 
 

@@ -35,7 +35,7 @@ def col2im(columns, padded, x_shape, part):
     return x[:, :, ph : ph + x_shape[2], pw : pw + x_shape[3]]
 
 
-class Leaf:
+class Layer:
     """A layer with its arrays, gradients and velocities, each by name."""
 
     def __init__(self, part, params):
@@ -44,9 +44,6 @@ class Leaf:
         self.params = {k[len(start) :]: v.copy() for k, v in params.items() if k.startswith(start)}
         self.grads, self.velocity = {}, {}
 
-    def leaves(self):
-        return [self]
-
     def update(self, rate, momentum):
         for name, grad in self.grads.items():
             grad = grad.reshape(self.params[name].shape)
@@ -54,7 +51,7 @@ class Leaf:
             self.params[name] -= np.float32(rate) * self.velocity[name]
 
 
-class Conv2D(Leaf):
+class Conv(Layer):
     def __init__(self, part, params):
         super().__init__(part, params)
         self.params["weight"] = np.ascontiguousarray(self.params["weight"].transpose(3, 2, 0, 1))
@@ -77,7 +74,7 @@ class Conv2D(Leaf):
         return col2im(columns, self.padded, self.x_shape, self.part)
 
 
-class ReLU(Leaf):
+class ReLU(Layer):
     def forward(self, x, training):
         self.mask = x <= 0
         y = x.copy()
@@ -90,7 +87,7 @@ class ReLU(Leaf):
         return dx
 
 
-class MaxPool2D(Leaf):
+class Pool(Layer):
     def forward(self, x, training):
         columns, self.padded = im2col(x, self.part, -np.inf)
         self.x_shape, self.shape = x.shape, columns.shape
@@ -107,7 +104,7 @@ class MaxPool2D(Leaf):
         return col2im(columns, self.padded, self.x_shape, self.part)
 
 
-class GlobalAvgPool2D(Leaf):
+class Mean(Layer):
     def forward(self, x, training):
         self.x_shape = x.shape
         return x.mean((2, 3))
@@ -117,7 +114,7 @@ class GlobalAvgPool2D(Leaf):
         return np.broadcast_to(dy[:, :, None, None] / np.float32(h * w), self.x_shape)
 
 
-class BatchNorm(Leaf):
+class Norm(Layer):
     def forward(self, x, training):
         if training:
             mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3))
@@ -141,58 +138,52 @@ class BatchNorm(Leaf):
         return away * (self.scale * self.params["weight"])[:, None, None]
 
 
-class Chain:
-    def __init__(self, part, params):
-        self.parts = [build(p, params) for p in part["parts"]]
-
-    def leaves(self):
-        return [leaf for part in self.parts for leaf in part.leaves()]
-
-    def forward(self, x, training):
-        for part in self.parts:
-            x = part.forward(x, training)
-        return x
+class Concat(Layer):
+    def forward(self, *maps_and_training):
+        *maps, _ = maps_and_training
+        self.cuts = np.cumsum([x.shape[1] for x in maps])[:-1]
+        return np.concatenate(maps, 1)
 
     def backward(self, dy):
-        for part in reversed(self.parts):
-            dy = part.backward(dy)
-        return dy
+        return np.split(dy, self.cuts, axis=1)
 
 
-class Concat(Chain):
-    def forward(self, x, training):
-        ys = [part.forward(x, training) for part in self.parts]
-        self.cuts = np.cumsum([y.shape[1] for y in ys])[:-1]
-        return np.concatenate(ys, 1)
+class Add(Layer):
+    def forward(self, x, y, training):
+        return x + y
 
     def backward(self, dy):
-        shares = np.split(dy, self.cuts, axis=1)
-        return sum(part.backward(d) for part, d in zip(self.parts, shares, strict=True))
+        return [dy, dy]
 
 
-class Residual(Chain):
-    def __init__(self, part, params):
-        around = part["shortcut"] or {"kind": "Chain", "parts": []}
-        super().__init__({"parts": [part["body"], around]}, params)
+class Network:
+    """The layers, and the maps between them by number."""
+
+    def __init__(self, network, params):
+        self.output = network["output"]
+        self.layers = [globals()[part["kind"]](part, params) for part in network["nodes"]]
 
     def forward(self, x, training):
-        body, around = self.parts
-        return body.forward(x, training) + around.forward(x, training)
+        maps = {0: x}
+        for layer in self.layers:
+            read = [maps[number] for number in layer.part["sources"]]
+            maps[layer.part["target"]] = layer.forward(*read, training)
+            for number in layer.part["done"]:
+                del maps[number]
+        return maps[self.output]
 
     def backward(self, dy):
-        body, around = self.parts
-        return body.backward(dy) + around.backward(dy)
-
-
-def build(part, params):
-    """The object of a part of the network's description."""
-    return globals()[part["kind"]](part, params)
+        grads = {self.output: dy}
+        for layer in reversed(self.layers):
+            dx = layer.backward(grads.pop(layer.part["target"]))
+            parts = dx if isinstance(dx, list) else [dx]
+            for number, part in zip(layer.part["sources"], parts, strict=True):
+                grads[number] = grads[number] + part if number in grads else part
 
 
 def prepare(task):
     """Loss and its gradient are written out here, as a learner would."""
-    network = build(task.network, task.params)
-    leaves = network.leaves()
+    network = Network(task.network, task.params)
     x, count = np.ascontiguousarray(task.images.transpose(0, 3, 1, 2)), len(task.images)
 
     def infer():
@@ -204,7 +195,7 @@ def prepare(task):
         p /= p.sum(1, keepdims=True)
         p[np.arange(count), task.labels] -= 1
         network.backward(p / np.float32(count))
-        for leaf in leaves:
-            leaf.update(task.learning_rate, task.momentum)
+        for layer in network.layers:
+            layer.update(task.learning_rate, task.momentum)
 
     return (train if task.training else infer), infer

@@ -5,38 +5,40 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def forward(part, params, x, training):
+def forward(network, params, x, training):
     """y, and the moved buffers of batch norms by path."""
-    match part["kind"]:
-        case "Chain":
-            moved: dict = {}
-            for p in part["parts"]:
-                x, more = forward(p, params, x, training)
-                moved |= more
-            return x, moved
-        case "Concat":
-            arms = [forward(p, params, x, training) for p in part["parts"]]
-            return jnp.concatenate([y for y, _ in arms], -1), {
-                k: v for _, m in arms for k, v in m.items()
-            }
-        case "Residual":
-            around = forward(part["shortcut"], params, x, training)[0] if part["shortcut"] else x
-            y, moved = forward(part["body"], params, x, training)
-            return y + around, moved
-        case "ReLU":
-            return jax.nn.relu(x), {}
-        case "GlobalAvgPool2D":
-            return x.mean((1, 2)), {}
-        case "MaxPool2D":
-            return max_pool(part, x), {}
-        case "BatchNorm":
-            return batch_norm(part, params, x, training)
+    maps: dict = {0: x}
+    moved: dict = {}
+    for node in network["nodes"]:
+        x, *more = (maps[number] for number in node["sources"])
+        match node["kind"]:
+            case "Concat":
+                y = jnp.concatenate([x, *more], -1)
+            case "Add":
+                y = x + more[0]
+            case "Mean":
+                y = x.mean((1, 2))
+            case "ReLU":
+                y = jax.nn.relu(x)
+            case "Pool":
+                y = max_pool(node, x)
+            case "Norm":
+                y, buffers = batch_norm(node, params, x, training)
+                moved |= buffers
+            case "Conv":
+                y = convolution(node, params, x)
+        maps[node["target"]] = y
+    return maps[network["output"]], moved
+
+
+def convolution(part, params, x):
+    """With its bias."""
     pads = [(p, p) for p in part["pad"]]
     weight, bias = params[f"{part['path']}/weight"], params[f"{part['path']}/bias"]
     letters = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(
-        x, weight, part["stride"], pads, dimension_numbers=letters
-    ) + bias, {}
+    return (
+        lax.conv_general_dilated(x, weight, part["stride"], pads, dimension_numbers=letters) + bias
+    )
 
 
 def max_pool(part, x):

@@ -120,7 +120,7 @@ class _Writer:
 
     def words(self, placed: Plan, flash: int) -> dict[str, str]:
         """What stands for each @WORD@ of the templates."""
-        height, width, channels = self.graph.shapes[0]
+        height, width, channels = self.graph.size(0)
         network = self.network
         return {
             "MODEL": self.graph.name,

@@ -1,5 +1,7 @@
 """The arithmetic of a CNN, twice: `reference` (plain NumPy, to be read) and `fast` (Numba), same names.
 
+The convolution of `fast` has a file of its own, `convolution`.
+
 The letters, fixed once for the whole package:
 
     N images, H x W pixels, C channels in, F filters (channels out), KH x KW kernel, OH x OW output

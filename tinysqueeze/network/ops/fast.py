@@ -1,18 +1,26 @@
 """The same operations as `reference`, faster: Numba kernels where NumPy has no single call.
 
-A kernel is a few plain loops that fill arrays its wrapper made; it never allocates, checks, or
-changes an input. Channels are the innermost loop, since they lie side by side in memory. No kernel
-runs in parallel, so the results are the same every time.
+A kernel is a few plain loops that fill arrays its wrapper made; it never checks, or changes an
+input. Channels are the innermost loop, since they lie side by side in memory. Only convolution, in
+a file of its own, runs on more than one thread, and cuts its work without regard to how many there
+are: so the results are the same every time.
 """
 
 import numpy as np
 from numba import njit
 
-# These need no second version. NumPy copies windows at the speed of memory, matrix products are
-# BLAS's (cutting the batch so that patches stay in cache gained nothing, measured), and NumPy's exp
-# and log use vector instructions that Numba's would not.
-from tinysqueeze.network.ops.reference import (
+from tinysqueeze.network.ops.convolution import (
+    Geometry,
     conv2d,
+    conv2d_backward,
+    fold,
+    kernel_input,
+    window_numbers,
+)
+
+# These need no second version. NumPy copies windows at the speed of memory, plain matrix products are
+# BLAS's, and NumPy's exp and log use vector instructions that Numba's would not.
+from tinysqueeze.network.ops.reference import (
     cross_entropies,
     dropout_mask,
     global_avg_pool2d,
@@ -64,41 +72,17 @@ __all__ = [
 ]
 
 
-def _input(array: np.ndarray) -> np.ndarray:
-    """A contiguous, read-only view (a copy only if it must be): the one kind that kernels take.
-
-    Numba compiles a kernel anew for each kind of argument, and a read-only array is a kind of its
-    own. So every input is made one, which also holds the kernels to their promise.
-    """
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
-
-
-def _geometry(window: Window) -> tuple[int, ...]:
-    """KH, KW, SH, SW, PH, PW: a window as the kernels below take it."""
-    return *window.kernel, *window.stride, *window.pad
-
-
 # --------------------------------------------------------------------------- windows over an image
-
-
-@njit(cache=True, nogil=True)
-def _fold(dwindows, dx, kh, kw, sh, sw, ph, pw):
-    """Add dwindows (N, OH, OW, KH, KW, C) to the pixels they came from in dx (N, H, W, C)."""
-    n, oh, ow = dwindows.shape[:3]
-    for i, oy, ox, ky, kx in np.ndindex((n, oh, ow, kh, kw)):
-        iy, ix = oy * sh + ky - ph, ox * sw + kx - pw
-        if 0 <= iy < dx.shape[1] and 0 <= ix < dx.shape[2]:
-            for c in range(dx.shape[3]):
-                dx[i, iy, ix, c] += dwindows[i, oy, ox, ky, kx, c]
 
 
 def fold_windows(dwindows: np.ndarray, x_shape: tuple[int, ...], window: Window) -> np.ndarray:
     """The gradient of `windows`: each pixel collects from every window that saw it. (N, H, W, C)."""
-    dx = np.zeros(x_shape, dwindows.dtype)
-    _fold(_input(dwindows), dx, *_geometry(window))
-    return dx
+    n, h, w, c = x_shape
+    oh, ow, kh, kw = dwindows.shape[1:5]
+    dx = np.zeros((n, h, w * c), dwindows.dtype)
+    patches = kernel_input(dwindows).reshape(n * oh * ow, kh, kw * c)
+    fold(patches, dx, 0, oh, ow, window_numbers(window))
+    return dx.reshape(x_shape)
 
 
 def col2im(patches: np.ndarray, x_shape: tuple[int, ...], window: Window) -> np.ndarray:
@@ -108,22 +92,11 @@ def col2im(patches: np.ndarray, x_shape: tuple[int, ...], window: Window) -> np.
     return fold_windows(patches.reshape(n, oh, ow, *window.kernel, c), x_shape, window)
 
 
-def conv2d_backward(
-    x: np.ndarray, weight: np.ndarray, window: Window, dy: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """dx, dweight, dbias. With y = rows @ weight + bias: drows = dy @ weight.T, dweight = rows.T @ dy."""
-    rows = x.reshape(-1, x.shape[3]) if window.is_pointwise else im2col(x, window)
-    dy = dy.reshape(-1, weight.shape[3])
-    drows = dy @ weight.reshape(-1, weight.shape[3]).T
-    dx = drows.reshape(x.shape) if window.is_pointwise else col2im(drows, x.shape, window)
-    return dx, (rows.T @ dy).reshape(weight.shape), dy.sum(axis=0)
-
-
 # -------------------------------------------------------------------------------------------- ReLU
 
 
 @njit(cache=True, nogil=True)
-def _where_positive(y, dy, dx):
+def _where_positive(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     """dx = dy where y > 0, else 0; all flat."""
     for i in range(dx.size):
         dx[i] = dy[i] if y[i] > 0 else dx.dtype.type(0)
@@ -132,7 +105,7 @@ def _where_positive(y, dy, dx):
 def relu_backward(y: np.ndarray, dy: np.ndarray) -> np.ndarray:
     """dy where the output was positive, else 0 (at the kink itself: 0)."""
     dx = np.empty(dy.shape, dy.dtype)
-    _where_positive(_input(y).reshape(-1), _input(dy).reshape(-1), dx.reshape(-1))
+    _where_positive(kernel_input(y).reshape(-1), kernel_input(dy).reshape(-1), dx.reshape(-1))
     return dx
 
 
@@ -140,8 +113,9 @@ def relu_backward(y: np.ndarray, dy: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _max_pool(x, y, argmax, kh, kw, sh, sw, ph, pw):
+def _max_pool(x: np.ndarray, y: np.ndarray, argmax: np.ndarray, geometry: Geometry) -> None:
     """y starts at -inf, argmax at 0. NaN beats every number, and the first of equals wins."""
+    kh, kw, sh, sw, ph, pw = geometry
     for i, oy, ox, ky, kx in np.ndindex((*y.shape[:3], kh, kw)):
         iy, ix = oy * sh + ky - ph, ox * sw + kx - pw
         if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
@@ -159,13 +133,16 @@ def max_pool2d(x: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
     """
     y = np.full((len(x), *window.out_size(*x.shape[1:3]), x.shape[3]), -np.inf, x.dtype)
     argmax = np.zeros(y.shape, np.uint16)
-    _max_pool(_input(x), y, argmax, *_geometry(window))
+    _max_pool(kernel_input(x), y, argmax, window_numbers(window))
     return y, argmax
 
 
 @njit(cache=True, nogil=True)
-def _max_pool_backward(argmax, dy, dx, kw, sh, sw, ph, pw):
+def _max_pool_backward(
+    argmax: np.ndarray, dy: np.ndarray, dx: np.ndarray, geometry: Geometry
+) -> None:
     """Add each dy to the pixel of dx (zeros at first) that won; a win of the padding is lost."""
+    _kh, kw, sh, sw, ph, pw = geometry
     for i, oy, ox in np.ndindex(dy.shape[:3]):
         for c in range(dy.shape[3]):
             ky, kx = divmod(np.int64(argmax[i, oy, ox, c]), kw)
@@ -179,13 +156,14 @@ def max_pool2d_backward(
 ) -> np.ndarray:
     """Each dy goes to the one pixel that was largest. Returns dx (N, H, W, C)."""
     dx = np.zeros(x_shape, dy.dtype)
-    _max_pool_backward(_input(argmax), _input(dy), dx, *_geometry(window)[1:])
+    _max_pool_backward(kernel_input(argmax), kernel_input(dy), dx, window_numbers(window))
     return dx
 
 
 @njit(cache=True, nogil=True)
-def _sum_pool(x, y, kh, kw, sh, sw, ph, pw):
+def _sum_pool(x: np.ndarray, y: np.ndarray, geometry: Geometry) -> None:
     """Add to y (zeros at first) all that its windows see of x."""
+    kh, kw, sh, sw, ph, pw = geometry
     for i, oy, ox, ky, kx in np.ndindex((*y.shape[:3], kh, kw)):
         iy, ix = oy * sh + ky - ph, ox * sw + kx - pw
         if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
@@ -196,7 +174,7 @@ def _sum_pool(x, y, kh, kw, sh, sw, ph, pw):
 def avg_pool2d(x: np.ndarray, window: Window) -> np.ndarray:
     """The mean of what each window sees: (N, H, W, C) -> (N, OH, OW, C)."""
     y = np.zeros((len(x), *window.out_size(*x.shape[1:3]), x.shape[3]), x.dtype)
-    _sum_pool(_input(x), y, *_geometry(window))
+    _sum_pool(kernel_input(x), y, window_numbers(window))
     y /= pool_divisor(x.shape, window).astype(x.dtype)
     return y
 
@@ -212,7 +190,7 @@ def avg_pool2d_backward(x_shape: tuple[int, ...], window: Window, dy: np.ndarray
 
 
 @njit(cache=True, nogil=True)
-def _moments(rows, mean, var):
+def _moments(rows: np.ndarray, mean: np.ndarray, var: np.ndarray) -> None:
     """Mean and variance of each column of rows (M, C); mean and var are zeros (C,) in float64."""
     m, channels = rows.shape
     for i in range(m):
@@ -228,12 +206,14 @@ def _moments(rows, mean, var):
 def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and (biased) variance of each channel over all other axes: (C,), (C,), summed in float64."""
     mean, var = np.zeros((2, x.shape[-1]))
-    _moments(_input(x).reshape(-1, x.shape[-1]), mean, var)
+    _moments(kernel_input(x).reshape(-1, x.shape[-1]), mean, var)
     return mean.astype(x.dtype), var.astype(x.dtype)
 
 
 @njit(cache=True, nogil=True)
-def _scale_and_shift(rows, mean, scale, bias, y):
+def _scale_and_shift(
+    rows: np.ndarray, mean: np.ndarray, scale: np.ndarray, bias: np.ndarray, y: np.ndarray
+) -> None:
     """y = (rows - mean) * scale + bias, column by column."""
     for i in range(rows.shape[0]):
         for c in range(rows.shape[1]):
@@ -252,13 +232,15 @@ def batch_norm(
     scale = weight / np.sqrt(var + x.dtype.type(eps))
     y = np.empty(x.shape, x.dtype)
     channels = x.shape[-1]
-    m, s, b = (_input(a) for a in (mean, scale, bias))
-    _scale_and_shift(_input(x).reshape(-1, channels), m, s, b, y.reshape(-1, channels))
+    m, s, b = (kernel_input(a) for a in (mean, scale, bias))
+    _scale_and_shift(kernel_input(x).reshape(-1, channels), m, s, b, y.reshape(-1, channels))
     return y
 
 
 @njit(cache=True, nogil=True)
-def _norm_sums(rows, dy, mean, dweight, dbias):
+def _norm_sums(
+    rows: np.ndarray, dy: np.ndarray, mean: np.ndarray, dweight: np.ndarray, dbias: np.ndarray
+) -> None:
     """dbias = sum of dy, dweight = sum of dy * (rows - mean), by column; both float64, zeros first."""
     for i in range(rows.shape[0]):
         for c in range(rows.shape[1]):
@@ -281,16 +263,16 @@ def batch_norm_backward(
     them: the part of dy that only shifts or stretches the whole batch is taken out.
     """
     channels = x.shape[-1]
-    rows, drows = (_input(a).reshape(-1, channels) for a in (x, dy))
+    rows, drows = (kernel_input(a).reshape(-1, channels) for a in (x, dy))
     dweight, dbias = np.zeros((2, channels))
-    _norm_sums(rows, drows, _input(mean), dweight, dbias)
+    _norm_sums(rows, drows, kernel_input(mean), dweight, dbias)
     scale = 1 / np.sqrt(var + x.dtype.type(eps))
     dweight *= scale
     dx = drows
     if batch_stats:  # dy - mean of dy - normal * mean of dy * normal, in one pass over x
         shift, slope = dbias / len(rows), dweight * scale / len(rows)
         dx = np.empty(rows.shape, x.dtype)
-        m, s, b = (_input(a.astype(x.dtype)) for a in (mean, -slope, -shift))
+        m, s, b = (kernel_input(a.astype(x.dtype)) for a in (mean, -slope, -shift))
         _scale_and_shift(rows, m, s, b, dx)
         dx += drows
     dx = dx * (weight * scale)

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from tinysqueeze.labels import check_labels
 from tinysqueeze.network.window import Window
 
 # --------------------------------------------------------------------------- windows over an image
@@ -252,8 +253,9 @@ def label_shares(labels: np.ndarray, classes: int, dtype: npt.DTypeLike = np.flo
     """(N, classes): how much each class is an image's label.
 
     labels (N,) integers, one class an image; or already (N, classes) shares, each row's sum 1, as
-    for an image with a patch of another.
+    for an image with a patch of another. Raises ShapeError for anything else.
     """
+    labels = check_labels(labels, None, classes)
     if labels.ndim == 2:
         return labels.astype(dtype)
     shares = np.zeros((len(labels), classes), dtype)
@@ -268,9 +270,10 @@ def cross_entropies(
 
     logits (N, classes), labels as in `label_shares`. The target is 1 for the label and 0 elsewhere, or
     the label's shares; smoothing moves that share of it evenly to all classes (Szegedy et al. 2016,
-    section 7).
+    section 7). Raises ShapeError for labels that do not fit.
     """
     classes = logits.shape[1]
+    labels = check_labels(labels, len(logits), classes)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     target = smoothing / classes + (1 - smoothing) * label_shares(labels, classes, logits.dtype)

@@ -8,15 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tinysqueeze.data import Dataset
+from tinysqueeze.data import Augment, Dataset
 from tinysqueeze.errors import CheckpointError, FormatError, UserError
 from tinysqueeze.files import write_atomically
 from tinysqueeze.network.models import Model
 from tinysqueeze.paper.experiments.grids import Experiment, Point, grid
 from tinysqueeze.study.count import count
 from tinysqueeze.training import checkpoint
-from tinysqueeze.training.loop import Report, Training, begin, evaluate_training, run
+from tinysqueeze.training.loop import Report, run
+from tinysqueeze.training.optimisers import Muon
 from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.training.schedule import Schedule
+from tinysqueeze.training.state import Training, begin, evaluate_training
 
 Row = dict[str, Any]
 COLUMNS = {
@@ -28,11 +31,10 @@ COLUMNS = {
 SHORT = Recipe(
     epochs=6,
     batch_size=128,
-    lr=0.14,
-    optimiser="muon",
+    schedule=Schedule(0.14),
+    optimiser=Muon(),
     smoothing=0.1,
-    pad=2,
-    flip="alternate",
+    augment=Augment(pad=2, flip="alternate"),
     average=0.99,
 )
 """For trainings of few epochs: Muon, the rate goes up and down once, flips take turns."""
@@ -100,7 +102,7 @@ def perform(
     rows = read_rows(path)
     sizes = {"classes": len(dataset.classes), "input_size": dataset.images.shape[1]}
     common = {
-        "epochs": recipe.epochs, "lr": recipe.lr, "images": len(dataset), "split": split,
+        "epochs": recipe.epochs, "lr": recipe.schedule.lr, "images": len(dataset), "split": split,
     }  # fmt: skip
     networks = {p.label: experiment.network(p, **sizes | changes) for p in experiment.points}
     _check_alike(path, rows, common, networks)
@@ -162,7 +164,7 @@ def _begun(
         saved = checkpoint.read(partial)
     except CheckpointError:
         return begin(network, dataset, recipe, threads=threads)
-    kept = saved.model.spec, Recipe.from_dict(saved.meta["recipe"]), saved.meta["extra"]
+    kept = saved.model.spec, saved.recipe, saved.meta["extra"]
     if kept != (network.spec, recipe, {"images": len(dataset)}):
         return begin(network, dataset, recipe, threads=threads)
     return checkpoint.resume(saved, threads)

@@ -1,6 +1,7 @@
 """Charts of counts: parameters as bars, activation volumes by layer, one network beside another."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -154,12 +155,15 @@ def series(
     ends = "; ".join(f"{name} from {ys[0]:.4g} to {ys[-1]:.4g}" for name, ys in lines.items())
     picture = Picture(6.6, 2.9, f"{title}, over {xlabel} from {xs[0]:g} to {xs[-1]:g}: {ends}")
     axes = picture.add_subplot()
-    for (name, ys), colour in zip(lines.items(), SERIES, strict=False):
+    for ys, colour in zip(lines.values(), SERIES, strict=False):
         axes.plot(xs, ys, color=colour, marker="o", markersize=3.5)
+    heights = [axes.transData.transform((xs[-1], ys[-1]))[1] for ys in lines.values()]
+    lifted = _apart(np.array(heights) * 72 / picture.dpi, 10)
+    for (name, ys), colour, lift in zip(lines.items(), SERIES, lifted, strict=False):
         axes.annotate(
             name,
             (xs[-1], ys[-1]),
-            (6, 0),
+            (6, lift),
             textcoords="offset points",
             color=colour,
             va="center",
@@ -168,6 +172,14 @@ def series(
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.grid(axis="y")
     return picture
+
+
+def _apart(heights: np.ndarray, least: float) -> np.ndarray:
+    """How far to lift each of several names at these heights (points), so that none lies on another."""
+    places = heights.copy()
+    for lower, upper in pairwise(np.argsort(heights, kind="stable")):
+        places[upper] = max(places[upper], places[lower] + least)
+    return places - heights
 
 
 @styled

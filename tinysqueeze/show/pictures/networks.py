@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from tinysqueeze.network.compose import Residual
+from tinysqueeze.graph import Add, lower
+from tinysqueeze.network.compose import walk
 from tinysqueeze.network.layers import Conv2D, Layer, Linear, Shape
 from tinysqueeze.network.models import Fire, Model
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten
 from tinysqueeze.show.pictures.style import (
     CONV,
@@ -28,6 +31,8 @@ from tinysqueeze.show.pictures.style import (
 from tinysqueeze.show.pictures.volumes import SLANT, Volume, arrow, draw_volume, note
 from tinysqueeze.study.count import count
 from tinysqueeze.study.formulas import by
+
+Weighted = Conv2D | GroupedConv2D | Linear  # the layers drawn as those that learn
 
 # ------------------------------------------------------------------------------------ a Fire module
 
@@ -113,29 +118,38 @@ def fire_diagram(fire: Fire, in_shape: Shape = (55, 55, 96)) -> Picture:
 # ---------------------------------------------------------------------------------- whole networks
 
 
-def _inside(layer: Layer) -> Layer:
-    """What a bypass goes around, or the layer itself."""
-    return layer.body if isinstance(layer, Residual) else layer
+class _Step(NamedTuple):
+    """A step worth a volume, and how it is painted."""
+
+    name: str
+    shape: Shape  # (H, W, C) or (C,) of what it gives
+    colours: list[tuple[float, str]]
+    arc: str | None  # the colour of the bypass around it
 
 
-def _colours(layer: Layer) -> list[tuple[float, str]]:
-    """How a step's volume is painted."""
-    layer = _inside(layer)
-    if isinstance(layer, Fire):
-        parts = [(float(layer.expand1x1), EXPAND1), (float(layer.expand3x3), EXPAND3)]
-        return [part for part in parts if part[0]]
-    return [(1.0, CONV if isinstance(layer, Conv2D | Linear) else POOL)]
-
-
-def _drawn(model: Model) -> list[tuple[str, Layer, Shape]]:
-    """The steps worth a volume: those that change the shape or learn. (name, layer, out_shape)."""
+def _drawn(model: Model) -> list[_Step]:
+    """The steps that change the shape or learn."""
+    nodes = lower(model).nodes
+    around = {node.path.split("/")[0] for node in nodes if isinstance(node, Add)}
+    by_layers = {node.path.split("/")[0] for node in nodes if "/bypass" in node.path}
     steps, shape = [], model.input_shape
     for name, layer in model.steps:
-        after = layer.out_shape(shape)
-        if after != shape or isinstance(_inside(layer), Fire | Conv2D | Linear):
-            steps.append((name, layer, after))
+        parts = [part for _, part, *_ in walk(layer, shape)]
+        after, learns = layer.out_shape(shape), any(isinstance(p, Weighted) for p in parts)
+        if after != shape or learns:
+            arc = (RED if name in by_layers else INK) if name in around else None
+            steps.append(_Step(name, after, _colours(parts, learns), arc))
         shape = after
     return steps
+
+
+def _colours(parts: list[Layer], learns: bool) -> list[tuple[float, str]]:
+    """How a step's volume is painted: a Fire's expand layers by their shares."""
+    for part in parts:
+        if isinstance(part, Fire):
+            shares = [(float(part.expand1x1), EXPAND1), (float(part.expand3x3), EXPAND3)]
+            return [share for share in shares if share[0]]
+    return [(1.0, CONV if learns else POOL)]
 
 
 def _size(shape: Shape, largest: float) -> tuple[float, float]:
@@ -171,7 +185,7 @@ def networks_beside(models: Sequence[Model]) -> Picture:
     for axes, model in zip(sheets, models, strict=True):
         bare(axes).set_title(_headline(model))
         ends.append(
-            _draw_network(axes, model, [step for step in _drawn(model) if len(step[2]) == 3])
+            _draw_network(axes, model, [step for step in _drawn(model) if len(step.shape) == 3])
         )
         axes.set_ylim(-2.6, 2.2)
     for axes in sheets:
@@ -182,9 +196,10 @@ def networks_beside(models: Sequence[Model]) -> Picture:
 
 
 def _in_words(model: Model) -> str:
-    steps = ", ".join(f"{name} {by(*shape)}" for name, _, shape in _drawn(model))
-    around = [name for name, layer in model.steps if isinstance(layer, Residual)]
-    bypass = f" A bypass goes around {', '.join(around)}." if around else ""
+    drawn = _drawn(model)
+    steps = ", ".join(f"{step.name} {by(*step.shape)}" for step in drawn)
+    around = ", ".join(step.name for step in drawn if step.arc)
+    bypass = f" A bypass goes around {around}." if around else ""
     parameters = count(model).parameters
     return f"{model.name} from image to class scores: {steps}.{bypass} {parameters:,} parameters."
 
@@ -197,19 +212,18 @@ def _headline(model: Model) -> str:
     )
 
 
-def _draw_network(axes: Axes, model: Model, steps: list[tuple[str, Layer, Shape]]) -> float:
+def _draw_network(axes: Axes, model: Model, steps: list[_Step]) -> float:
     """Paint the image and each step's volume from left to right; where the last one ends."""
     largest = model.input_shape[0]
     last = Volume(0, 0, *_size(model.input_shape, largest))
     draw_volume(axes, last, [(1, SKY)], side_shade=0.15)
     _label(axes, last, "image", model.input_shape)
-    for name, layer, shape in steps:
+    for step in steps:
         x = max(last.right[0] + 0.14, last.foot[0] + 0.62)
-        volume = draw_volume(axes, Volume(x, 0, *_size(shape, largest)), _colours(layer))
-        _label(axes, volume, name, shape)
-        if isinstance(layer, Residual):
-            colour = INK if layer.shortcut is None else RED
-            arrow(axes, last.top, volume.top, colour, bend=0.55, width=1.0)
+        volume = draw_volume(axes, Volume(x, 0, *_size(step.shape, largest)), step.colours)
+        _label(axes, volume, step.name, step.shape)
+        if step.arc:
+            arrow(axes, last.top, volume.top, step.arc, bend=0.55, width=1.0)
         last = volume
     return last.right[0]
 
@@ -233,7 +247,8 @@ def _label(axes: Axes, volume: Volume, name: str, shape: Shape) -> None:
 
 def _legend(axes: Axes, models: Sequence[Model]) -> None:
     kinds = [("convolution", CONV), ("pool", POOL)]
-    if any(isinstance(_inside(layer), Fire) for model in models for _, layer in model.steps):
+    used = {colour for model in models for step in _drawn(model) for _, colour in step.colours}
+    if used & {EXPAND1, EXPAND3}:
         kinds += [("Fire: 1×1 expand", EXPAND1), ("Fire: 3×3 expand", EXPAND3)]
     marks = [Rectangle((0, 0), 1, 1, facecolor=colour) for _, colour in kinds]
     names = [name for name, _ in kinds]

@@ -1,9 +1,13 @@
 """What a training run leaves to look at: learning curve, confusion matrix, a sheet of predictions."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from tinysqueeze.data import Dataset
+from tinysqueeze.labels import check_classes
+from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.show.pictures.style import (
     BLUE,
     GREEN,
@@ -15,7 +19,23 @@ from tinysqueeze.show.pictures.style import (
     Picture,
     styled,
 )
+from tinysqueeze.training.evaluate import Evaluation
 from tinysqueeze.training.scores import confusion_counts
+from tinysqueeze.training.state import Training
+
+
+def save_pictures(folder: Path, training: Training, score: Evaluation, test: Dataset) -> None:
+    """All three of a finished run, as PNG files; `score` is its evaluation on `test`."""
+    title = f"{training.engine.model.name} on {test.name}: {score.accuracy:.2%}"
+    probabilities = softmax(score.logits)
+    predicted = probabilities.argmax(axis=1)
+    drawn = {
+        "learning_curve": learning_curve(training.history, title),
+        "confusion_matrix": confusion_matrix(score.labels, predicted, test.classes),
+        "predictions": sample_predictions(test.images, score.labels, probabilities, test.classes),
+    }
+    for name, picture in drawn.items():
+        picture.save(str(folder / f"{name}.png"))
 
 
 @styled
@@ -88,6 +108,7 @@ def sample_predictions(
 
     images (N, H, W, 3) uint8, labels (N,), probabilities (N, classes).
     """
+    labels = check_classes(labels, len(images), len(classes), "predictions")
     predicted = probabilities.argmax(axis=1)
     sure = probabilities.max(axis=1)
     order = np.lexsort((-sure, predicted == labels))  # wrong before right, sure before unsure

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinysqueeze.network.compose import Concat
 from tinysqueeze.network.layers import Conv2D, Layer
-from tinysqueeze.network.models import alexnet
+from tinysqueeze.network.others import alexnet
 from tinysqueeze.network.params import flatten, trained_shapes
 from tinysqueeze.study.count import FLOAT_BYTES
 

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from tinysqueeze.data import Dataset
 from tinysqueeze.network.params import flatten, unflatten
-from tinysqueeze.training.loop import Engine, Report, Training, run
+from tinysqueeze.training.engine import Engine
+from tinysqueeze.training.loop import Report, run
+from tinysqueeze.training.state import Training
 from tinysqueeze.weights.compression.kmeans import codebook_gradient
 from tinysqueeze.weights.compression.prune import apply_masks
 from tinysqueeze.weights.compression.tensors import Dense, Shared, Tensor

@@ -17,8 +17,10 @@ from tinysqueeze.graph import Norm, lower, normalised
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import flatten, unflatten
-from tinysqueeze.training.loop import Training, evaluate
+from tinysqueeze.training.evaluate import evaluate
 from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.training.schedule import Schedule
+from tinysqueeze.training.state import Training
 from tinysqueeze.weights.compression.kmeans import share
 from tinysqueeze.weights.compression.pipeline import is_rounded
 from tinysqueeze.weights.compression.prune import apply_masks, fractions_by_layer, masks
@@ -45,9 +47,8 @@ def pruned(params: Params, fraction: float) -> tuple[Params, dict[str, NDArray[n
 
 def retraining_recipe(recipe: Recipe, epochs: int) -> Recipe:
     """How to train what pruning left: as the network was trained, a third as fast, then slower."""
-    return replace(
-        recipe, epochs=epochs, lr=recipe.lr / 3, schedule="cosine", warmup=0.05, frozen=()
-    )
+    slower = Schedule(recipe.schedule.lr / 3, "cosine", warmup=0.05)
+    return replace(recipe, epochs=epochs, schedule=slower, frozen=())
 
 
 def accuracy(
@@ -122,7 +123,7 @@ def finetuned(
             recipe.batch_size,
             epoch=epoch,
             seed=recipe.seed + 1,
-            augment=recipe.augment(),
+            augment=recipe.augment,
             drop_last=True,
             normalise=training.normalise,
         )

@@ -15,6 +15,7 @@ from tinysqueeze.errors import FormatError
 
 VARINT, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5
 Value = int | bytes
+MOST_DIMENSIONS = 32  # Caffe's own limit
 
 # NetParameter's field of layers -> the fields of such a layer: name, blobs, convolution.
 LAYER_FIELDS = {100: (1, 7, 106), 2: (4, 6, 10)}  # LayerParameter; V1LayerParameter, before 2014
@@ -84,6 +85,8 @@ def _blob(data: bytes) -> np.ndarray:
         raise FormatError("a blob does not hold a whole count of numbers: corrupt")
     numbers = np.frombuffer(raw, f"<f{item}").astype(np.float32)
     shape = blob.shape or tuple(blob.sides.get(side, 1) for side in (1, 2, 3, 4))
+    if len(shape) > MOST_DIMENSIONS:
+        raise FormatError(f"a blob of {len(shape):,} dimensions: corrupt")
     if prod(shape) != numbers.size:
         raise FormatError(f"a blob of shape {shape} holds {numbers.size} numbers: corrupt")
     return numbers.reshape(shape)

@@ -5,17 +5,20 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from tinysqueeze.errors import FormatError, UserError
-from tinysqueeze.network.compose import Block, leaves
-from tinysqueeze.network.layers import Conv2D
-from tinysqueeze.network.models import Model
+from tinysqueeze.graph import lower, without_dropout
+from tinysqueeze.network.models import Model, squeezenet1_0, squeezenet1_1
 from tinysqueeze.network.params import shapes
 
-SQUEEZE_LEAVES = {"squeeze", "expand1x1", "expand3x3"}
+TORCHVISIONS = (squeezenet1_0, squeezenet1_1)
+SIZE = 224
 
 
 def to_ours(array: np.ndarray) -> np.ndarray:
-    """A convolution's weight (out, in, height, width) -> (height, width, in, out); else as it is."""
-    return np.ascontiguousarray(array.transpose(2, 3, 1, 0)) if array.ndim == 4 else array
+    """A convolution's weight (out, in, height, width) -> (height, width, in, out); else as it is.
+
+    A view: nothing is copied before it is known to fit (`weights.fitting`).
+    """
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
 
 
 def to_theirs(array: np.ndarray) -> np.ndarray:
@@ -24,31 +27,28 @@ def to_theirs(array: np.ndarray) -> np.ndarray:
 
 
 def torchvision_names(model: Model) -> dict[str, str]:
-    """Our path -> the key in the state dict of torchvision's SqueezeNet of this shape.
+    """Our path -> the key in the state dict of torchvision's SqueezeNet, v1.0 or v1.1.
 
     torchvision counts the steps before the classifier: features.0 is conv1, features.3 fire2.
-    Raises UserError for a network that torchvision's class cannot hold (batch norm, bypass,
-    AlexNet).
+    Raises UserError for a network that torchvision's class cannot hold: it would take the arrays of
+    some that differ only in what has none, an activation, and compute something else.
     """
-    steps = dict(model.steps)
-    last = next((name for name, _ in reversed(model.steps) if name in _convolutions(model)), "")
-    places = {name: f"features.{index}" for index, name in enumerate(steps)}
-    places[last] = "classifier.1"
+    ours = without_dropout(lower(model.at(SIZE))).nodes
+    versions = (make(model.classes, input_channels=model.input_shape[2]) for make in TORCHVISIONS)
+    theirs = [without_dropout(lower(version)).nodes for version in versions]
+    if ours not in theirs:
+        own = next((node for node in ours if not any(node in t for t in theirs)), ours[-1])
+        raise UserError(
+            f"torchvision's SqueezeNet has no place for {own.path} ({own.what}) of {model.name}: it "
+            "holds v1.0 and v1.1 as they are, with any number of classes"
+        )
+    steps = [name for name, _ in model.steps]
     names = {}
     for path in shapes(model):
         step, *inner, leaf = path.split("/")
-        fits = (not inner and step in ("conv1", last)) or (
-            len(inner) == 1 and inner[0] in SQUEEZE_LEAVES and isinstance(steps[step], Block)
-        )
-        if not fits:
-            raise UserError(f"torchvision's SqueezeNet has no place for {path} of {model.name}")
-        names[path] = ".".join([places[step], *inner, leaf])
+        place = "classifier.1" if step == "conv10" else f"features.{steps.index(step)}"
+        names[path] = ".".join([place, *inner, leaf])
     return names
-
-
-def _convolutions(model: Model) -> set[str]:
-    found = leaves(model, model.input_shape)
-    return {path for path, layer, *_ in found if isinstance(layer, Conv2D)}
 
 
 def without_prefix(keys: Iterable[str]) -> dict[str, str]:

@@ -82,12 +82,22 @@ def read_onnx(data: bytes) -> WeightSet:
     onnx = _onnx("reading ONNX")
     try:
         proto = onnx.load_model_from_string(data)
-        arrays = {a.name: onnx.numpy_helper.to_array(a) for a in proto.graph.initializer}
+        metadata = {entry.key: entry.value for entry in proto.metadata_props}
+        stored = {array.name: array for array in proto.graph.initializer}
     except Exception as error:  # the library raises whatever its parser does
         raise FormatError(f"truncated, corrupt, or not ONNX ({type(error).__name__})") from error
-    metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if "sha256" not in metadata:
         raise FormatError("not an ONNX file that tinysqueeze wrote; we read no other")
+    if any(isinstance(text, bytes) for text in (*stored, *metadata, *metadata.values())):
+        raise FormatError("a name or a text in it is not UTF-8: the file is damaged")
+    if any(array.data_type != onnx.TensorProto.FLOAT for array in stored.values()):
+        raise FormatError("an array of other numbers than float32: the file is damaged")
+    if any(array.data_location or array.external_data for array in stored.values()):
+        raise FormatError("an array that lies in another file, which we never read")
+    try:
+        arrays = {name: onnx.numpy_helper.to_array(array) for name, array in stored.items()}
+    except Exception as error:
+        raise FormatError(f"an array is damaged ({type(error).__name__})") from error
     return from_metadata({path: to_ours(array) for path, array in arrays.items()}, metadata)
 
 
@@ -114,9 +124,9 @@ class _Writer:
             case Activate():
                 self.add({"relu": "Relu", "hard-swish": "HardSwish"}[node.kind], node, x)
             case Pool(average=False):
-                ceil = int(node.window.ceil)
-                self.add("MaxPool", node, x, ceil_mode=ceil, **_window(node.window))
-            case Pool() if not node.window.ceil:
+                window = _window(node.window) | {"pads": self.reach(node)}
+                self.add("MaxPool", node, x, **window)
+            case Pool() if not self.hangs_over(node):
                 window = {"count_include_pad": int(node.counts_padding), **_window(node.window)}
                 self.add("AveragePool", node, x, **window)
             case Mean():
@@ -142,6 +152,24 @@ class _Writer:
                 self.add("Softmax", node, x, axis=1)
             case _:
                 raise UserError(f"{node.path}: {node.what} has no counterpart in ONNX here")
+
+    def reach(self, pool: Pool) -> tuple[int, ...]:
+        """How far a pool's windows reach beyond the image: top, left, bottom, right.
+
+        Written out instead of `ceil_mode`, of which ONNX's checker and its runtimes think differently
+        where a last window would begin outside the image.
+        """
+        window, (height, width, _) = pool.window, self.graph.size(pool.source)
+        out = window.out_size(height, width)
+        sides = zip(out, window.stride, window.kernel, window.pad, (height, width), strict=True)
+        ends = ((n - 1) * step + size - pad - side for n, step, size, pad, side in sides)
+        return (*window.pad, *(max(end, 0) for end in ends))
+
+    def hangs_over(self, pool: Pool) -> bool:
+        """Has a pool a window that only `ceil` gives it?"""
+        height, width, _ = self.graph.size(pool.source)
+        floor = replace(pool.window, ceil=False)
+        return pool.window.out_size(height, width) != floor.out_size(height, width)
 
     def add(self, kind: str, node: Node, *inputs: str, **attributes: Any) -> None:
         """Add the ONNX node that makes a whole map, which is called after it; the last one "logits"."""

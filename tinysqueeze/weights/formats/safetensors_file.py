@@ -1,6 +1,5 @@
 """safetensors, in and out: with our names and layout, or torchvision's, ready for torch."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from tinysqueeze.errors import FormatError
-from tinysqueeze.files import write_atomically
+from tinysqueeze.files import parse_json, write_atomically
 from tinysqueeze.weights.formats.names import renamed, to_ours, to_theirs, torchvision_names
 from tinysqueeze.weights.formats.torchvision import from_torchvision
 from tinysqueeze.weights.trained import (
@@ -59,7 +58,7 @@ def _parse(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         entries = deserialize(data)
         size = int.from_bytes(data[:8], "little")  # the JSON header's length comes first
-        metadata: dict[str, str] = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
+        metadata: dict[str, str] = parse_json(data[8 : 8 + size]).get("__metadata__") or {}
     except (SafetensorError, ValueError) as error:
         raise FormatError(f"truncated, corrupt, or not a safetensors file ({error})") from error
     return {name: _array(name, entry) for name, entry in entries}, metadata

@@ -29,7 +29,11 @@ def state_dict_of(saved: Any) -> dict[str, np.ndarray]:
         if isinstance(saved.get(key), Mapping):
             saved = saved[key]
             break
-    arrays = {name: value for name, value in saved.items() if isinstance(value, np.ndarray)}
+    arrays = {
+        name: value
+        for name, value in saved.items()
+        if isinstance(name, str) and isinstance(value, np.ndarray)
+    }
     if not arrays:
         raise FormatError("it holds no tensors by name: save model.state_dict()")
     return arrays
@@ -39,7 +43,7 @@ def from_torchvision(arrays: Mapping[str, np.ndarray], source: str) -> WeightSet
     """torchvision's names and layout, (out, in, height, width). Raises FormatError."""
     stored = without_prefix(arrays)
     first = arrays[stored["features.0.weight"]]
-    make = squeezenet1_0 if first.shape[-1] == 7 else squeezenet1_1
+    make = squeezenet1_0 if first.shape[-1:] == (7,) else squeezenet1_1
     names = {path: stored.get(name, name) for path, name in torchvision_names(make()).items()}
     ours = {path: to_ours(array) for path, array in renamed(arrays, names).items()}
     model = recognise(ours, input_size=TORCHVISION.crop[0])

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from tinysqueeze.network.models import Fire, alexnet, squeezenet1_0, squeezenet_cifar
+from tinysqueeze.network.models import Fire, squeezenet1_0, squeezenet_cifar
+from tinysqueeze.network.others import alexnet
 from tinysqueeze.network.params import flatten
 from tinysqueeze.show.lessons.exercise import Exercise
 from tinysqueeze.show.widgets import Stepper

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tinysqueeze.show.lessons.exercise import Exercise
-from tinysqueeze.training.optimisers import learning_rate
+from tinysqueeze.training.schedule import Schedule
 
 
 def momentum_step(
@@ -45,7 +45,7 @@ TRAINING: dict[str, Exercise] = {
     ),
     "polynomial": Exercise(
         "the paper's schedule falls in a straight line: lr at 3/4 of training, from 0.04?",
-        lambda: learning_rate("polynomial", 0.04, 0.75, 0.0),
+        lambda: Schedule(0.04, "polynomial", warmup=0).rate(0.75),
         mistakes=((0.03, "that is after one quarter"),),
     ),
     "caffe-pixels": Exercise(

@@ -1,4 +1,4 @@
-"""The folder of a training run: the checkpoint while it lasts, tables and pictures at its end."""
+"""The folder of a training run: the checkpoint while it lasts, two tables at its end."""
 
 import csv
 import io
@@ -10,21 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from tinysqueeze.data import Dataset
 from tinysqueeze.files import write_atomically
 from tinysqueeze.kernels import TARGET
-from tinysqueeze.network.ops.reference import softmax
-from tinysqueeze.show.pictures.training import confusion_matrix, learning_curve, sample_predictions
 from tinysqueeze.study.count import count
 from tinysqueeze.training import checkpoint
-from tinysqueeze.training.loop import Evaluation, Training
-from tinysqueeze.training.recipe import recipe_dict
+from tinysqueeze.training.evaluate import Evaluation
+from tinysqueeze.training.state import Training
 
 
 @dataclass(frozen=True)
 class About:
     """What a checkpoint keeps of a run beside the training: its data, the name of its recipe (if it
-    has one), its engine, and the wall time so far, start of the command to now."""
+    has one), its engine, and the wall time so far, from its beginning to now."""
 
     data: str
     recipe: str | None = None
@@ -51,26 +48,13 @@ class RunFolder:
         checkpoint.save(self.path, training, **asdict(self.now()))
         self.saved_at = time.perf_counter()
 
-    def finish(self, training: Training, score: Evaluation, test: Dataset) -> None:
-        """history.csv, summary.json and three pictures, beside the checkpoint."""
+    def finish(self, training: Training, score: Evaluation | None) -> None:
+        """history.csv and summary.json, beside the checkpoint."""
         write_atomically(self.path / "history.csv", _history(training).encode())
-        model = training.engine.model
-        title = f"{model.name} on {test.name}: {score.accuracy:.2%}"
-        probabilities = softmax(score.logits)
-        predicted = probabilities.argmax(axis=1)
-        drawn = {
-            "learning_curve": learning_curve(training.history, title),
-            "confusion_matrix": confusion_matrix(score.labels, predicted, test.classes),
-            "predictions": sample_predictions(
-                test.images, score.labels, probabilities, test.classes
-            ),
-        }
-        for name, picture in drawn.items():
-            picture.save(str(self.path / f"{name}.png"))
         summary = json.dumps(self._summary(training, score), indent=2)
         write_atomically(self.path / "summary.json", summary.encode())
 
-    def _summary(self, training: Training, score: Evaluation) -> dict[str, Any]:
+    def _summary(self, training: Training, score: Evaluation | None) -> dict[str, Any]:
         about, table, history = self.now(), count(training.engine.model), training.history
         return {
             "model": training.engine.model.spec,
@@ -80,12 +64,12 @@ class RunFolder:
             "engine": about.engine,
             "lanes": TARGET.lanes,
             "recipe_name": about.recipe,
-            "test_accuracy": score.accuracy,
-            "test_loss": score.loss,
+            "test_accuracy": score.accuracy if score else None,
+            "test_loss": score.loss if score else None,
             "seconds": sum(row["seconds"] for row in history),
             "wall_seconds": about.wall_seconds,
             "images_per_second": float(np.mean([row["images_per_second"] for row in history])),
-            "recipe": recipe_dict(training.recipe),
+            "recipe": training.recipe.to_dict(),
             "seed": training.recipe.seed,
             "versions": checkpoint.versions(),
         }

@@ -1,6 +1,7 @@
 """Ctrl-C and a polite kill as a flag: the loop then saves and stops between two steps."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ class Interrupt:
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Turn Ctrl-C and SIGTERM into a flag for as long as this lasts."""
+    """Turn Ctrl-C and SIGTERM into a flag for as long as this lasts (signals are the main thread's)."""
     interrupt = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt
+        return
     before = {
         number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
     }

@@ -1,0 +1,168 @@
+"""What values a field takes: declared as its type, checked, said and read from text in one place.
+
+A field is declared as `fires: Annotated[int, Range(1, 64)]`, as a bool, as a Literal of texts, as
+a tuple of one kind, or as one of these or None.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from reprlib import Repr
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import numpy as np
+
+from tinysqueeze.errors import UserError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+NUMBERS = {int: Integral, float: Real}
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", NoneType: "None"}
+BRACKETS = ("[]", "()")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both included unless `below`; of a tuple, how many entries."""
+
+    low: float
+    high: float
+    below: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value < self.high if self.below else self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:,} {'up to, not including,' if self.below else 'to'} {self.high:,}"
+
+
+@functools.cache
+def hints_of(owner: Callable[..., Any]) -> dict[str, Any]:
+    """The fields of a dataclass, or the arguments of a function, with what each may be."""
+    hints = get_type_hints(owner, include_extras=True)
+    return {name: hint for name, hint in hints.items() if name != "return"}
+
+
+def checked(owner: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as plain Python: NumPy's numbers as int and float, lists as tuples.
+
+    Raises UserError, which names `owner`, the field, what it may be and what it is.
+    """
+    unknown = ", ".join(sorted(set(values) - set(hints)))
+    if unknown:
+        known = ", ".join(sorted(hints))
+        raise UserError(f"{owner}: no such metaparameter: {unknown}; there are {known}")
+    found = {}
+    for name, value in values.items():
+        try:
+            found[name] = _plain(hints[name], value)
+        except (ValueError, OverflowError):
+            wanted, got = said(hints[name]), _shown(value)
+            raise UserError(f"{owner}: {name} is {wanted}, not {got}") from None
+    return found
+
+
+def within_ranges(make: Callable[P, T]) -> Callable[P, T]:
+    """A function whose arguments are checked as they are annotated. Raises UserError."""
+    signature, hints, name = inspect.signature(make), hints_of(make), make.__name__
+    call: Callable[..., T] = make
+
+    @functools.wraps(make)
+    def checking(*args: P.args, **kwargs: P.kwargs) -> T:
+        checked(name, hints, kwargs)  # an unknown name is the user's error, with a list of names
+        return call(**checked(name, hints, signature.bind(*args, **kwargs).arguments))
+
+    return checking
+
+
+def said(hint: Any) -> str:
+    """A field's type in words: "a whole number from 1 to 64"."""
+    kind, inner = _parts(hint)
+    if kind is Annotated and get_origin(inner[0]) is tuple:
+        return f"a list of {inner[1]} entries, each {said(get_args(inner[0])[0])}"
+    if kind is Annotated:
+        return f"{said(inner[0])} from {inner[1]}"
+    if kind is Union:
+        return f"None, {said(inner[0])}"
+    if kind is Literal:
+        *first, last = map(repr, inner)
+        return f"{', '.join(first)} or {last}"
+    return WORDS[hint]
+
+
+def from_text(owner: str, hints: Mapping[str, Any], name: str, text: str) -> Any:
+    """A field's value as a user types it: 3, .5, true, simple, none, 1,3 or [1,3]. Raises UserError."""
+    return checked(owner, hints, {name: _read(hints.get(name), text)})[name]
+
+
+def _read(hint: Any, text: str) -> Any:
+    """The text as its type is written; as it stands where it isn't, for the check to refuse."""
+    kind, inner = _parts(hint)
+    if kind is Annotated:
+        return _read(inner[0], text)
+    if kind is tuple:
+        text = text[1:-1] if text[:1] + text[-1:] in BRACKETS else text
+        return [_read(inner[0], part) for part in text.split(",")] if text else []
+    if kind is Union:
+        return None if text.lower() in ("none", "null") else _read(inner[0], text)
+    if hint is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    try:
+        return hint(text) if hint in NUMBERS else text.strip("\"'")
+    except ValueError:
+        return text
+
+
+def _plain(hint: Any, value: Any) -> Any:
+    """The value as its type holds it. Raises ValueError where it is of another, or out of range."""
+    kind, inner = _parts(hint)
+    if kind is Annotated:
+        sized = isinstance(value, list | tuple)
+        if sized and len(value) not in inner[1]:
+            raise ValueError
+        found = _plain(inner[0], value)
+        if not sized and found not in inner[1]:
+            raise ValueError
+        return found
+    if kind is tuple and isinstance(value, list | tuple):
+        return tuple(_plain(inner[0], entry) for entry in value)
+    if kind is Union:
+        return None if value is None else _plain(inner[0], value)
+    if kind is Literal and isinstance(value, str) and value in inner:
+        return str(value)
+    if hint is bool and isinstance(value, bool | np.bool_):
+        return bool(value)
+    if hint in NUMBERS and isinstance(value, NUMBERS[hint]) and not isinstance(value, bool):
+        return hint(value)
+    raise ValueError
+
+
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What a type is made by and of: (Union, (what is not None,)) for one or None."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return Union, tuple(part for part in inner if part is not NoneType)
+    return kind, inner
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, however long or deep it is."""
+    short = Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 60, 60
+    try:
+        return short.repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return f"a number of {value.bit_length():,} bits"
