@@ -26,7 +26,7 @@ from tinysqueeze.network.compose import leaves
 from tinysqueeze.network.layers import Dropout, Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import fast
-from tinysqueeze.network.params import check_fit, flatten, initialise, shapes, unflatten
+from tinysqueeze.network.params import check_fit, flatten, initialise, shapes, views
 from tinysqueeze.network.stepwise import StepByStep
 
 SINGLE_PIXELS = 96 * 96
@@ -35,12 +35,12 @@ SINGLE_PIXELS = 96 * 96
 
 @dataclass(frozen=True)
 class PlanStep:
-    """How a plan runs a part of the model; `lowered` False: by its layer, step by step."""
+    """How a plan runs a part of the model; `compiled` False: by its layer, step by step."""
 
     name: str
     kind: str
     out_shape: tuple[int, ...]
-    lowered: bool
+    compiled: bool
 
 
 class Plan:
@@ -91,12 +91,7 @@ class Plan:
 
     def views(self, vector: np.ndarray) -> Params:
         """The tree of views that `params` is, into another vector of the same length."""
-        tree, start = {}, 0
-        for path, shape in shapes(self.model).items():
-            stop = start + int(np.prod(shape))
-            tree[path] = vector[start:stop].reshape(shape)
-            start = stop
-        return unflatten(tree)
+        return views(vector, shapes(self.model))
 
     def load(self, params: Mapping[str, Any]) -> None:
         """Copies parameters in. Raises ShapeError, naming the path, where they don't fit."""
