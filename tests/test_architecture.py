@@ -19,8 +19,8 @@ FLOORS = (
     ("network", "kernels", "data"),
     ("study", "graph"),
     ("compiled",),
-    ("training",),
-    ("devices", "weights"),
+    ("training", "devices"),
+    ("weights",),
     ("paper", "bench"),
     ("show",),
     ("__init__",),  # the face

@@ -11,7 +11,6 @@ from PIL import Image
 
 from tinysqueeze import data
 from tinysqueeze.cli import main
-from tinysqueeze.cli.compress_trained import kept_at
 from tinysqueeze.data import batches
 from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.params import flatten, initialise, unflatten
@@ -21,6 +20,7 @@ from tinysqueeze.training.engine import stepwise_engine
 from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.state import begin
 from tinysqueeze.weights.compression import fileformat, prune, retrain, trained
+from tinysqueeze.weights.compression.from_run import kept_at
 from tinysqueeze.weights.compression.tensors import Dense, Shared, Tensor
 
 TINY = {"base_e": 8, "incr_e": 8, "stem_filters": 8, "fires": 2, "pools": (1,)}

@@ -1,5 +1,8 @@
 """tinysqueeze: SqueezeNet from scratch in NumPy and Numba, to read, step through and train."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from tinysqueeze import data
 from tinysqueeze.compiled import Plan, compile
 from tinysqueeze.data import Augment
@@ -58,6 +61,33 @@ from tinysqueeze.training.state import begin, evaluate_training
 from tinysqueeze.training.train import resume, train
 from tinysqueeze.version import __version__
 
+if TYPE_CHECKING:
+    from tinysqueeze.weights.classify import classify_all as classify
+    from tinysqueeze.weights.compression.compress import compress
+    from tinysqueeze.weights.exporting import export
+    from tinysqueeze.weights.opening import open_weights
+
+WHEN_ASKED = {  # found only when used: they bring a reader of every format, which training needs not
+    "classify": ("tinysqueeze.weights.classify", "classify_all"),
+    "compress": ("tinysqueeze.weights.compression.compress", "compress"),
+    "export": ("tinysqueeze.weights.exporting", "export"),
+    "open_weights": ("tinysqueeze.weights.opening", "open_weights"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """One of WHEN_ASKED, which is then there as if it had been imported above."""
+    if name not in WHEN_ASKED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, function = WHEN_ASKED[name]
+    found = globals()[name] = getattr(import_module(module), function)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *WHEN_ASKED})
+
+
 __all__ = [
     "EVAL", "MODELS", "SGD", "Adam", "Augment", "AvgPool2D", "BatchNorm", "Block", "Chain", "Concat",
     "Conv2D", "Dropout", "Fire", "Flatten", "GlobalAvgPool2D", "GroupedConv2D", "HardImages", "HardSwish",
@@ -65,7 +95,8 @@ __all__ = [
     "Scoring", "Softmax", "SqueezeNet", "StepByStep", "UserError", "Window",
     "__version__",
     "alexnet", "alexnet_torchvision", "begin", "build", "check_layer", "check_model", "checkpoint",
-    "compile", "count", "data", "diagnose", "evaluate", "evaluate_training", "flatten", "initialise",
-    "leaves", "map_layers", "map_leaves", "resume", "run", "softmax_cross_entropy", "squeezenet1_0",
-    "squeezenet1_1", "squeezenet_cifar", "trace", "train", "unflatten", "vgg16",
+    "classify", "compile", "compress", "count", "data", "diagnose", "evaluate", "evaluate_training",
+    "export", "flatten", "initialise", "leaves", "map_layers", "map_leaves", "open_weights", "resume", "run",
+    "softmax_cross_entropy", "squeezenet1_0", "squeezenet1_1", "squeezenet_cifar", "trace", "train",
+    "unflatten", "vgg16",
 ]  # fmt: skip

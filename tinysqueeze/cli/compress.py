@@ -2,23 +2,14 @@
 
 import argparse
 import sys
-from math import prod
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from tqdm.auto import tqdm
-
-from tinysqueeze.cli import compress_trained
-from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
-from tinysqueeze.errors import DataError, UserError
-from tinysqueeze.weights import WeightSet, find_images, open_image
-from tinysqueeze.weights.compression import fileformat, pipeline
-from tinysqueeze.weights.compression.deep_compression import deep_compression_tensors
-from tinysqueeze.weights.compression.fileformat import Compressed
-
-IMAGENET = 1000  # classes, whose names are found without the file
-ENOUGH = 100  # photographs to calibrate with
+from tinysqueeze.cli.compiling import compile_kernels
+from tinysqueeze.cli.weights import NAMES, add_classes
+from tinysqueeze.weights import open_weights
+from tinysqueeze.weights.compression import fileformat
+from tinysqueeze.weights.compression.compress import ENOUGH, compress
+from tinysqueeze.weights.compression.from_run import Stopped
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -68,61 +59,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file and say how small it is."""
-    if args.target_kb is not None and (args.bits is not None or args.prune is not None):
-        raise UserError("--target-kb chooses bits and pruning itself: leave out --bits and --prune")
-    if args.target_kb is not None and args.retrain is not None:
-        raise UserError("--retrain shares weights by --bits: leave out --target-kb")
-    if args.prune is not None and args.bits is None and args.retrain is None:
-        raise UserError("--prune needs --bits: how many bits are to be left of what is not pruned?")
-    if args.photos and args.target_kb is None:
-        raise UserError("--photos needs --target-kb: the size to which the network is calibrated")
     if args.retrain is not None:
-        return _retrained(args)
-    weights = find_weights(args.weights, args.classes)
-    if weights.model.classes == IMAGENET and not args.classes:
-        weights = weights.with_classes(())  # 10 kB that every reader has
-    _write(args, _compressed(args, weights))
-    return 0
-
-
-def _retrained(args: argparse.Namespace) -> int:
+        compile_kernels()
     try:
-        found = compress_trained.compress(args)
-    except compress_trained.Stopped as stopped:
+        size = compress(
+            args.weights, args.out, target_kb=args.target_kb, photos=args.photos, bits=args.bits,
+            prune=args.prune, retrain=args.retrain, finetune=args.finetune, data=args.data,
+            threads=args.threads, coding=args.coding, classes=args.classes,
+            say=_say if args.retrain is not None else _say_aside,
+        )  # fmt: skip
+    except Stopped as stopped:
+        print(stopped)
         return 128 + stopped.by
-    _write(args, found)
-    compress_trained.kept_at(args.out).unlink(missing_ok=True)
+    weights = open_weights(args.out, download=False)
+    plain = 4 * sum(array.size for array in weights.flat.values())
+    print(f"{args.out}: {size:,} bytes, {plain / size:.1f} times smaller than 32-bit numbers")
     return 0
 
 
-def _write(args: argparse.Namespace, found: Compressed) -> None:
-    size = fileformat.write(args.out, found, args.coding)
-    plain = 4 * sum(prod(tensor.shape) for tensor in found.tensors.values())
-    print(f"{args.out}: {size:,} bytes, {plain / size:.1f} times smaller than 32-bit numbers")
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
-def _compressed(args: argparse.Namespace, weights: WeightSet) -> Compressed:
-    if args.target_kb is not None:
-        photos = _photos(args.photos, weights) if args.photos else None
-        target = int(args.target_kb * 1000)
-        return pipeline.to_size(weights, target, photos, lambda what: print(what, file=sys.stderr))
-    if args.bits is not None:
-        return pipeline.shared(weights, args.bits, args.prune or 0.0)
-    if Path(args.weights).suffix == ".net":  # with its codebooks' order, to write it again
-        data = Path(args.weights).read_bytes()
-        return pipeline.pack(weights, deep_compression_tensors(data, weights.model))
-    return pipeline.lossless(weights)
-
-
-def _photos(places: list[str], weights: WeightSet) -> NDArray[np.float32]:
-    """(N, H, W, 3), prepared for the network. Raises DataError where there is none."""
-    paths = list(find_images(places))
-    if not paths:
-        raise DataError(f"no images in {', '.join(places)}")
-    chosen = np.linspace(0, len(paths) - 1, min(ENOUGH, len(paths))).round().astype(int)
-    return np.stack(
-        [
-            weights.preprocess(open_image(paths[i]))
-            for i in tqdm(chosen, "reading photographs", unit="", disable=None)
-        ]
-    )
+def _say_aside(line: str) -> None:
+    print(line, file=sys.stderr)

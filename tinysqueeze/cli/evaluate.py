@@ -10,7 +10,7 @@ import numpy as np
 from tinysqueeze import data
 from tinysqueeze.cli import photographs
 from tinysqueeze.cli.compiling import compile_kernels
-from tinysqueeze.cli.weights import NAMES, add_classes, find_weights, is_checkpoint
+from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
 from tinysqueeze.data import Dataset, cifar10
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.network.ops.reference import softmax
@@ -69,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print loss, top-1 and top-5."""
-    if is_checkpoint(args.weights):
+    if checkpoint.is_checkpoint(args.weights):
         saved = checkpoint.read(args.weights)
         model, params, normalise = saved.model, saved.params, saved.normalise
         source = args.data or saved.meta["extra"]["data"]

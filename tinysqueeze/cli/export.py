@@ -4,27 +4,24 @@ import argparse
 import sys
 from pathlib import Path
 
-from tinysqueeze.cli.c_code import write_c
 from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
+from tinysqueeze.devices.c.boards import table
 from tinysqueeze.errors import UserError
-from tinysqueeze.weights import write_onnx, write_safetensors, write_torchvision
-
-WRITERS = {
-    "safetensors": write_safetensors,
-    "torchvision": write_torchvision,
-    "onnx": write_onnx,
-}
+from tinysqueeze.weights import WeightSet
+from tinysqueeze.weights.exporting import KINDS, export, export_c, kind_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("weights", metavar="WEIGHTS", help=NAMES)
-    parser.add_argument("out", type=Path, nargs="?", metavar="OUT", help="the file to write")
+    parser.add_argument(
+        "out", type=Path, nargs="?", metavar="OUT", help="the file, or the folder, to write"
+    )
     parser.add_argument(
         "--to",
-        choices=WRITERS,
-        help="what to write (otherwise by OUT's suffix, .safetensors or .onnx); torchvision is "
-        "safetensors with torchvision's names and layout, for load_state_dict",
+        choices=KINDS,
+        help="what to write (otherwise by OUT's suffix, .safetensors or .onnx; a folder gets C); torchvision "
+        "is safetensors with torchvision's names and layout, for load_state_dict",
     )
     parser.add_argument(
         "--c",
@@ -42,18 +39,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the file."""
-    if args.c:
-        return write_c(args.weights, args.c, args.int8, args.classes)
-    if args.out is None or args.int8:
+    """Write the file, or the folder of C."""
+    if not args.c and (args.out is None or args.int8):
         raise UserError(
             "say which file to write, or with --c DIR which folder; --int8 goes with --c"
         )
-    kind = args.to or args.out.suffix.removeprefix(".")
-    if kind not in WRITERS:
-        raise UserError(f"{args.out}: say with --to which of {', '.join(WRITERS)} to write")
+    kind = "c" if args.c else kind_of(args.out, args.to)
     weights = find_weights(args.weights, args.classes)
-    WRITERS[kind](weights, args.out)
+    if kind == "c":
+        return _write_c(weights, args.c or args.out, args.int8)
+    export(weights, args.out, kind)
     print(f"{args.out}: {args.out.stat().st_size:,} bytes")
     if kind == "torchvision" and weights.model.spec.get("conv10_pad"):
         print(
@@ -61,4 +56,13 @@ def run(args: argparse.Namespace) -> int:
             "model.classifier[1].padding = (1, 1) after loading",
             file=sys.stderr,
         )
+    return 0
+
+
+def _write_c(weights: WeightSet, directory: Path, int8: list[str] | None) -> int:
+    """Write the program and say what it needs."""
+    exported = export_c(weights, directory, int8)
+    print(f"{directory}: {', '.join(file.name for file in exported.files)}")
+    print(f"flash {exported.flash:,} bytes of constants, RAM {exported.ram:,} bytes\n")
+    print(table(exported.flash, exported.ram))
     return 0

@@ -234,7 +234,7 @@ def _photograph(axes: Axes, pixels: np.ndarray, title: str, **shown: object) -> 
 
 @styled
 def prediction_sheet(predictions: Sequence[Prediction], top: int = 5) -> Picture:
-    """Photographs, each with bars for its likeliest classes."""
+    """Photographs from files, each with bars for its likeliest classes."""
     columns = min(5, max(len(predictions), 1))
     rows = -(-len(predictions) // columns) or 1
     alt = f"{len(predictions)} photographs, each with its {top} likeliest classes as bars."
@@ -247,6 +247,8 @@ def prediction_sheet(predictions: Sequence[Prediction], top: int = 5) -> Picture
     for i, prediction in enumerate(predictions):
         row, column = divmod(i, columns)
         photograph, bars = panels[2 * row, column], panels[2 * row + 1, column]
+        if prediction.path is None:
+            raise UserError("a sheet shows photographs from files: classify paths, not arrays")
         thumbnail = open_image(prediction.path)
         thumbnail.thumbnail((256, 256))
         photograph.imshow(thumbnail)

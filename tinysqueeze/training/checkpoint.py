@@ -8,6 +8,7 @@ the arrays, since safetensors itself has none.
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -120,6 +121,18 @@ def read(path: str | Path) -> Saved:
     normalise = Normalise(**{k: tuple(v) for k, v in meta["normalise"].items()})
     recipe = Recipe.from_dict(meta["recipe"])
     return Saved(model, params, recipe, normalise, tuple(meta["classes"]), meta, arrays)
+
+
+def is_checkpoint(source: str | os.PathLike[str]) -> bool:
+    """Whether this is a run's folder, or a safetensors file whose header says that we saved it."""
+    path = Path(source)
+    if path.is_dir():
+        return True
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return FORMAT.encode() in file.read(min(size, 2**24))
 
 
 def resume(

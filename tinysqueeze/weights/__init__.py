@@ -14,11 +14,13 @@ from tinysqueeze.weights.classify import (
 from tinysqueeze.weights.formats.onnx_file import write_onnx
 from tinysqueeze.weights.formats.safetensors_file import write_safetensors, write_torchvision
 from tinysqueeze.weights.images import find_images, open_image
-from tinysqueeze.weights.loading import load_weights
+from tinysqueeze.weights.opening import load_weights, open_weights
 from tinysqueeze.weights.preprocess import CAFFE, TORCHVISION, Preprocess
 from tinysqueeze.weights.sources import SOURCES
 from tinysqueeze.weights.trained import WeightSet
 from tinysqueeze.weights.transfer import training_start, transferred, with_classes
+
+open = open_weights  # so that one may say weights.open(...)
 
 __all__ = [
     "CAFFE",
@@ -36,7 +38,9 @@ __all__ = [
     "labels_under",
     "load_weights",
     "named",
+    "open",
     "open_image",
+    "open_weights",
     "plan_for",
     "read_class_names",
     "training_start",

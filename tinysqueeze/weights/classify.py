@@ -12,17 +12,20 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tinysqueeze.compiled import compile as compile_plan
-from tinysqueeze.errors import DataError
+from tinysqueeze.errors import DataError, ShapeError, UserError
 from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.weights.class_names import WNID
-from tinysqueeze.weights.images import find_images, open_image
-from tinysqueeze.weights.preprocess import Preprocess
+from tinysqueeze.weights.images import find_images, open_image, upright
+from tinysqueeze.weights.opening import Weights, open_weights
 from tinysqueeze.weights.trained import WeightSet
 
 BATCH = 16  # enough to keep two cores busy; 10 MB of pixels at 227×227
 AHEAD = 2  # batches being decoded while one is computed
+
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 
 
 class Predicts(Protocol):
@@ -43,9 +46,9 @@ class Guess:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the network says about one photograph: its logits, (classes,)."""
+    """What the network says about one photograph: its logits, (classes,); its file, if it has one."""
 
-    path: Path
+    path: Path | None
     logits: NDArray[np.float32]
     weights: WeightSet = field(repr=False)
 
@@ -86,22 +89,25 @@ def plan_for(weights: WeightSet, batch: int = BATCH, threads: int | None = None)
 
 def classify(
     weights: WeightSet,
-    paths: Iterable[str | os.PathLike[str]],
+    pictures: Iterable[Picture],
     batch: int = BATCH,
     plan: Predicts | None = None,
 ) -> Iterator[Prediction | Skipped]:
-    """One result for each file, in order. Holds a few batches at a time, however many files come.
+    """One result for each picture, in order. Holds a few batches at a time, however many come.
 
-    `plan` defaults to `plan_for(weights, batch)`.
+    pictures   files, Pillow's images, or arrays as `prepared` takes them
+    plan       what computes (otherwise `plan_for(weights, batch)`)
+
+    A file that cannot be read is Skipped, an array that does not fit raises ShapeError.
     """
     plan = plan or plan_for(weights, batch)
-    rest = map(Path, paths)
+    rest = iter(pictures)
     with _pool() as pool:
-        waiting: deque[list[tuple[Path, Future[NDArray[np.float32]]]]] = deque()
+        waiting: deque[list[Waiting]] = deque()
         while True:
             group = [
-                (path, pool.submit(_prepare, path, weights.preprocess))
-                for path in islice(rest, batch)
+                (_file(picture), pool.submit(prepared, weights, picture))
+                for picture in islice(rest, batch)
             ]
             if group:
                 waiting.append(group)
@@ -109,6 +115,89 @@ def classify(
                 return
             if not group or len(waiting) > AHEAD:
                 yield from _results(weights, plan, waiting.popleft())
+
+
+def classify_all(
+    weights: Weights,
+    pictures: Picture | Iterable[Picture],
+    *,
+    batch: int = BATCH,
+    threads: int | None = None,
+) -> list[Prediction | Skipped]:
+    """What is in these pictures, as `tinysqueeze predict` says: `ts.classify(weights, "photos/")[0].best(5)`.
+
+    weights    whatever `open_weights` takes: a file, a run folder, a finished training, (model, params)
+    pictures   a file, a folder with its sub-folders, one of Pillow's images, an array, or several of
+               these. Arrays (H, W, 3) or (N, H, W, 3) of uint8 are photographs in RGB of any size, which
+               are prepared as the network wants them; arrays of float32 must be ready: of the model's
+               input shape, in the channel order and units of `weights.preprocess`
+    batch      pictures at once
+    threads    of the processor (otherwise all)
+
+    One result for each picture, in order: a Prediction with `logits` (classes,) float32 and
+    `best(count)`, or Skipped with the reason where a file can't be read. Raises DataError where none can
+    be read, ShapeError for an array that is neither, and what `open_weights` does. For more pictures than
+    results fit in memory: `weights.classify`, which streams.
+    """
+    if batch < 1:
+        raise UserError(f"batch is 1 or more pictures at once, not {batch}")
+    known = open_weights(weights)
+    found = list(classify(known, pictures_in(pictures), batch, plan_for(known, batch, threads)))
+    if not any(isinstance(one, Prediction) for one in found):
+        reasons = "".join(
+            f"; {one.path}: {one.reason}" for one in found[:1] if isinstance(one, Skipped)
+        )
+        raise DataError(f"none of the {len(found)} files could be read as a picture{reasons}")
+    return found
+
+
+def pictures_in(source: Picture | Iterable[Picture]) -> Iterator[Picture]:
+    """Every picture of a file, a folder with its sub-folders, an image, an array (H, W, C) or
+    (N, H, W, C), or of several of these; raises ShapeError for an array of another shape."""
+    match source:
+        case np.ndarray() if source.ndim == 4:
+            yield from source
+        case np.ndarray() if source.ndim != 3:
+            raise ShapeError(f"pictures are (H, W, C) or (N, H, W, C), not {source.shape}")
+        case np.ndarray() | Image.Image():
+            yield source
+        case str() | os.PathLike():
+            yield from find_images([source])
+        case _:
+            for one in source:
+                yield from pictures_in(one)
+
+
+def prepared(weights: WeightSet, picture: Picture) -> NDArray[np.float32]:
+    """(H, W, C) float32 as the network takes it, from a file, one of Pillow's images or an array.
+
+    An array of uint8 (any height, any width, 3) is a photograph in RGB, resized, cropped and scaled as
+    `weights.preprocess` says; one of float32 must be ready and of the model's `input_shape`. Raises
+    DataError where a file cannot be read, ShapeError for any other array.
+    """
+    if isinstance(picture, np.ndarray):
+        return _prepared_array(weights, picture)
+    image = upright(picture) if isinstance(picture, Image.Image) else open_image(picture)
+    return weights.preprocess(image)
+
+
+def _prepared_array(weights: WeightSet, array: np.ndarray) -> NDArray[np.float32]:
+    shape = weights.model.input_shape
+    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size:
+        return weights.preprocess(Image.fromarray(np.ascontiguousarray(array)))
+    if array.dtype == np.float32 and array.shape == shape:
+        return array
+    raise ShapeError(
+        f"a picture is uint8 (height, width, 3), which is prepared here, or float32 {shape}, ready for "
+        f"{weights.model.name}; not {array.dtype} {array.shape}"
+    )
+
+
+def _file(picture: Picture) -> Path | None:
+    return Path(picture) if isinstance(picture, str | os.PathLike) else None
+
+
+Waiting = tuple[Path | None, Future[NDArray[np.float32]]]
 
 
 @contextmanager
@@ -121,12 +210,8 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(path: Path, preprocess: Preprocess) -> NDArray[np.float32]:
-    return preprocess(open_image(path))
-
-
 def _results(
-    weights: WeightSet, plan: Predicts, group: list[tuple[Path, Future[NDArray[np.float32]]]]
+    weights: WeightSet, plan: Predicts, group: list[Waiting]
 ) -> Iterator[Prediction | Skipped]:
     """Run the images of a group that could be read; report all of it in order."""
     arrived = [(path, _arrived(future)) for path, future in group]
@@ -134,6 +219,7 @@ def _results(
     logits = iter(plan.predict(np.stack(read)) if read else ())
     for path, pixels in arrived:
         if isinstance(pixels, DataError):
+            assert path is not None  # only a file fails to be read
             yield Skipped(path, str(pixels).removeprefix(f"{path}: "))
         else:
             yield Prediction(path, next(logits), weights)
@@ -189,6 +275,7 @@ def evaluate_folder(
         if isinstance(result, Skipped):
             score.skipped.append(result)
         else:
+            assert result.path is not None
             best = [guess.index for guess in result.best(5)]
             score.images += 1
             score.first += best[0] == labels[result.path]

@@ -28,7 +28,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{image.width}×{image.height} pixels are more than we open")
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return upright(image)
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
         raise DataError(f"{path}: {_reason(error)}") from error
 
@@ -43,6 +43,11 @@ def _reason(error: Exception) -> str:
     if isinstance(error, DataError):
         return str(error)
     return f"cannot be read ({str(error) or type(error).__name__})"
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An opened image as `open_image` gives it: RGB, rotated as its EXIF says."""
+    return _rgb(ImageOps.exif_transpose(image))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -52,6 +52,10 @@ class WeightSet:
             if any(not isinstance(name, str) for name in names):
                 raise FormatError("a class whose name is no text")
 
+    def __str__(self) -> str:
+        """What was recognised, what to know about it, how it wants its images: a line each."""
+        return "\n".join((self.description, *self.notes, f"images: {self.preprocess}"))
+
     @property
     def flat(self) -> dict[str, np.ndarray]:
         """The parameters by path: "fire2/squeeze/weight" -> (1, 1, 96, 16)."""

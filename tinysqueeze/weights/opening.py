@@ -1,4 +1,4 @@
-"""Weights by file or by name: finds the right reader, and says what is known about the file."""
+"""Weights ready to use, from whatever a user names: a file, a run folder, a published name, a training."""
 
 import hashlib
 import os
@@ -6,10 +6,18 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
+from tinysqueeze.data import Normalise
 from tinysqueeze.data.download import fetch
-from tinysqueeze.errors import DataError, FormatError
-from tinysqueeze.network.models import squeezenet1_0
-from tinysqueeze.network.params import shapes
+from tinysqueeze.errors import DataError, FormatError, UserError
+from tinysqueeze.network.layers import Params
+from tinysqueeze.network.models import Model, squeezenet1_0
+from tinysqueeze.network.params import check_fit, flatten, shapes, unflatten
+from tinysqueeze.training import checkpoint
+from tinysqueeze.training.train import TrainingRun
+from tinysqueeze.weights.class_names import named
+from tinysqueeze.weights.compression import fileformat, pipeline
 from tinysqueeze.weights.formats.caffe_file import read_caffemodel
 from tinysqueeze.weights.formats.deep_compression import read_deep_compression
 from tinysqueeze.weights.formats.names import caffe_path, renamed, to_ours
@@ -17,23 +25,92 @@ from tinysqueeze.weights.formats.onnx_file import read_onnx
 from tinysqueeze.weights.formats.safetensors_file import read_safetensors
 from tinysqueeze.weights.formats.torch_file import read_torch
 from tinysqueeze.weights.formats.torchvision import from_torchvision, state_dict_of
-from tinysqueeze.weights.preprocess import CAFFE
+from tinysqueeze.weights.preprocess import CAFFE, Preprocess
 from tinysqueeze.weights.sources import SOURCES, known_source
 from tinysqueeze.weights.trained import UNCHECKED, WeightSet, describe, fitting, recognise
 
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8})$")  # PyTorch's habit: the first digits of the SHA-256
 
 
+Source = str | os.PathLike[str]
+Weights = WeightSet | TrainingRun | tuple[Model, Params] | Source
+
+AS_BYTES = Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # pixels from 0 to 1, nothing else
+
+
+def open_weights(
+    source: Weights, classes: Source | None = None, *, download: bool = True
+) -> WeightSet:
+    """Trained weights, ready to use: the network, its parameters, how it wants its images, its classes.
+
+    source     a file of any format we read (`load_weights`, and .tsq), a run folder or a checkpoint of
+               `train`, a name of SOURCES (downloaded once); or what is in memory: the run that
+               `train` returned, (model, params), which takes pixels from 0 to 1, or a WeightSet
+    classes    a file with the classes' names, a line each (otherwise the weights' own; for 1,000
+               classes those of ImageNet, looked for beside the file)
+    download   whether the names of ImageNet's classes may be fetched, once, where there are none
+
+    Raises FormatError where a file is truncated, damaged or holds something else, CheckpointError for a
+    folder without a whole checkpoint, DataError where nothing of that name is found or it can't be
+    fetched, ShapeError where parameters are not the model's.
+    """
+    match source:
+        case WeightSet():
+            found = source
+        case TrainingRun():
+            training = source.training
+            found = _trained_here(
+                source.model, source.params, training.normalise, training.classes, "in memory"
+            )
+        case (Model() as model, params):
+            check_fit(model, params)
+            flat = {p: np.ascontiguousarray(a, np.float32) for p, a in flatten(params).items()}
+            found = _trained_here(model, unflatten(flat), AS_BYTES, (), "in memory")
+        case str() | os.PathLike():
+            if checkpoint.is_checkpoint(source):
+                return named(_from_checkpoint(source), classes)
+            return named(load_weights(source), classes, source, download)
+        case _:
+            raise UserError(
+                f"weights are a file, a run folder, a name ({', '.join(SOURCES)}), a finished training or "
+                f"(model, params), not {type(source).__name__}"
+            )
+    return named(found, classes) if classes is not None else found
+
+
+def _from_checkpoint(source: Source) -> WeightSet:
+    """A network that we trained, with the preparation of its images. Raises CheckpointError."""
+    saved = checkpoint.read(Path(source))
+    return _trained_here(saved.model, saved.params, saved.normalise, saved.classes, str(source))
+
+
+def _trained_here(
+    model: Model, params: Params, normalise: Normalise, classes: tuple[str, ...], where: str
+) -> WeightSet:
+    height, width, _ = model.input_shape
+    preprocess = Preprocess(
+        resize=min(height, width),
+        crop=(height, width),
+        mean=(normalise.mean[0], normalise.mean[1], normalise.mean[2]),
+        std=(normalise.std[0], normalise.std[1], normalise.std[2]),
+    )
+    description = describe(model, f"trained here, {where}")
+    return WeightSet(model, params, preprocess, description, classes=classes)
+
+
+def source_file(source: Source) -> Path:
+    """The file itself: that of a published name is fetched once, any other source is its path."""
+    return fetch(SOURCES[str(source)].file) if str(source) in SOURCES else Path(source)
+
+
 def load_weights(source: str | os.PathLike[str]) -> WeightSet:
-    """Weights from a file of any format we read, or by a name of SOURCES, which is downloaded once.
+    """Weights from a file as they stand in it, or by a name of SOURCES, which is downloaded once.
 
     The suffix tells the format: .net (the authors' Deep Compression file), .caffemodel, .pth, .pt,
-    .safetensors, .onnx (our own export). Raises FormatError where the file is truncated, damaged or
-    holds something else, DataError where it is missing or cannot be downloaded.
+    .safetensors, .onnx (our own export), .tsq (`compress`). Raises FormatError where the file is
+    truncated, damaged or holds something else, DataError where it is missing or cannot be downloaded.
     """
-    if str(source) in SOURCES:
-        return load_weights(fetch(SOURCES[str(source)].file))
-    path = Path(source)
+    path = source_file(source)
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -45,7 +122,8 @@ def load_weights(source: str | os.PathLike[str]) -> WeightSet:
         known = ", ".join(READERS)
         raise FormatError(f"{path}: weights end in {known}, not in {path.suffix or 'nothing'}")
     try:
-        _check_name(path.stem, data)
+        if path.suffix != fileformat.SUFFIX:  # which has checksums inside
+            _check_name(path.stem, data)
         weights = READERS[path.suffix.lower()](data)
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
@@ -128,4 +206,5 @@ READERS: dict[str, Callable[[bytes], WeightSet]] = {
     ".pt": _read_pth,
     ".safetensors": read_safetensors,
     ".onnx": read_onnx,
+    fileformat.SUFFIX: lambda data: pipeline.unpack(fileformat.from_bytes(data)),
 }

@@ -1,0 +1,57 @@
+"""A few pictures of the kind a network will see, without labels: what rounding is judged by."""
+
+import os
+from collections.abc import Iterable
+from typing import TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from tinysqueeze import data
+from tinysqueeze.errors import DataError, ShapeError
+from tinysqueeze.weights.classify import Picture, pictures_in, prepared
+from tinysqueeze.weights.trained import WeightSet
+
+KNOWN = ("builtin", "cifar10")  # datasets that need no path
+
+Pictures = Picture | Iterable[Picture]
+
+
+def calibration_images(
+    weights: WeightSet, pictures: Pictures, most: int, progress: bool = False
+) -> NDArray[np.float32]:
+    """(N, H, W, C) float32, prepared for the network: at most `most` of the pictures, evenly chosen.
+
+    pictures   files, folders, images or arrays (`classify.pictures_in`), or the name of a dataset, whose
+               first training images are taken
+
+    Raises DataError where there is none or one can't be read, ShapeError where they don't fit.
+    """
+    name = pictures[0] if _single(pictures) else pictures
+    if isinstance(name, str) and name in KNOWN and not os.path.exists(name):
+        return _of_dataset(weights, name, most)
+    found = list(pictures_in(pictures))
+    if not found:
+        raise DataError(f"no images in {_said(pictures)}")
+    chosen = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
+    bar = tqdm(chosen, "reading pictures", unit="", disable=None if progress else True)
+    return np.stack([prepared(weights, found[i]) for i in bar])
+
+
+def _of_dataset(weights: WeightSet, name: str, most: int) -> NDArray[np.float32]:
+    images = weights.preprocess.scaled(data.load(name, "train").images[:most])
+    if images.shape[1:] != weights.model.input_shape:
+        raise ShapeError(
+            f"calibration images are {images.shape[1:]}, {weights.model.name} takes "
+            f"{weights.model.input_shape}"
+        )
+    return images
+
+
+def _single(pictures: Pictures) -> TypeGuard[list[Picture] | tuple[Picture]]:
+    return isinstance(pictures, list | tuple) and len(pictures) == 1
+
+
+def _said(pictures: Pictures) -> str:
+    return ", ".join(map(str, pictures)) if isinstance(pictures, list | tuple) else str(pictures)
