@@ -77,11 +77,11 @@ def _plan_text(model: Model, batch: int) -> str:
     plan = compile_plan(model, batch)
     rows = [("Layers", "As one step", "Run by", "Output")]
     for step in plan.steps:
-        how = "kernels" if step.lowered else "its layer"
+        how = "kernels" if step.compiled else "its layer"
         rows.append((step.name, step.kind, how, " x ".join(map(str, step.out_shape))))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     line = "─" * (sum(widths) + 2 * len(widths) - 2)
-    slow = sum(not step.lowered for step in plan.steps)
+    slow = sum(not step.compiled for step in plan.steps)
     totals = [
         f"Steps                {len(plan.steps)}, of which {slow or 'none'} run layer by layer",
         f"Buffers              {_bytes(plan.peak_bytes)} for batches of {batch}",

@@ -19,7 +19,7 @@ from tinysqueeze.compiled.layout import (
     source_of,
     window_fields,
 )
-from tinysqueeze.compiled.sequence import Chunks, Sequence
+from tinysqueeze.compiled.sequence import Chunks, Given, Sequence
 from tinysqueeze.compiled.space import Space, View, job
 from tinysqueeze.compiled.steps import ConvStep, DropStep, JoinStep, Map, MeanStep, NodeStep, Steps
 from tinysqueeze.kernels import TARGET
@@ -227,12 +227,17 @@ def finish_norm(
 ) -> None:  # fmt: skip
     """A kernel that joins the images' sums, channel by channel; `own` arrays have no padding."""
     stage = sequence.each()
+
+    def setting(given: Given) -> None:
+        for made, _ in stage.jobs:
+            made.set(images=len(given.images))
+
+    sequence.before_run(setting)
     for place, part in segments(step.result):
         made = kernel.job(
             images=0, pixels=step.result.pixels, channels=step.result.padded, places=place,
             **{name: array[part] for name, array in own.items()}, **known,
         )  # fmt: skip
-        sequence.before_run(lambda given, made=made: made.set(images=len(given.images)))  # type: ignore[misc]
         stage.add(made, part.stop - part.start)
 
 
@@ -287,7 +292,8 @@ def loss(layout: Layout, sequence: Sequence) -> tuple[np.ndarray, np.ndarray, Vi
     )  # fmt: skip
     pixels = mean_pixels(steps)
 
-    def setting(given: Any) -> None:
+    def setting(given: Given) -> None:
+        assert given.shares is not None
         shares[: given.shares.size] = given.shares.ravel()
         made.set(smoothing=given.smoothing, scale=1 / pixels / len(given.images))
 

@@ -62,7 +62,7 @@ def can_convolve(graph: Graph, node: Node, training: bool) -> bool:
 def _beside(graph: Graph, node: Node, training: bool) -> list[Conv]:
     """The convolutions that fill a map together, this one among them, in the order of channels.
 
-    None if it is no convolution, or if others fill the map as well.
+    Empty if it is no convolution, or if others fill the map as well.
     """
     found = [
         other for other in graph.writers(node.target)

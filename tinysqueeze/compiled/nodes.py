@@ -68,7 +68,7 @@ class NodeRun:
         if not isinstance(self.node, Add | Copy):
             self.layer = layer_of(steps.graph, self.node)
         self.part = slice(self.node.offset, self.node.offset + steps.graph.channels(self.node))
-        self.run, self.cache = Mode(), Cache()
+        self.mode, self.cache = Mode(), Cache()
 
     def forward(self, buffers: Mapping[int, View]) -> Call:
         """What computes the step's map."""
@@ -90,8 +90,8 @@ class NodeRun:
         """The layer's forward; in training its buffers move."""
         assert self.layer is not None
         params = unflatten(self.params)
-        self.run = Mode(rng=random_of(self.step, given.seed) if self.trains else None)
-        y, self.cache = self.layer.forward(params, x, self.run)
+        self.mode = Mode(rng=random_of(self.step, given.seed) if self.trains else None)
+        y, self.cache = self.layer.forward(params, x, self.mode)
         if self.trains:
             for path, value in flatten(self.layer.moved_buffers(params, self.cache)).items():
                 self.params[path][...] = value
@@ -106,7 +106,7 @@ class NodeRun:
                 read(d, self.maps[self.step.target], images, self.part)
             ).reshape(images, *shape, self.part.stop - self.part.start)
             if self.layer is not None:
-                dx, grads = self.layer.backward(unflatten(self.params), self.cache, dx, self.run)
+                dx, grads = self.layer.backward(unflatten(self.params), self.cache, dx, self.mode)
                 for path, value in flatten(grads).items():
                     self.grads[path][...] = value
             reads = [number for number in self.step.reads if number]

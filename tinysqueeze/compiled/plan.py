@@ -25,7 +25,8 @@ from tinysqueeze.labels import check_labels
 from tinysqueeze.network.compose import leaves
 from tinysqueeze.network.layers import Dropout, Params
 from tinysqueeze.network.models import Model
-from tinysqueeze.network.params import check_fit, flatten, initialise, shapes, unflatten
+from tinysqueeze.network.ops import fast
+from tinysqueeze.network.params import check_fit, flatten, initialise, shapes, views
 from tinysqueeze.network.stepwise import StepByStep
 
 SINGLE_PIXELS = 96 * 96
@@ -34,12 +35,12 @@ SINGLE_PIXELS = 96 * 96
 
 @dataclass(frozen=True)
 class PlanStep:
-    """How a plan runs a part of the model; `lowered` False: by its layer, step by step."""
+    """How a plan runs a part of the model; `compiled` False: by its layer, step by step."""
 
     name: str
     kind: str
     out_shape: tuple[int, ...]
-    lowered: bool
+    compiled: bool
 
 
 class Plan:
@@ -78,7 +79,8 @@ class Plan:
         if config.DISABLE_JIT:
             self._plain = StepByStep(model, params)
             self.vector, self.params = self._plain.vector, self._plain.params
-            self.grad_vector, self.grads = self._plain.grad_vector, self._plain.grads
+            if training:
+                self.grad_vector, self.grads = self._plain.grad_vector, self._plain.grads
             return
         if training:
             arrays = flatten(self.params), flatten(self.grads)
@@ -89,12 +91,7 @@ class Plan:
 
     def views(self, vector: np.ndarray) -> Params:
         """The tree of views that `params` is, into another vector of the same length."""
-        tree, start = {}, 0
-        for path, shape in shapes(self.model).items():
-            stop = start + int(np.prod(shape))
-            tree[path] = vector[start:stop].reshape(shape)
-            start = stop
-        return unflatten(tree)
+        return views(vector, shapes(self.model))
 
     def load(self, params: Mapping[str, Any]) -> None:
         """Copies parameters in. Raises ShapeError, naming the path, where they don't fit."""
@@ -180,11 +177,14 @@ class Plan:
 
         (N, H, W, C) or (N, C) float32: 0, or 1 / (1 - rate). For whoever checks the step by other means.
         """
-        assert self._training is not None
-        masks = self._training.dropout_masks(seed, images)
+        masks = self._training.dropout_masks(seed, images) if self._training else {}
+        rng = np.random.default_rng(seed)  # the step-by-step engine's
         for path, layer, shape, _ in leaves(self.model, self.model.input_shape):
             if isinstance(layer, Dropout) and layer.rate:
-                yield masks[path].reshape(images, *shape)
+                x = np.zeros((images, *shape), np.float32)
+                known = masks.get(path)
+                drawn = fast.dropout_mask(x, layer.rate, rng) if known is None else known
+                yield drawn.reshape(x.shape)
 
     def _inference_program(self) -> InferenceProgram:
         """Built when first needed."""

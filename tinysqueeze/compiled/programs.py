@@ -14,7 +14,15 @@ from tinysqueeze.compiled.sequence import Given, Runnable, Sequence
 from tinysqueeze.compiled.single import can_share, single
 from tinysqueeze.compiled.space import Space, in_space
 from tinysqueeze.compiled.steps import DropStep, NodeStep, Steps
-from tinysqueeze.graph import Drop, Fold, folded_params, lower, merge_norms, without_dropout
+from tinysqueeze.graph import (
+    Drop,
+    Fold,
+    folded,
+    folded_params,
+    lower,
+    merge_norms,
+    without_dropout,
+)
 from tinysqueeze.kernels.team import Team
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import fast
@@ -98,10 +106,8 @@ class InferenceProgram:
 
     def refresh(self, team: Team) -> None:
         """Packs the parameters as they are now."""
-        if self.folds:
-            for path, array in flatten(folded_params(self.folds, self.params)).items():
-                if array is not self.layout.params[path]:
-                    self.layout.params[path][...] = array
+        for path, array in folded(self.folds, self.params):
+            self.layout.params[path][...] = array
         self.packing.run(team, Given(np.empty(1)))
 
     def run(self, team: Team, images: np.ndarray) -> np.ndarray:
@@ -123,11 +129,11 @@ def inference_program(
 ) -> InferenceProgram:
     """For batches; or `one_by_one`, where all threads share each image if their kernels can."""
     steps, folds = inference_steps(model)
-    folded = flatten(folded_params(folds, params))
+    own = flatten(folded_params(folds, params))  # the plan's arrays, but where norms are folded in
     shared = one_by_one and can_share(steps)
 
     def build(space: Space) -> tuple[Layout, Sequence]:
-        layout = lay_out(steps, space, folded, 1 if shared else batch, precision)
+        layout = lay_out(steps, space, own, 1 if shared else batch, precision)
         return layout, (single if shared else inference)(layout)
 
     layout, work = in_space(threads, build)

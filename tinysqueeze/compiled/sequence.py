@@ -1,6 +1,6 @@
 """Programs under construction: stages of jobs, and now and then a layer that Python runs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -106,10 +106,14 @@ class Sequence:
         """What is set anew for each run."""
         self.settings.append(setting)
 
-    def reads_images(self, jobs: Iterable[Job]) -> None:
+    def reads_images(self, jobs: list[Job]) -> None:
         """The x of these jobs are the images, where the caller has them."""
-        for one in jobs:
-            self.before_run(lambda given, one=one: one.set(x=given.images))  # type: ignore[misc]
+
+        def setting(given: Given) -> None:
+            for one in jobs:
+                one.set(x=given.images)
+
+        self.before_run(setting)
 
     def extend(self, other: "Sequence") -> None:
         """Appends another's stages and calls; everybody waits in between."""

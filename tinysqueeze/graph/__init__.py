@@ -24,6 +24,7 @@ from tinysqueeze.graph.passes import (
     Fold,
     copied,
     fold_norms,
+    folded,
     folded_params,
     fuse,
     merge_norms,
@@ -38,7 +39,7 @@ from tinysqueeze.graph.run import activate, compute, convolve, place, run
 
 __all__ = [
     "Activate", "Add", "Conv", "Copy", "Drop", "Fold", "Graph", "Mean", "Node", "Norm", "Other", "Pool",
-    "activate", "compute", "convolve", "copied", "fold_norms", "folded_params", "fuse", "layer_of",
+    "activate", "compute", "convolve", "copied", "fold_norms", "folded", "folded_params", "fuse", "layer_of",
     "lower", "merge_norms",
     "normalised", "place", "run", "with_copies", "with_means", "without_copies", "without_dropout",
     "without_flatten",

@@ -1,6 +1,6 @@
 """Passes: plain functions from a graph to one that computes the same with fewer or simpler nodes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -223,32 +223,34 @@ def folded_params(folds: Sequence[Fold], params: Mapping[str, Any]) -> Params:
     The norms' own arrays are gone.
     """
     flat = flatten(params)
-    pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for fold in folds:
-        arrays = {
-            name: flat[f"{fold.norm.path}/{name}"] for name in ("weight", "bias", "mean", "var")
-        }
-        weight, bias = pairs.get(fold.path) or _before(fold, flat)
-        mine = slice(fold.first, fold.first + fold.filters)
-        part = {name: array[mine] for name, array in arrays.items()}
-        pairs[fold.path] = normalised(weight, bias, part, fold.norm.eps)
     gone = {fold.norm.path for fold in folds}
-    dtypes = {path: flat[f"{path}/weight"].dtype for path in pairs}
     kept = {path: a for path, a in flat.items() if path.rpartition("/")[0] not in gone}
-    for path, pair in pairs.items():
-        kept |= {
-            f"{path}/{name}": array.astype(dtypes[path])
-            for name, array in zip(("weight", "bias"), pair, strict=True)
-        }
+    for path, array in folded(folds, flat):
+        kept[path] = array.astype(flat[f"{path.rpartition('/')[0]}/weight"].dtype)
     return unflatten(kept)
 
 
+def folded(
+    folds: Sequence[Fold], flat: Mapping[str, np.ndarray]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """What the folds change, one path and float64 array after the other; `flat` are all by path."""
+    for path in dict.fromkeys(fold.path for fold in folds):
+        mine = [fold for fold in folds if fold.path == path]
+        weight, bias = _before(mine[0], flat)
+        for fold in mine:
+            part = slice(fold.first, fold.first + fold.filters)
+            names = ("weight", "bias", "mean", "var")
+            norm = {name: flat[f"{fold.norm.path}/{name}"][part] for name in names}
+            weight, bias = normalised(weight, bias, norm, fold.norm.eps)
+        yield f"{path}/weight", weight
+        yield f"{path}/bias", bias
+
+
 def _before(fold: Fold, flat: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """weight and bias of a convolution as it was, float64; ones where a norm stands alone."""
+    """weight and bias of a convolution as it was; ones where a norm stands alone."""
     if fold.path == fold.norm.path:
         return np.ones((1, 1, 1, fold.filters)), np.zeros(fold.filters)
-    bias = flat.get(f"{fold.path}/bias", np.zeros(fold.filters))
-    return flat[f"{fold.path}/weight"].astype(np.float64), bias.astype(np.float64)
+    return flat[f"{fold.path}/weight"], flat.get(f"{fold.path}/bias", np.zeros(fold.filters))
 
 
 def normalised(
