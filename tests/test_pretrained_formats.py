@@ -99,7 +99,7 @@ def test_safetensors_of_others(tmp_path):
 def test_torchvision_has_no_place_for_variants(tmp_path):
     for changes in (
         {"norm": True}, {"bypass": "complex"}, {"bypass": "simple"}, {"linear_squeeze": True},
-        {"activation": "hard-swish"}, {"final_relu": False}, {"pools": (1, 3, 6)}, {"conv10_pad": 1},
+        {"activation": "hard-swish"}, {"final_relu": False}, {"pools": (1, 3, 6)},
         {"stem_filters": 32},
     ):  # fmt: skip
         with pytest.raises(UserError, match="no place for"):
