@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numba.core import config
 from numpy.lib.stride_tricks import sliding_window_view
@@ -136,6 +136,8 @@ def test_a_convolution_and_its_gradients(
 
 @needs_jit
 @settings(max_examples=25, deadline=None, derandomize=True)
+@example(height=7, width=6, channels=5, window=Window.of((3, 2), (1, 2)))
+@example(height=6, width=8, channels=5, window=Window.of((2, 3), (2, 1), (1, 0)))
 @given(
     height=st.integers(1, 9),
     width=st.integers(1, 9),
@@ -175,6 +177,26 @@ def test_max_pool_and_its_gradient(height, width, channels, window):
     np.testing.assert_array_equal(read(y, small, n), want)
     want_dx = reference.max_pool2d_backward(argmax, image.shape, window, dy)
     np.testing.assert_allclose(read(dx, big, n), want_dx, atol=1e-6)
+
+
+@needs_jit
+@pytest.mark.parametrize("remember", [0, 1])
+def test_a_pool_shows_what_is_not_a_number(remember):
+    """Wherever in the window it is, and whatever the others are."""
+    x = np.zeros((4, 2, 2, TARGET.lanes), np.float32)
+    for n in range(4):
+        x[n, n // 2, n % 2] = np.nan
+    y, won = np.zeros((4, TARGET.lanes), np.float32), np.zeros((4, TARGET.lanes), np.uint8)
+    window = {f"{what}_{side}": n for what, n in (("kernel", 2), ("stride", 2), ("pad", 0))
+              for side in ("high", "wide")}  # fmt: skip
+    run(max_pool.job(
+        x=x, x_unit=x[0].size, x_thread=0, x_next=x[0].size, x_row=x[0, 0].size, x_pixel=TARGET.lanes,
+        height=2, width=2, y=y, y_unit=TARGET.lanes, y_thread=0, y_next=TARGET.lanes, y_row=TARGET.lanes,
+        y_pixel=TARGET.lanes, argmax=won, argmax_unit=TARGET.lanes, out_height=1, out_width=1,
+        channels=TARGET.lanes, by_row=0, remember=remember, **window,
+    ), units=4)  # fmt: skip
+    assert np.isnan(y).all()
+    assert not remember or np.array_equal(won[:, 0], np.arange(4))
 
 
 @needs_jit
