@@ -173,6 +173,8 @@ FAULTS = [
           "key=lambda numbered: not numbered[1].m", "the arm that only adds comes first: an order"),
     Fault("training", "one.set(images=n)", "one.set(images=self.batch)",
           "statistics over images that are not there"),
+    Fault("training", "one.set(images=n)", 'one.set(images=max(n, one.record["images"][0]))',
+          "statistics over the images of a step before"),
     Fault("training", "if around is not None:  # once more", "if around is d:  # once more",
           "scratch of another chunk is read"),
     Fault("training", "and self._halo(step.bypass) == NONE", "and self._halo(step.target) == NONE",
