@@ -195,9 +195,13 @@ def training(
     d: networks.Draw, tally: Tally, name: str, precision: str, engine: Any, right: Truth,
     again: Again,
 ) -> None:  # fmt: skip
-    """One training step of an engine, whole: and once more, which must be the same to the bit."""
+    """One training step of an engine, whole; and once more after a step of other images, of a full batch.
+
+    The second time it must be the same to the bit: nothing of another step is left behind.
+    """
     before = engine.vector.copy()
     loss, count = engine.loss_and_grads(d.x, d.labels, d.smoothing, seed=SEED)
+    after, whole = engine.vector.copy(), engine.grad_vector.copy()
     grads = {path: a.copy() for path, a in flatten(engine.grads).items() if path in right.grads}
     verdict, limit = gradients(grads, precision, right, again), LIMIT[precision]
     tally.turned[name] += bool(verdict.turned)
@@ -214,11 +218,14 @@ def training(
     params = flatten(engine.params)
     for path, value in right.moved.items():
         tally.judge(d, name, "moved statistics", difference(params[path], value), FORWARD)
+    idle = [a for path, a in flatten(engine.grads).items() if path not in right.grads]
+    tally.judge(d, name, "gradients of statistics", sum(np.count_nonzero(a) for a in idle), 0)
+    others = (np.resize(a[::-1], (d.batch, *a.shape[1:])) for a in (d.x, d.labels))
+    engine.loss_and_grads(*others, seed=SEED + 1)
     engine.vector[...] = before
     engine.loss_and_grads(d.x, d.labels, d.smoothing, seed=SEED)
-    same = all(
-        np.array_equal(flatten(engine.grads)[p], a, equal_nan=True) for p, a in grads.items()
-    )
+    same = np.array_equal(engine.vector, after, equal_nan=True)
+    same &= np.array_equal(engine.grad_vector, whole, equal_nan=True)
     tally.judge(d, name, "a second run of the same step", 0 if same else np.inf, 0)
 
 

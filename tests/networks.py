@@ -204,8 +204,9 @@ def _layer(rng: np.random.Generator, shape: Shape, depth: int) -> Layer:
                         True, bool(rng.integers(2)))  # fmt: skip
         case "residual":
             return _residual(rng, shape, depth - 1)
+    own = {"eps": 0.1, "momentum": 0.4} if width % 2 else {}
     return {
-        "norm": BatchNorm(), "relu": ReLU(), "swish": HardSwish(), "dropout": Dropout(0.3),
+        "norm": BatchNorm(**own), "relu": ReLU(), "swish": HardSwish(), "dropout": Dropout(0.3),
     }[str(kind)]  # fmt: skip
 
 

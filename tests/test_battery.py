@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numba.core import config
 
+from tinysqueeze.compiled import compile
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.network.compose import Chain, Concat, Residual
 from tinysqueeze.network.layers import (
@@ -119,6 +120,10 @@ KNOWN = {
         ("b", Residual(Chain((("c", CONV), ("n", BatchNorm()), ("r", ReLU()), ("d", CONV))))),
         ("s", ReLU()), ("e", CONV),
     ),
+    "a pool that overlaps one way": net(("a", CONV), ("p", MaxPool2D((3, 2), (1, 2))), ("b", CONV)),
+    "a pool of more pixels than a byte counts": net(("a", CONV), ("p", MaxPool2D(17, 1)), size=(18, 19, 3)),
+    "rows of tiles that hang over the edge": net(("a", CONV), ("b", CONV), ("c", CONV), size=(27, 25, 5)),
+    "a norm of its own kind": net(("a", CONV), ("n", BatchNorm(eps=0.5, momentum=0.3)), ("b", CONV)),
     "linear behind everything": Model(
         "composition", (("a", CONV), ("d", Dropout(0.3)), ("f", Flatten()), ("fc", Linear(3))), (5, 7, 1), {},
     ),
@@ -182,6 +187,29 @@ def test_the_other_engines(request):
     run(range(1000, 1000 + count), lambda d, t: battery_others.trial(d, t, compiler), tally)
     expected = {"PyTorch, float64", "ONNX Runtime"}
     assert expected <= tally.tried.keys()
+
+
+@needs_jit
+def test_dropouts_keep_their_share_each_by_a_mask_of_its_own():
+    """Asked apart, for the battery takes a plan's masks as they are.
+
+    Behind two identities dweight[i, j] counts the pixels where one kept i and the other j: a quarter.
+    """
+    same, ones, grads = Conv2D(16, 1, bias=False), np.ones((8, 16, 16, 16), np.float32), []
+    params = {name: {"weight": np.eye(16, dtype=np.float32)[None, None]} for name in "ab"}
+    for layer in (Dropout(0.5), ReLU()):
+        steps = (
+            ("a", same),
+            ("one", layer),
+            ("b", same),
+            ("two", layer),
+            ("mean", GlobalAvgPool2D()),
+        )
+        plan = compile(Model("two", steps, (16, 16, 16), {}), 8, params=params)
+        plan.loss_and_grads(ones, np.zeros(8, int), seed=2)
+        grads.append(plan.grads["b"]["weight"][0, 0, :, 1:].copy())
+    assert grads[0].mean() == pytest.approx(grads[1].mean(), rel=0.1)
+    assert np.diag(grads[0], -1).mean() == pytest.approx(grads[0].mean(), rel=0.1)  # i = j
 
 
 FEATURES = {

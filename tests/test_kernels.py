@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numba.core import config
 from numpy.lib.stride_tricks import sliding_window_view
@@ -136,6 +136,8 @@ def test_a_convolution_and_its_gradients(
 
 @needs_jit
 @settings(max_examples=25, deadline=None, derandomize=True)
+@example(height=7, width=6, channels=5, window=Window.of((3, 2), (1, 2)))
+@example(height=6, width=8, channels=5, window=Window.of((2, 3), (2, 1), (1, 0)))
 @given(
     height=st.integers(1, 9),
     width=st.integers(1, 9),
@@ -178,11 +180,34 @@ def test_max_pool_and_its_gradient(height, width, channels, window):
 
 
 @needs_jit
+@pytest.mark.parametrize("remember", [0, 1])
+def test_a_pool_shows_what_is_not_a_number(remember):
+    """Wherever in the window it is, and whatever the others are."""
+    x = np.zeros((4, 2, 2, TARGET.lanes), np.float32)
+    for n in range(4):
+        x[n, n // 2, n % 2] = np.nan
+    y, argmax = np.zeros((4, TARGET.lanes), np.float32), np.zeros((4, TARGET.lanes), np.uint8)
+    window = {f"{what}_{side}": n for what, n in (("kernel", 2), ("stride", 2), ("pad", 0))
+              for side in ("high", "wide")}  # fmt: skip
+    run(max_pool.job(
+        x=x, x_unit=x[0].size, x_thread=0, x_next=x[0].size, x_row=x[0, 0].size, x_pixel=TARGET.lanes,
+        height=2, width=2, y=y, y_unit=TARGET.lanes, y_thread=0, y_next=TARGET.lanes, y_row=TARGET.lanes,
+        y_pixel=TARGET.lanes, argmax=argmax, argmax_unit=TARGET.lanes, out_height=1, out_width=1,
+        channels=TARGET.lanes, by_row=0, remember=remember, **window,
+    ), units=4)  # fmt: skip
+    assert np.isnan(y).all()
+    assert not remember or np.array_equal(argmax[:, 0], np.arange(4))
+
+
+@needs_jit
 @pytest.mark.parametrize("mixed", [False, True])
-@pytest.mark.parametrize(("classes", "smoothing"), [(1, 0.0), (10, 0.0), (1000, 0.1)])
-def test_softmax_cross_entropy(classes, smoothing, mixed, rng):
+@pytest.mark.parametrize(
+    ("classes", "smoothing", "size"),
+    [(1, 0.0, 10), (10, 0.0, 10), (1000, 0.1, 10), (10, 0.1, 1000)],
+)
+def test_softmax_cross_entropy(classes, smoothing, size, mixed, rng):
     n = 5
-    logits = (rng.standard_normal((n, classes)) * 10).astype(np.float32)
+    logits = (rng.standard_normal((n, classes)) * size).astype(np.float32)
     labels = rng.integers(0, classes, n)
     labels[0] = logits[0].argmax()
     shares = reference.label_shares(labels, classes)

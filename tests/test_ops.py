@@ -196,6 +196,15 @@ def test_pools_with_ceil_and_padding_divide_as_pytorch_does(ops, pad, size, rng)
 
 
 @both_ops
+def test_an_average_counts_padding_but_no_overhang(ops) -> None:
+    """The mean of ones is the share of a window that is not padding: the rule of Caffe."""
+    x, window = np.ones((1, 3, 4, 1)), Window((3, 2), (2, 2), (1, 1))
+    assert np.allclose(ops.avg_pool2d(x, window)[0, :, :, 0] * 6, [[2, 4, 2], [2, 4, 2]])
+    x, window = np.ones((1, 4, 4, 1)), Window.of(3, 2, ceil=True)
+    assert np.allclose(ops.avg_pool2d(x, window), 1)
+
+
+@both_ops
 def test_ties_go_to_the_first_pixel(ops) -> None:
     x = np.zeros((1, 4, 4, 1))
     _, argmax = ops.max_pool2d(x, Window.of(2, 2))

@@ -58,6 +58,56 @@ def test_sgd_by_its_formula():
     assert params == pytest.approx(1.0 - 0.1 * 0.78)
 
 
+def by_the_formula(count, update, lr=0.1, decay=0.05):
+    """As `steps`, in float64: `update(w, g, memory, step, lr, decay)` gives the new w."""
+    rng = np.random.default_rng(0)
+    params, memory = rng.standard_normal(37).astype(np.float32).astype(np.float64), {}
+    for step in range(1, count + 1):
+        grads = rng.standard_normal(37).astype(np.float32).astype(np.float64)
+        params = update(params, grads, memory, step, lr, decay)
+    return params
+
+
+def test_nesterovs_steps_by_their_formula():
+    def update(w, g, memory, step, lr, decay):
+        g = g + decay * w
+        v = memory["v"] = 0.9 * memory.get("v", 0) + g
+        return w - lr * (g + 0.9 * v)
+
+    assert np.allclose(steps(SGD(0.9, True), 0.05), by_the_formula(7, update), rtol=1e-4, atol=1e-5)
+
+
+def test_adams_steps_by_their_formula():
+    """Each step corrects for its own number; weight decay is apart, and goes by the rate."""
+
+    def update(w, g, memory, step, lr, decay):
+        m = memory["m"] = 0.9 * memory.get("m", 0) + 0.1 * g
+        s = memory["s"] = 0.99 * memory.get("s", 0) + 0.01 * g**2
+        m, s = m / (1 - 0.9**step), s / (1 - 0.99**step)
+        return w - lr * m / (np.sqrt(s) + 1e-8) - lr * decay * w
+
+    ours = steps(Adam(beta2=0.99), 0.05)
+    assert np.allclose(ours, by_the_formula(7, update), rtol=1e-4, atol=1e-5)
+
+
+def test_muons_steps_by_their_formula():
+    """The second step goes by Nesterov's mixture of both gradients."""
+
+    def update(w, g, memory, step, lr, decay):
+        m = memory["m"] = 0.9 * memory.get("m", 0) + g
+        turned = orthogonalise((g + 0.9 * m)[:36].reshape(9, 4)).ravel()
+        length = np.sqrt(2 * 4)
+        w, v = w.copy(), memory.get("v", 0) * 0.9 + g[36]
+        memory["v"] = v
+        w[:36] *= length / np.linalg.norm(w[:36])
+        w[:36] -= 0.2 * lr * length / np.sqrt(4) * turned
+        w[36] -= lr * (g[36] + 0.9 * v)
+        return w
+
+    ours = steps(Muon(((0, 9, 4),), turn=0.2), 0)
+    assert np.allclose(ours, by_the_formula(7, update), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(5, 40), (40, 5), (16, 16), (1, 7)])
 def test_orthogonalise_is_the_polar_factor(shape):
     """Against the singular value decomposition: the same vectors, values near 1."""
@@ -113,8 +163,8 @@ def test_adam_first_step_is_the_rate():
 def test_running_average():
     average, params = np.zeros(5, np.float32), np.ones(5, np.float32)
     for _ in range(3):
-        ema_update(average, params, 0.5)
-    assert np.allclose(average, 1 - 0.5**3)
+        ema_update(average, params, 0.9)
+    assert np.allclose(average, 1 - 0.9**3)
 
 
 BY_HAND = {  # done: the factor of lr, with a warm-up of a fifth

@@ -43,7 +43,8 @@ def _largest(remembers: bool, normed: bool = False) -> Callable:
     Pixels are numbered by row * kernel_wide + column in the whole window, also where the edge of
     the image cuts it; `number` is that of the first pixel here. With `normed` it is the largest of
     the activation of x * scale + shift, and `chosen` gets the x that it was made from. Without numbers,
-    which inference has no use for, a pixel takes one instruction instead of five.
+    which inference has no use for, a pixel has only to wait for a maximum: that one was not a number
+    is kept apart.
     """
 
     @procedure(floats_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, floats_t, bytes_t,
@@ -63,10 +64,13 @@ def _largest(remembers: bool, normed: bool = False) -> Callable:
             factor, constant = (e.load(scale, c), e.load(shift, c)) if normed else (None, None)
 
             def looked_at(place: Value, number: Value) -> list[Value]:
-                """What is compared, its number, and what it was made from if that matters."""
+                """What is compared, its number, and what it was made from if that matters.
+
+                Or what is compared, and where that is not a number.
+                """
                 value = e.load(place)
                 if not remembers:
-                    return [value]
+                    return [value, b.fcmp_unordered("!=", value, value)]
                 if not normed:
                     return [value, byte(number)]
                 e.prefetch(e.at(place, e.int(AHEAD)))
@@ -80,17 +84,20 @@ def _largest(remembers: bool, normed: bool = False) -> Callable:
                     place = b.add(number, b.add(b.mul(i, kernel_wide), j))
                     new = looked_at(e.at(row, b.mul(j, x_pixel)), place)
                     if not remembers:
-                        return [e.at_least(new[0], best[0])]
-                    # "unless not greater", so that a value that is not a number wins and is seen
+                        return [e.at_least(new[0], best[0]), b.or_(new[1], best[1])]
+                    # what is not a number wins ("unless not greater") and stays, so that it is seen
                     better = b.fcmp_unordered(">", new[0], best[0])
+                    better = b.and_(better, b.fcmp_ordered("==", best[0], best[0]))
                     return [b.select(better, *pair) for pair in zip(new, best, strict=True)]
 
                 return e.loop(e.int(0), wide, window_column, best)
 
             best = e.loop(e.int(0), high, window_row, looked_at(corner, number))
-            e.store(best[0], y, c)
             if remembers:
                 e.store(best[1], argmax, c)
+            else:
+                best[0] = b.select(best[1], e.every(float("nan")), best[0])
+            e.store(best[0], y, c)
             if normed:
                 e.store(best[2], chosen, c)
             return []

@@ -1,0 +1,165 @@
+"""A thread that is late changes nothing: wherever one needs what another makes, they wait."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import networks
+import numpy as np
+import pytest
+from numba.core import config
+
+from tinysqueeze.compiled import compile
+from tinysqueeze.compiled.sequence import Runnable
+from tinysqueeze.kernels.kernel import Kernel
+from tinysqueeze.kernels.team import Program, Split, Stage, doze
+from tinysqueeze.network.compose import Chain, Residual
+from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, MaxPool2D, ReLU
+from tinysqueeze.network.models import Model, squeezenet1_1, squeezenet_cifar
+from tinysqueeze.network.others import GroupedConv2D
+
+pytestmark = pytest.mark.skipif(
+    bool(config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT: there is one thread"
+)
+THREADS = 3
+
+
+def _pause(job, first, count, thread):
+    """One thread sleeps for a millisecond or two."""
+    if thread == job.who:
+        for _ in range(15):
+            doze()
+
+
+pause = Kernel(_pause, "who")
+
+
+def changed(runnable: Runnable, change: Callable) -> Runnable:
+    """Its programs with other stages."""
+    return Runnable(
+        [Program(change(p.stages)) if isinstance(p, Program) else p for p in runnable.parts]
+    )
+
+
+def in_step(stages: list[Stage]) -> list[Stage]:
+    """Everybody waits for everybody after every stage: so it is right whatever they forget."""
+    return [replace(stage, wait=True) for stage in stages]
+
+
+def with_stragglers(late: Callable[[], int]):
+    """Before every stage some thread sleeps, and whoever need not wait for it goes on."""
+
+    def change(stages: list[Stage]) -> list[Stage]:
+        made = []
+        for stage in stages:
+            made += [Stage(Split.OWN, wait=False), stage]
+            made[-2].add(pause.job(who=late()))
+        return made
+
+    return change
+
+
+def ways() -> list:
+    """One thread is always late, each in turn; then, a few times, now this one and now that."""
+    rng = np.random.default_rng(0)
+    always = [with_stragglers(lambda who=who: who) for who in range(THREADS)]
+    return always + [with_stragglers(lambda: int(rng.integers(THREADS))) for _ in range(5)]
+
+
+def small(**changes) -> Model:
+    """A CIFAR SqueezeNet whose maps have several sizes and chunks of several images."""
+    settings = {"input_size": 12, "fires": 4, "base_e": 16, "incr_e": 16, "pools": (1, 3)}
+    return squeezenet_cifar(**settings | changes)
+
+
+CONV = Conv2D(8, 3, pad=1)
+NETWORKS = {
+    "plain": small(),
+    "dropout": small(dropout=0.5),
+    "bypass": small(bypass="simple"),
+    "complex bypass": small(bypass="complex", pools=(2, 3)),
+    "norm": small(norm=True),
+    "norm and bypass": small(norm=True, bypass="simple"),
+    "hard-swish and norm": small(norm=True, bypass="complex", activation="hard-swish"),
+    "pools and a layer without a kernel": Model("composition", (
+        ("a", CONV), ("r", ReLU()), ("p", MaxPool2D(3, 2)), ("b", Residual(Chain((("c", CONV),)))),
+        ("g", GroupedConv2D(4, 3, 2, pad=1)), ("d", CONV), ("s", ReLU()), ("q", MaxPool2D(2, 2)),
+        ("last", Conv2D(5, 1)), ("mean", GlobalAvgPool2D()),
+    ), (13, 11, 3), {}),
+}  # fmt: skip
+
+
+def two_inputs(model: Model, images: int) -> list:
+    """(params, images, labels), twice: what a run leaves behind is not what the next one needs."""
+    rng = np.random.default_rng(1)
+    return [
+        (
+            networks.lively(model, rng),
+            rng.standard_normal((images, *model.input_shape)).astype(np.float32),
+            rng.integers(0, model.classes, images),
+        )
+        for _ in range(2)
+    ]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_late_thread_changes_no_gradient(name):
+    model = NETWORKS[name]
+    before, now = two_inputs(model, 7)
+    plan = compile(model, 8, threads=THREADS)
+    runnable = plan._training.runnable
+
+    def step(params, images, labels):
+        plan.load(params)
+        return (
+            plan.loss_and_grads(images, labels, seed=3)[0],
+            plan.grad_vector.copy(),
+            plan.vector.copy(),
+        )
+
+    def after_another(how):
+        plan._training.runnable = changed(runnable, in_step)
+        step(*before)
+        plan._training.runnable = changed(runnable, how)
+        return step(*now)
+
+    expected = after_another(in_step)
+    for how in ways():
+        for got, right in zip(after_another(how), expected, strict=True):
+            np.testing.assert_array_equal(got, right)
+
+
+SINGLE = {
+    "one image": (small(), 1, "f4"),
+    "one image, norm and bypass": (small(norm=True, bypass="simple"), 1, "f4"),
+    "one image, complex bypass": (small(bypass="complex", pools=(2, 3)), 1, "direct"),
+    "large image": (
+        squeezenet1_1(5, input_size=131, base_e=32, incr_e=16, bypass="simple"),
+        1,
+        "f2",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "batch", "precision"),
+    [*((model, 8, "f4") for model in NETWORKS.values()), *SINGLE.values()],
+    ids=[*NETWORKS, *SINGLE],
+)
+def test_a_late_thread_changes_no_prediction(model, batch, precision):
+    before, now = two_inputs(model, 7 if batch > 1 else 1)
+    plan = compile(model, batch, training=False, precision=precision, threads=THREADS)
+    plan.predict(before[1])
+    inference = plan._inference
+    packed, runnable = inference.packed, inference.runnable
+
+    def after_another(how):
+        for change, (params, images, _) in ((in_step, before), (how, now)):
+            inference.packed = changed(packed, change)
+            inference.runnable = changed(runnable, change)
+            plan.load(params)
+            logits = plan.predict(images)
+        return logits
+
+    expected = after_another(in_step)
+    for how in ways():
+        np.testing.assert_array_equal(after_another(how), expected)
