@@ -190,14 +190,17 @@ def test_the_other_engines(request):
 
 
 @needs_jit
-def test_dropouts_keep_their_share_each_by_a_mask_of_its_own():
+@pytest.mark.parametrize("bypass", [False, True])
+def test_dropouts_keep_their_share_each_by_a_mask_of_its_own(bypass):
     """Asked apart, for the battery takes a plan's masks as they are.
 
     Behind two identities dweight[i, j] counts the pixels where one kept i and the other j: a quarter.
+    With a bypass around each of them no kernel does the dropout.
     """
     same, ones, grads = Conv2D(16, 1, bias=False), np.ones((8, 16, 16, 16), np.float32), []
     params = {name: {"weight": np.eye(16, dtype=np.float32)[None, None]} for name in "ab"}
     for layer in (Dropout(0.5), ReLU()):
+        layer = Residual(layer) if bypass else layer
         steps = (
             ("a", same),
             ("one", layer),

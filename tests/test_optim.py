@@ -104,7 +104,7 @@ def test_muons_steps_by_their_formula():
         w[36] -= lr * (g[36] + 0.9 * v)
         return w
 
-    ours = steps(Muon(((0, 9, 4),), turn=0.2), 0)
+    ours = steps(Muon(matrices=((0, 9, 4),), turn=0.2), 0)
     assert np.allclose(ours, by_the_formula(7, update), rtol=1e-4, atol=1e-4)
 
 

@@ -35,9 +35,8 @@ pause = Kernel(_pause, "who")
 
 def changed(runnable: Runnable, change: Callable) -> Runnable:
     """Its programs with other stages."""
-    return Runnable(
-        [Program(change(p.stages)) if isinstance(p, Program) else p for p in runnable.parts]
-    )
+    parts = [Program(change(p.stages)) if isinstance(p, Program) else p for p in runnable.parts]
+    return Runnable(parts, runnable.settings)
 
 
 def in_step(stages: list[Stage]) -> list[Stage]:
@@ -106,7 +105,7 @@ def test_a_late_thread_changes_no_gradient(name):
     model = NETWORKS[name]
     before, now = two_inputs(model, 7)
     plan = compile(model, 8, threads=THREADS)
-    runnable = plan._training.runnable
+    runnable = plan._training.steps
 
     def step(params, images, labels):
         plan.load(params)
@@ -117,9 +116,9 @@ def test_a_late_thread_changes_no_gradient(name):
         )
 
     def after_another(how):
-        plan._training.runnable = changed(runnable, in_step)
+        plan._training.steps = changed(runnable, in_step)
         step(*before)
-        plan._training.runnable = changed(runnable, how)
+        plan._training.steps = changed(runnable, how)
         return step(*now)
 
     expected = after_another(in_step)
@@ -150,12 +149,12 @@ def test_a_late_thread_changes_no_prediction(model, batch, precision):
     plan = compile(model, batch, training=False, precision=precision, threads=THREADS)
     plan.predict(before[1])
     inference = plan._inference
-    packed, runnable = inference.packed, inference.runnable
+    packed, runnable = inference.packing, inference.steps
 
     def after_another(how):
         for change, (params, images, _) in ((in_step, before), (how, now)):
-            inference.packed = changed(packed, change)
-            inference.runnable = changed(runnable, change)
+            inference.packing = changed(packed, change)
+            inference.steps = changed(runnable, change)
             plan.load(params)
             logits = plan.predict(images)
         return logits
