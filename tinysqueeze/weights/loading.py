@@ -28,7 +28,7 @@ def load_weights(source: str | os.PathLike[str]) -> WeightSet:
     """Weights from a file of any format we read, or by a name of SOURCES, which is downloaded once.
 
     The suffix tells the format: .net (the authors' Deep Compression file), .caffemodel, .pth, .pt,
-    .safetensors, .onnx (our own export). Raises FormatError where the file is truncated, damaged or
+    .safetensors, .onnx (anyone's). Raises FormatError where the file is truncated, damaged or
     holds something else, DataError where it is missing or cannot be downloaded.
     """
     if str(source) in SOURCES:
