@@ -16,6 +16,8 @@ from tinysqueeze.network.params import map_params
 from tinysqueeze.weights import Preprocess, WeightSet, load_weights, write_onnx
 from tinysqueeze.weights.formats.onnx_file import IR_VERSION, OPSET, read_onnx, to_onnx
 
+pytestmark = pytest.mark.oracle
+
 VARIANTS = {
     "v1.0": squeezenet1_0(classes=5, input_size=67),
     "v1.1": squeezenet1_1(classes=5, input_size=64),
@@ -123,15 +125,6 @@ def test_what_the_file_says():
     assert paths - {"drop9"} <= names
 
 
-def test_others_onnx_files_are_refused(tmp_path):
-    onnx = pytest.importorskip("onnx")
-    proto = to_onnx(files.small())
-    del proto.metadata_props[:]
-    onnx.save(proto, tmp_path / "x.onnx")
-    with pytest.raises(FormatError, match="not an ONNX file that tinysqueeze wrote"):
-        load_weights(tmp_path / "x.onnx")
-
-
 def test_layers_without_a_counterpart_are_refused():
     pytest.importorskip("onnx")
     steps = (("pool", AvgPool2D(3, 2, ceil=True)), ("flatten", Flatten()))
@@ -156,7 +149,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path, name):
     data = (tmp_path / "net.onnx").read_bytes()
     assert name in data
     broken = files.write(tmp_path / "x.onnx", data.replace(name, name[:-1] + b"\xff"))
-    with pytest.raises(FormatError, match=r"is not UTF-8|no other"):
+    with pytest.raises(FormatError, match="is not UTF-8"):
         load_weights(broken)
 
 

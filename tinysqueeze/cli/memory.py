@@ -6,10 +6,12 @@ import numpy as np
 
 from tinysqueeze.bench.resident import measure
 from tinysqueeze.cli.models import add_changes, changes
+from tinysqueeze.cli.weights import NAMES, find_weights
 from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.devices import memory
 from tinysqueeze.devices.c.boards import table as boards_table
-from tinysqueeze.network.models import build
+from tinysqueeze.errors import UserError
+from tinysqueeze.network.models import Model, build
 from tinysqueeze.study.count import count
 
 SIDES = ("ours", "ours-stepwise", "torch", "torch-nchw", "onnxruntime")
@@ -17,7 +19,9 @@ SIDES = ("ours", "ours-stepwise", "torch", "torch-nchw", "onnxruntime")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("--model", default="squeezenet1_0", metavar="M", help="which network")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--model", default="squeezenet1_0", metavar="M", help="which network")
+    which.add_argument("--weights", metavar="W", help=f"the network of {NAMES}")
     add_changes(parser)
     parser.add_argument("--int8", action="store_true", help="a byte a value instead of four")
     parser.add_argument(
@@ -25,9 +29,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _model(args: argparse.Namespace) -> Model:
+    """The network that is meant. Raises UserError."""
+    if not args.weights:
+        return build(args.model, **changes(args))
+    if changes(args):
+        raise UserError(
+            "--weights has a network of its own: leave out --classes, --input-size, --set"
+        )
+    model = find_weights(args.weights).model
+    if args.compare and not model.spec:
+        raise UserError(f"{model.name} was read as a graph: --compare measures SqueezeNets only")
+    return model
+
+
 def run(args: argparse.Namespace) -> int:
     """Print the plan, the boards, and if asked the measured growth."""
-    model = build(args.model, **changes(args))
+    model = _model(args)
     plan = memory.plan(model, 1 if args.int8 else 4)
     print(memory.table(plan))
     weights = count(model).parameters * plan.itemsize

@@ -8,7 +8,7 @@ import numpy as np
 from tinysqueeze.compiled.sequence import Call, Given
 from tinysqueeze.compiled.space import View
 from tinysqueeze.compiled.steps import Map, NodeStep, Steps
-from tinysqueeze.graph import Add, Copy, layer_of
+from tinysqueeze.graph import Add, Copy, compute, is_graphs_own, layer_of
 from tinysqueeze.network.layers import Cache, Layer, Mode
 from tinysqueeze.network.params import flatten, unflatten
 
@@ -64,9 +64,10 @@ class NodeRun:
         self.step, self.node, self.maps = step, step.node, steps.maps
         self.shapes, self.trains = steps.graph.shapes, grads is not None
         self.params, self.grads = below(params, step.name), below(grads or {}, step.name)
-        self.layer: Layer | None = None  # None: a sum or a copy
-        if not isinstance(self.node, Add | Copy):
+        self.layer: Layer | None = None  # None: a sum, a copy, or what no layer does
+        if not (isinstance(self.node, Add | Copy) or (grads is None and is_graphs_own(self.node))):
             self.layer = layer_of(steps.graph, self.node)
+        self.graph, self.flat = steps.graph, params
         self.part = slice(self.node.offset, self.node.offset + steps.graph.channels(self.node))
         self.mode, self.cache = Mode(), Cache()
 
@@ -79,7 +80,12 @@ class NodeRun:
             for number in self.step.reads:
                 x = read(buffers[number], maps[number], images) if number else given.images
                 xs.append(np.ascontiguousarray(x).reshape(images, *self.shapes[self.node.source]))
-            y = sum(xs[1:], start=xs[0]) if self.layer is None else self._layer(xs[0], given)
+            if self.layer is not None:
+                y = self._layer(xs[0], given)
+            else:
+                y = compute(
+                    self.graph, self.node, self.flat, dict(zip(self.node.sources, xs, strict=True))
+                )
             size = maps[self.step.target]
             y = y.reshape(images, size.height, size.width, -1)
             write(buffers[self.step.target], size, y, part=self.part)

@@ -19,7 +19,7 @@ from tinysqueeze.compiled.space import aligned
 from tinysqueeze.compiled.steps import NodeStep, Step, Steps
 from tinysqueeze.compiled.weights import PRECISIONS
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.graph import Add, Copy, layer_of
+from tinysqueeze.graph import Add, Copy, is_graphs_own, layer_of
 from tinysqueeze.kernels.team import Team
 from tinysqueeze.labels import check_labels
 from tinysqueeze.network.compose import leaves
@@ -215,9 +215,8 @@ def _described(step: Step, network: Steps) -> PlanStep:
     if not isinstance(step, NodeStep):
         return PlanStep(step.name, step.what, network.maps[step.target].shape, True)
     node, shape = step.node, network.graph.shapes[step.node.target]
-    kind = (
-        node.what if isinstance(node, Add | Copy) else type(layer_of(network.graph, node)).__name__
-    )
+    plain = isinstance(node, Add | Copy) or is_graphs_own(node)
+    kind = node.what if plain else type(layer_of(network.graph, node)).__name__
     return PlanStep(step.name, kind, shape, False)
 
 

@@ -19,7 +19,7 @@ from tinysqueeze.graph.form import (
     Other,
     Pool,
 )
-from tinysqueeze.graph.lowering import layer_of, lower
+from tinysqueeze.graph.lowering import is_graphs_own, layer_of, lower
 from tinysqueeze.graph.passes import (
     Fold,
     copied,
@@ -36,11 +36,12 @@ from tinysqueeze.graph.passes import (
     without_flatten,
 )
 from tinysqueeze.graph.run import activate, compute, convolve, place, run
+from tinysqueeze.graph.whole import Whole, arrays_of, model_of
 
 __all__ = [
     "Activate", "Add", "Conv", "Copy", "Drop", "Fold", "Graph", "Mean", "Node", "Norm", "Other", "Pool",
-    "activate", "compute", "convolve", "copied", "fold_norms", "folded", "folded_params", "fuse", "layer_of",
-    "lower", "merge_norms",
-    "normalised", "place", "run", "with_copies", "with_means", "without_copies", "without_dropout",
-    "without_flatten",
+    "Whole", "activate", "arrays_of", "compute", "convolve", "copied", "fold_norms", "folded",
+    "folded_params",
+    "fuse", "is_graphs_own", "layer_of", "lower", "merge_norms", "model_of", "normalised", "place", "run",
+    "with_copies", "with_means", "without_copies", "without_dropout", "without_flatten",
 ]  # fmt: skip

@@ -220,7 +220,7 @@ class Graph:
         return cls(
             name,
             tuple(shapes[old] for old in numbers),
-            tuple(_renumbered(node, numbers) for node in reversed(kept)),
+            tuple(renumbered(node, numbers) for node in reversed(kept)),
             numbers[output],
         )
 
@@ -288,7 +288,8 @@ def _size(shape: Shape) -> tuple[int, int, int]:
     return (1, 1, shape[0]) if len(shape) == 1 else (shape[0], shape[1], shape[2])
 
 
-def _renumbered(node: Node, numbers: Mapping[int, int]) -> Node:
+def renumbered(node: Node, numbers: Mapping[int, int]) -> Node:
+    """The same node over maps that have other numbers."""
     node = replace(node, source=numbers[node.source], target=numbers[node.target])
     return replace(node, second=numbers[node.second]) if isinstance(node, Add) else node
 

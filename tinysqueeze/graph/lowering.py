@@ -1,6 +1,6 @@
 """From a model to its graph: the only walk over compositions outside the network's own files."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tinysqueeze.errors import UserError
 from tinysqueeze.graph.form import (
@@ -15,8 +15,10 @@ from tinysqueeze.graph.form import (
     Norm,
     Other,
     Pool,
+    renumbered,
 )
 from tinysqueeze.graph.passes import without_copies
+from tinysqueeze.graph.whole import Whole
 from tinysqueeze.network.compose import Block, Chain, Concat, Residual, join
 from tinysqueeze.network.layers import (
     AvgPool2D,
@@ -64,6 +66,8 @@ class _Walk:
                 return x
             case Block():
                 return self.layer(layer.body, path, x)
+            case Whole():
+                return self.whole(layer.graph, path, x)
             case Concat():
                 arms = [self.layer(arm, join(path, name), x) for name, arm in layer.arms]
                 return self.beside(path, arms)
@@ -86,6 +90,13 @@ class _Walk:
         for i, arm in enumerate(arms):
             self.nodes.append(Copy(join(path, "copy"), arm, y, offset=sum(channels[:i])))
         return y
+
+    def whole(self, graph: Graph, path: str, x: int) -> int:
+        """All nodes of a graph, on map `x`."""
+        numbers = {0: x} | {i: self.new(shape) for i, shape in enumerate(graph.shapes) if i}
+        for node in graph.nodes:
+            self.nodes.append(renumbered(replace(node, path=join(path, node.path)), numbers))
+        return numbers[graph.output]
 
     def new(self, shape: Shape) -> int:
         """The number of a new map."""
@@ -118,6 +129,11 @@ def node_of(layer: Layer, path: str, source: int, target: int) -> Node:
     return Other(*ends, layer)
 
 
+def is_graphs_own(node: Node) -> bool:
+    """Does no layer do this? So it is with an average that leaves its padding out of the count."""
+    return isinstance(node, Pool) and node.average and not node.counts_padding
+
+
 def layer_of(graph: Graph, node: Node) -> Layer:
     """The layer that a node stands for, without what `fuse` put behind it: the way back of `node_of`.
 
@@ -136,7 +152,7 @@ def layer_of(graph: Graph, node: Node) -> Layer:
             return BatchNorm(node.eps, node.momentum)
         case Activate():
             return ReLU() if node.kind == "relu" else HardSwish()
-        case Pool(window=window) if node.counts_padding or not node.average:
+        case Pool(window=window) if not is_graphs_own(node):
             kind = AvgPool2D if node.average else MaxPool2D
             return kind(window.kernel, window.stride, window.pad, window.ceil)
         case Mean():

@@ -107,7 +107,7 @@ def load_weights(source: str | os.PathLike[str]) -> WeightSet:
     """Weights from a file as they stand in it, or by a name of SOURCES, which is downloaded once.
 
     The suffix tells the format: .net (the authors' Deep Compression file), .caffemodel, .pth, .pt,
-    .safetensors, .onnx (our own export), .tsq (`compress`). Raises FormatError where the file is
+    .safetensors, .onnx (anyone's), .tsq (`compress`). Raises FormatError where the file is
     truncated, damaged or holds something else, DataError where it is missing or cannot be downloaded.
     """
     path = source_file(source)

@@ -156,10 +156,23 @@ def digest(flat: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
     return total.hexdigest()
 
 
+def spec_of(model: Model) -> dict[str, Any]:
+    """What a file of ours keeps of a network. Raises UserError for one that no spec rebuilds."""
+    if not model.spec:
+        raise UserError(
+            f"{model.name} was read as a graph: our own files keep networks that metaparameters "
+            "rebuild; export it to ONNX or C"
+        )
+    return model.spec
+
+
 def to_metadata(weights: WeightSet) -> dict[str, str]:
-    """What our own files carry beside the arrays, with the digest of both."""
+    """What our own files carry beside the arrays, with the digest of both.
+
+    Raises UserError for a network that no spec rebuilds.
+    """
     texts = {
-        "spec": json.dumps(weights.model.spec),
+        "spec": json.dumps(spec_of(weights.model)),
         "preprocess": json.dumps(weights.preprocess.to_json()),
         "classes": json.dumps(weights.classes),
         "wnids": json.dumps(weights.wnids),

@@ -52,6 +52,7 @@ from tinysqueeze.weights.compression import huffman
 from tinysqueeze.weights.compression.rans import decode_levels, encode_levels
 from tinysqueeze.weights.compression.relative_index import from_gaps, to_gaps
 from tinysqueeze.weights.compression.tensors import Dense, Levels, Shared, Stepped, Tensor
+from tinysqueeze.weights.trained import spec_of
 
 MAGIC = b"\x89TSQ\r\n\x1a\n"
 VERSION = 2
@@ -85,7 +86,7 @@ def to_bytes(compressed: Compressed, coding: str = "ans") -> bytes:
     missing = set(shapes(compressed.model)) ^ set(compressed.tensors)
     if missing:
         raise UserError(f"{compressed.model.name} and the arrays differ in {sorted(missing)[0]}")
-    meta = {"spec": compressed.model.spec, **compressed.extra}
+    meta = {"spec": spec_of(compressed.model), **compressed.extra}
     sections = [_section(b"M", zlib.compress(json.dumps(meta).encode(), 9))]
     for path in shapes(compressed.model):
         sections.append(_section(*_content(compressed.tensors[path], CODINGS[coding])))

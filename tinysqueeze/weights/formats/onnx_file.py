@@ -20,13 +20,26 @@ from tinysqueeze.graph import (
     Other,
     Pool,
     lower,
+    model_of,
     with_copies,
     without_dropout,
 )
 from tinysqueeze.network.layers import Flatten, Softmax
 from tinysqueeze.network.window import Window
 from tinysqueeze.weights.formats.names import to_ours, to_theirs
-from tinysqueeze.weights.trained import WeightSet, from_metadata, to_metadata
+from tinysqueeze.weights.formats.onnx_graph import read_graph, with_biases
+from tinysqueeze.weights.formats.onnx_operators import OPERATORS
+from tinysqueeze.weights.preprocess import TORCHVISION, Preprocess
+from tinysqueeze.weights.recognised import squeezenet_of
+from tinysqueeze.weights.trained import (
+    UNCHECKED,
+    WeightSet,
+    describe,
+    fitting,
+    from_metadata,
+    rounding_notes,
+    to_metadata,
+)
 
 OPSET = 17  # with IR version 8 (ONNX 1.12, 2022): runtimes refuse files newer than themselves
 IR_VERSION = 8
@@ -72,13 +85,14 @@ def to_onnx(weights: WeightSet) -> Any:
         ir_version=IR_VERSION,
         producer_name="tinysqueeze",
     )
-    onnx.helper.set_model_props(proto, to_metadata(weights))
+    if weights.model.spec:  # without one, it is read back as anyone's
+        onnx.helper.set_model_props(proto, to_metadata(weights))
     onnx.checker.check_model(proto, full_check=True)
     return proto
 
 
 def read_onnx(data: bytes) -> WeightSet:
-    """A file of `write_onnx`'s, back to the bit. Raises FormatError for any other."""
+    """A file of `write_onnx`'s, back to the bit; or anyone's, as `read_foreign` does. Raises FormatError."""
     onnx = _onnx("reading ONNX")
     try:
         proto = onnx.load_model_from_string(data)
@@ -86,10 +100,12 @@ def read_onnx(data: bytes) -> WeightSet:
         stored = {array.name: array for array in proto.graph.initializer}
     except Exception as error:  # the library raises whatever its parser does
         raise FormatError(f"truncated, corrupt, or not ONNX ({type(error).__name__})") from error
-    if "sha256" not in metadata:
-        raise FormatError("not an ONNX file that tinysqueeze wrote; we read no other")
     if any(isinstance(text, bytes) for text in (*stored, *metadata, *metadata.values())):
         raise FormatError("a name or a text in it is not UTF-8: the file is damaged")
+    if "sha256" not in metadata:
+        if "spec" in metadata:
+            raise FormatError("a file of ours without its SHA-256: it is damaged")
+        return read_foreign(onnx, proto)
     if any(array.data_type != onnx.TensorProto.FLOAT for array in stored.values()):
         raise FormatError("an array of other numbers than float32: the file is damaged")
     if any(array.data_location or array.external_data for array in stored.values()):
@@ -99,6 +115,40 @@ def read_onnx(data: bytes) -> WeightSet:
     except Exception as error:
         raise FormatError(f"an array is damaged ({type(error).__name__})") from error
     return from_metadata({path: to_ours(array) for path, array in arrays.items()}, metadata)
+
+
+def read_foreign(onnx: Any, proto: Any) -> WeightSet:
+    """What anyone's ONNX file holds: a SqueezeNet where it is one, else a graph that runs the same.
+
+    How images are prepared does not stand in such a file: torchvision's way is assumed, and said. Raises
+    FormatError that names what is not understood.
+    """
+    graph, flat, notes = read_graph(onnx, proto, OPERATORS)
+    notes += rounding_notes(flat)
+    found = squeezenet_of(*with_biases(graph, flat))
+    model, arrays = found or (model_of(graph), flat)
+    if found is None:
+        notes.append(
+            "no SqueezeNet: read as a graph, which predicts, is measured and exported to ONNX or C, but "
+            "does not train, nor go into a .tsq or .safetensors file"
+        )
+    height, width, channels = model.input_shape
+    preprocess = Preprocess(
+        round(max(height, width) * 256 / 224), (height, width),
+        mean=TORCHVISION.mean, std=TORCHVISION.std,
+    )  # fmt: skip
+    notes.append(
+        "the file does not say how its images are prepared; torchvision's way is assumed, as written "
+        "below (networks that came from Caffe want BGR, 0 to 255, minus the mean)"
+        if channels == 3
+        else f"it takes images of {channels} channels: photographs have three"
+    )
+    maker = (
+        " ".join(filter(None, (proto.producer_name, proto.producer_version))) or "an unknown tool"
+    )
+    source = f"an ONNX file of {maker}"
+    params = fitting(model, arrays)
+    return WeightSet(model, params, preprocess, describe(model, source), (*notes, UNCHECKED))
 
 
 class _Writer:
