@@ -252,8 +252,7 @@ def _add(e: Emitter, x, z, channels, x_zero, z_zero, first, second, shift, zero,
     b = e.builder
 
     def longs(number: Value) -> Value:
-        start = b.insert_element(LONGS(ir.Undefined), number, INT32(0))
-        return b.shuffle_vector(start, start, all_lanes(ir.VectorType(INT32, LANES // 2), 0))
+        return e.splat(number, LANES // 2)
 
     def factor(number: Value) -> Value:
         return longs(b.sext(b.trunc(number, INT32), INT))
