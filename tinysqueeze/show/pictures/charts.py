@@ -61,8 +61,7 @@ def bars(values: Mapping[str, float], unit: str, title: str, colour: str = BLUE)
     axes.set_xticks([])
     axes.spines[["bottom", "left"]].set_visible(False)
     axes.tick_params(left=False)
-    axes.set_xlim(0, max(sizes) * 1.3)
-    axes.set_title(title)
+    axes.set(xlim=(0, max(sizes) * 1.3), title=title)
     return picture
 
 
@@ -141,8 +140,7 @@ def map_sides(models: Mapping[str, Model]) -> Picture:
     axes.legend()
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set_xlabel("convolutions passed")
-    axes.set_title("Pixels a side of each convolution's output")
+    axes.set(xlabel="convolutions passed", title="Pixels a side of each convolution's output")
     axes.grid(axis="y")
     return picture
 
@@ -204,8 +202,7 @@ def heat_maps(maps: Mapping[str, np.ndarray], title: str, signed: bool = True) -
 
 
 def _no_ticks(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 

@@ -4,17 +4,14 @@ import numpy as np
 
 from tinysqueeze.network.models import Fire, squeezenet1_0, squeezenet_cifar
 from tinysqueeze.network.others import alexnet
-from tinysqueeze.network.params import flatten
 from tinysqueeze.show.lessons.exercise import Exercise
 from tinysqueeze.show.widgets import Stepper
-from tinysqueeze.study.count import count
+from tinysqueeze.study.count import count, count_layer
 
 
 def fire_parameters(channels: int, squeeze: int, expand1x1: int, expand3x3: int) -> int:
     """What a Fire trains, biases and all."""
-    fire = Fire(squeeze, expand1x1, expand3x3)
-    shapes = flatten(fire.param_shapes((9, 9, channels))).values()
-    return sum(int(np.prod(shape)) for shape in shapes)
+    return count_layer(Fire(squeeze, expand1x1, expand3x3), (9, 9, channels)).parameters
 
 
 def share_of_fires() -> float:
