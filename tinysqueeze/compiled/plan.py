@@ -26,7 +26,7 @@ from tinysqueeze.network.compose import leaves
 from tinysqueeze.network.layers import Dropout, Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import fast
-from tinysqueeze.network.params import check_fit, flatten, initialise, shapes, views
+from tinysqueeze.network.params import assign, check_fit, flatten, initialise, shapes, views
 from tinysqueeze.network.stepwise import StepByStep
 
 SINGLE_PIXELS = 96 * 96
@@ -96,7 +96,7 @@ class Plan:
     def load(self, params: Mapping[str, Any]) -> None:
         """Copies parameters in. Raises ShapeError, naming the path, where they don't fit."""
         check_fit(self.model, params)
-        _copy_into(self.params, params)
+        assign(self.params, params)
         self._fresh = False
 
     # --- what it is -----------------------------------------------------------------------------
@@ -203,12 +203,6 @@ class Plan:
                 f"got {images.shape}; compile the plan with input_size for another size"
             )
         return np.ascontiguousarray(images, np.float32)
-
-
-def _copy_into(views: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    places = flatten(views)
-    for path, value in flatten(values).items():
-        places[path][...] = value
 
 
 def _described(step: Step, network: Steps) -> PlanStep:

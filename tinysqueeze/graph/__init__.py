@@ -35,12 +35,12 @@ from tinysqueeze.graph.passes import (
     without_dropout,
     without_flatten,
 )
-from tinysqueeze.graph.run import activate, compute, convolve, place, run
+from tinysqueeze.graph.run import activate, below, compute, convolve, place, run
 from tinysqueeze.graph.whole import Whole, arrays_of, model_of
 
 __all__ = [
     "Activate", "Add", "Conv", "Copy", "Drop", "Fold", "Graph", "Mean", "Node", "Norm", "Other", "Pool",
-    "Whole", "activate", "arrays_of", "compute", "convolve", "copied", "fold_norms", "folded",
+    "Whole", "activate", "arrays_of", "below", "compute", "convolve", "copied", "fold_norms", "folded",
     "folded_params",
     "fuse", "is_graphs_own", "layer_of", "lower", "merge_norms", "model_of", "normalised", "place", "run",
     "with_copies", "with_means", "without_copies", "without_dropout", "without_flatten",

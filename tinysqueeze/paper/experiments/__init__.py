@@ -12,7 +12,6 @@ from tinysqueeze.paper.experiments.runs import (
     perform,
     read_rows,
     work,
-    write_rows,
 )
 
 __all__ = [
@@ -30,5 +29,4 @@ __all__ = [
     "rank_correlation",
     "read_rows",
     "work",
-    "write_rows",
 ]
