@@ -24,14 +24,7 @@ from tinysqueeze.compiled.forward import (
     norm_sums,
     signs,
 )
-from tinysqueeze.compiled.layout import (
-    Arrays,
-    Layout,
-    extent,
-    map_job,
-    source_of,
-    window_fields,
-)
+from tinysqueeze.compiled.layout import Arrays, Layout, extent, map_job, source_of, window_fields
 from tinysqueeze.compiled.sequence import Chunks, Sequence
 from tinysqueeze.compiled.space import Space, View, job
 from tinysqueeze.compiled.steps import ConvStep, DropStep, JoinStep, MeanStep, NodeStep

@@ -180,10 +180,7 @@ def _report(training: Training, dataset: Dataset, lr: float) -> Report:
 
 
 def finish_epoch(
-    training: Training,
-    report: Report,
-    test: Dataset | None,
-    communicator: Communicator,
+    training: Training, report: Report, test: Dataset | None, communicator: Communicator
 ) -> dict[str, float]:
     """Evaluate, write the epoch into the history, and set the counters for the next one.
 

@@ -2,16 +2,7 @@
 
 from collections.abc import Sequence
 
-from tinysqueeze.show.pictures.style import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    POOL,
-    PURPLE,
-    SKY,
-    Picture,
-    styled,
-)
+from tinysqueeze.show.pictures.style import BLUE, GREEN, ORANGE, POOL, PURPLE, SKY, Picture, styled
 from tinysqueeze.weights.compression.inspect import PARTS, Line
 
 COLOURS = dict(zip(PARTS, (BLUE, SKY, ORANGE, GREEN, PURPLE, POOL), strict=True))

@@ -6,11 +6,7 @@ from tinysqueeze.errors import UserError
 from tinysqueeze.network.models import Fire, squeezenet1_0
 from tinysqueeze.show.pictures.charts import short, split_bars
 from tinysqueeze.show.pictures.networks import fire_diagram, network_diagram
-from tinysqueeze.show.widgets.numbers import (
-    alexnet_megabytes,
-    milliseconds,
-    one_against_three,
-)
+from tinysqueeze.show.widgets.numbers import alexnet_megabytes, milliseconds, one_against_three
 from tinysqueeze.show.widgets.panel import Choice, Panel, Shown, Slider
 from tinysqueeze.study.count import count, count_layer
 from tinysqueeze.study.formulas import by

@@ -33,14 +33,8 @@ TRAINING: dict[str, Exercise] = {
             (*rng.standard_normal((3, 2, 2)), 0.5, 0.0),
         ],
         mistakes=(
-            (
-                lambda w, v, g, lr, m: (w + lr * (m * v + g), m * v + g),
-                "that goes up the hill",
-            ),
-            (
-                lambda w, v, g, lr, m: (w - lr * v, m * v + g),
-                "move by the *new* velocity",
-            ),
+            (lambda w, v, g, lr, m: (w + lr * (m * v + g), m * v + g), "that goes up the hill"),
+            (lambda w, v, g, lr, m: (w - lr * v, m * v + g), "move by the *new* velocity"),
         ),
     ),
     "polynomial": Exercise(
