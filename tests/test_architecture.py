@@ -15,7 +15,7 @@ PACKAGE = ROOT / "tinysqueeze"
 # A room imports only from floors below its own. The one table; keep it in order.
 FLOORS = (
     ("errors", "version"),
-    ("files", "labels", "ranges"),
+    ("files", "labels", "processors", "ranges"),
     ("network", "kernels", "data"),
     ("study", "graph"),
     ("compiled",),
