@@ -20,7 +20,7 @@ from tinysqueeze.compiled.steps import ConvStep, DropStep, MeanStep, NodeStep, S
 from tinysqueeze.compiled.weights import PRECISIONS
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.graph import Add, Copy, is_graphs_own, layer_of
-from tinysqueeze.kernels.team import Team
+from tinysqueeze.kernels.team import Team, renewed_after_fork
 from tinysqueeze.labels import check_labels
 from tinysqueeze.network.compose import leaves
 from tinysqueeze.network.layers import Dropout, Params
@@ -70,7 +70,8 @@ class Plan:
         self.grads: Params = self.views(self.grad_vector) if training else {}
         self.losses = np.zeros(0, np.float32)
         self.team = Team(threads)
-        self._lock = threading.Lock()
+        self.renew()
+        renewed_after_fork(self)
         self._fresh = False
         self._inference: InferenceProgram | None = None
         self._training: TrainingProgram | None = None
@@ -86,6 +87,10 @@ class Plan:
             arrays = flatten(self.params), flatten(self.grads)
             self._training = training_program(model, self.threads, *arrays, batch, precision)
         self.load(params)
+
+    def renew(self) -> None:
+        """Nobody is inside: so it begins, and so a forked process finds it."""
+        self._lock = threading.Lock()
 
     # --- parameters -----------------------------------------------------------------------------
 
@@ -235,7 +240,7 @@ def compile(
     """A plan for batches of up to `batch` images.
 
     precision   how 3x3 convolutions are done: "f4" (Winograd F(4x4), fastest), "f2" or "direct"
-    threads     default: all processors (NUMBA_NUM_THREADS)
+    threads     default: NUMBA_NUM_THREADS, or all processors that may be used
     input_size  square images of another size than the model's
     params      copied in; default: fresh ones
 

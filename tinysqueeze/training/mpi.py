@@ -24,6 +24,7 @@ from typing import Any, Self
 import numpy as np
 
 from tinysqueeze.errors import UserError, missing_extra
+from tinysqueeze.processors import usable_processors
 from tinysqueeze.training.communicator import ALONE, Communicator
 
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
@@ -218,6 +219,4 @@ def threads_a_rank(threads: int | None = None) -> int | None:
     neighbours = next((int(os.environ[name]) for name in NEIGHBOURS if os.environ.get(name)), 1)
     if threads is not None or neighbours == 1:
         return threads
-    can_say = hasattr(os, "sched_getaffinity")  # which processors this process may run on
-    processors = len(os.sched_getaffinity(0)) if can_say else os.cpu_count() or 1
-    return max(1, processors // neighbours)
+    return max(1, usable_processors() // neighbours)

@@ -6,10 +6,7 @@ over by the next. Everything is plain loops; what makes them fast is said where 
 rung, without patches and with the registers filled by hand, is in `kernels`.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +16,7 @@ from numba import config, njit
 from tinysqueeze.errors import ShapeError
 from tinysqueeze.network.ops import reference
 from tinysqueeze.network.window import Window
+from tinysqueeze.processors import default_threads, workers
 
 Result = TypeVar("Result")
 
@@ -186,12 +184,6 @@ def convolve_backward(
     return dweight, dbias
 
 
-@cache
-def _pool(process: int) -> ThreadPoolExecutor:
-    """As many threads as Numba would use, begun when first needed; a forked process needs its own."""
-    return ThreadPoolExecutor(config.NUMBA_NUM_THREADS)
-
-
 def _in_parts(work: Callable[[int, int], Result], count: int, multiply_adds: int) -> list[Result]:
     """What work(first, last) returns for each part of `count` things, the parts side by side.
 
@@ -199,7 +191,7 @@ def _in_parts(work: Callable[[int, int], Result], count: int, multiply_adds: int
     """
     parts = max(1, min(PARTS, count, multiply_adds // WORTH))
     edges = [count * part // parts for part in range(parts + 1)]
-    run = map if parts == 1 else _pool(os.getpid()).map
+    run = map if parts == 1 else workers(default_threads()).map
     return list(run(work, edges[:-1], edges[1:]))
 
 
