@@ -28,7 +28,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 LIMIT = 1200
 """Seconds that a run may take."""
-COPIED = ("tinysqueeze", "tests", "notebooks", "pyproject.toml", "README.md")
+COPIED = (".ci", "tinysqueeze", "tests", "notebooks", "pyproject.toml", "README.md")
 
 FILES = {
     # where each file of the faults below lives
