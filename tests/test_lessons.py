@@ -171,4 +171,4 @@ def test_source_shows_the_library_itself():
 
 
 def test_source_unwraps_a_numba_kernel():
-    assert "def add_product(" in repr(source(convolution.add_product))
+    assert "def unfold(" in repr(source(convolution.unfold))
