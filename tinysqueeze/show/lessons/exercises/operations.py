@@ -90,6 +90,34 @@ def _images(rng: Rng) -> list[Case]:
 
 
 OPERATIONS: dict[str, Exercise] = {
+    "one-number": Exercise(
+        "what do the weights (1, 0, −1 in each row) make of the rows 1 2 0, 3 1 1, 2 2 2?",
+        3,
+        mistakes=(
+            (9, "the right column counts as negative"),
+            (14, "multiply by the weights first"),
+        ),
+        why="The left column adds up to 6, the right one to 3, and the middle one counts for nothing.",
+    ),
+    "first-map": Exercise(
+        "how high and wide is the map that a 5×5 filter makes of 96×96 pixels?",
+        np.array([92, 92]),
+        mistakes=((np.array([91, 91]), "count the places, not the steps between them"),),
+        why="The window starts at pixels 0 to 91 of each side: 96 − 5 + 1 places.",
+    ),
+    "relu": Exercise(
+        "write relu(x) for an array of any shape",
+        lambda x: np.maximum(x, 0),
+        lambda rng: [(rng.standard_normal(6),), (rng.standard_normal((2, 3, 2)),)],
+        mistakes=(
+            (np.abs, "what is negative becomes 0, not positive"),
+            (
+                lambda x: (x > 0).astype(float),
+                "that is its slope; keep the positive numbers themselves",
+            ),
+        ),
+        why="Positive numbers stay, the others become 0.",
+    ),
     "first-parameters": Exercise(
         "how many parameters has squeezenet_cifar with 100 classes?",
         lambda: count(squeezenet_cifar(classes=100)).parameters,
