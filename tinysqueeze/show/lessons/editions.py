@@ -71,7 +71,7 @@ def edited(notebook: Notebook, edition: Edition, top: str = "") -> Notebook:
         cells = [cells[0] | {"source": top + "".join(cells[0]["source"])}, *cells[1:]]
     if edition == "student":
         cells = [_unanswered(cell) for cell in cells if "solution" not in _tags(cell)]
-    setup = {"cell_type": "code", "id": "setup", "metadata": {"tags": ["setup"]},
+    setup: dict[str, Any] = {"cell_type": "code", "id": "setup", "metadata": {"tags": ["setup"]},
              "execution_count": None, "outputs": [], "source": SETUP}  # fmt: skip
     return notebook | {"cells": [cells[0], setup, *cells[1:]]}
 
