@@ -11,7 +11,8 @@ from tinysqueeze import data
 from tinysqueeze.cli import photographs
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
-from tinysqueeze.data import Dataset, cifar10
+from tinysqueeze.compiled import compile as compile_plan
+from tinysqueeze.data import Dataset, batches, cifar10
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.paper.results import save_answers
@@ -26,6 +27,8 @@ from tinysqueeze.training.engine import EngineSpec, compiled_engine, stepwise_en
 from tinysqueeze.training.evaluate import Evaluation, evaluate
 from tinysqueeze.training.scores import calibration, confusion_counts, per_class_accuracy
 from tinysqueeze.weights import training_start
+
+CALIBRATION_IMAGES = 64  # small ones
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +51,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--stepwise", action="store_true", help="layer by layer instead of compiled (slow)"
+    )
+    parser.add_argument(
+        "--int8",
+        nargs="?",
+        const="",
+        metavar="IMAGES",
+        help="in 8-bit integers as well, to compare: calibrated on this folder of photographs, or for small "
+        "images on the training images",
     )
     parser.add_argument(
         "--plot",
@@ -96,7 +107,8 @@ def run(args: argparse.Namespace) -> int:
         compile_kernels()
     make = stepwise_engine if args.stepwise else compiled_engine
     engine = make(EngineSpec(model, args.batch_size, params, args.threads))
-    score = evaluate(engine, dataset, normalise, args.batch_size, flip, shift)
+    views = (args.batch_size, flip, shift)
+    score = evaluate(engine, dataset, normalise, *views)
     probabilities = softmax(score.logits.astype(float))
     error = calibration(probabilities, score.labels).error
     found = {
@@ -115,6 +127,18 @@ def run(args: argparse.Namespace) -> int:
         f"{model.name} on {dataset.name}: top-1 {score.accuracy:.2%}, top-5 {score.top(5):.2%}, "
         f"loss {score.loss:.4f}, calibration error {error:.2%} ({len(dataset):,} images)"
     )
+    if args.int8 is not None:
+        train = data.load(args.int8 or source, "train", size=model.input_shape[0])
+        plan = compile_plan(
+            model, args.batch_size, precision="int8", threads=args.threads, params=params,
+            calibration=next(batches(train, CALIBRATION_IMAGES, normalise=normalise))[0],
+        )  # fmt: skip
+        integers = evaluate(plan, dataset, normalise, *views)
+        found["int8"] = {"loss": integers.loss, "top1": integers.accuracy, "top5": integers.top(5)}
+        line += (
+            f"\nin 8-bit integers: top-1 {integers.accuracy:.2%}, top-5 {integers.top(5):.2%}, "
+            f"loss {integers.loss:.4f}"
+        )
     if args.plot:
         _draw(args.plot, dataset, score, probabilities)
         line += f"; pictures in {args.plot}"

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import add_weights, find_weights
 from tinysqueeze.errors import DataError
-from tinysqueeze.weights import Prediction, Skipped, WeightSet, classify, find_images
+from tinysqueeze.weights import Prediction, Skipped, WeightSet, classify, find_images, plan_for
 
 SHEET = 40  # pictures on a sheet at most, whatever the number predicted
 SOME_SKIPPED = 3  # the exit status where not every file could be read
@@ -30,6 +30,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="SHEET.png", help=f"draw the first {SHEET} with their classes"
     )
+    parser.add_argument(
+        "--int8",
+        metavar="IMAGES",
+        help="in 8-bit integers, about twice as fast; calibrated on this picture, folder, or dataset",
+    )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once")
 
 
@@ -41,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     compile_kernels()
     shown: list[Prediction] = []
     read = 0
-    results = classify(weights, paths, max(args.batch_size, 1))
+    batch = max(args.batch_size, 1)
+    results = classify(weights, paths, batch, plan_for(weights, batch, int8=args.int8))
     for result in _with_progress(results, len(paths)):
         if args.json:
             tqdm.write(json.dumps(_record(result, weights, top)), file=sys.stdout)

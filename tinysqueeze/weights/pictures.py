@@ -1,0 +1,56 @@
+"""What may be asked for as a picture (a file, one of Pillow's images, an array), made ready for a network."""
+
+import os
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tinysqueeze.errors import ShapeError
+from tinysqueeze.weights.images import find_images, open_image, upright
+from tinysqueeze.weights.trained import WeightSet
+
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+
+
+def pictures_in(source: Picture | Iterable[Picture]) -> Iterator[Picture]:
+    """Every picture of a file, a folder with its sub-folders, an image, an array (H, W, C) or
+    (N, H, W, C), or of several of these; raises ShapeError for an array of another shape."""
+    match source:
+        case np.ndarray() if source.ndim == 4:
+            yield from source
+        case np.ndarray() if source.ndim != 3:
+            raise ShapeError(f"pictures are (H, W, C) or (N, H, W, C), not {source.shape}")
+        case np.ndarray() | Image.Image():
+            yield source
+        case str() | os.PathLike():
+            yield from find_images([source])
+        case _:
+            for one in source:
+                yield from pictures_in(one)
+
+
+def prepared(weights: WeightSet, picture: Picture) -> NDArray[np.float32]:
+    """(H, W, C) float32 as the network takes it, from a file, one of Pillow's images or an array.
+
+    An array of uint8 (any height, any width, 3) is a photograph in RGB, resized, cropped and scaled as
+    `weights.preprocess` says; one of float32 must be ready and of the model's `input_shape`. Raises
+    DataError where a file cannot be read, ShapeError for any other array.
+    """
+    if isinstance(picture, np.ndarray):
+        return _prepared_array(weights, picture)
+    image = upright(picture) if isinstance(picture, Image.Image) else open_image(picture)
+    return weights.preprocess(image)
+
+
+def _prepared_array(weights: WeightSet, array: np.ndarray) -> NDArray[np.float32]:
+    shape = weights.model.input_shape
+    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size:
+        return weights.preprocess(Image.fromarray(np.ascontiguousarray(array)))
+    if array.dtype == np.float32 and array.shape == shape:
+        return array
+    raise ShapeError(
+        f"a picture is uint8 (height, width, 3), which is prepared here, or float32 {shape}, ready for "
+        f"{weights.model.name}; not {array.dtype} {array.shape}"
+    )
