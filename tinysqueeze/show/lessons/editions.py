@@ -57,6 +57,8 @@ def write_lessons(target: Path, edition: Edition = "student", force: bool = Fals
     target.mkdir(parents=True, exist_ok=True)
     for data in ("results", "figures"):
         shutil.copytree(source / data, target / data, dirs_exist_ok=True)
+    for page in source.glob("*.md"):
+        shutil.copy(page, target / page.name)
     for path in lessons:
         notebook = edited(json.loads(path.read_text(encoding="utf-8")), edition, badges(path.name))
         text = json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
