@@ -2,9 +2,9 @@
 
 `reference` writes down every patch of the batch, many times the image, and reads them all back for the
 product. Here a tile of them is written, multiplied while it is in the cache, and written over by the
-next. On the way back a tile's gradients are added to the image at once, where `reference` goes through
-all patches nine times. What is left is nearly all products, and plain loops reached six tenths of
-BLAS's speed in those. The next rung, without patches and with the registers filled by hand, is in
+next. On the way back a tile's gradients are added to the image at once, where `reference` goes over
+the whole of it nine times. What is left is nearly all products, and plain loops reached six tenths
+of BLAS's speed in those. The next rung, without patches and with the registers filled by hand, is in
 `kernels`.
 """
 
