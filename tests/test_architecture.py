@@ -53,6 +53,7 @@ ORDER = {
         "engine",
         "evaluate",
         "state",
+        "alike",
         "loop",
         "checkpoint",
         "interruptible",

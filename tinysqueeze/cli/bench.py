@@ -11,8 +11,9 @@ from tinysqueeze.bench import Settings, complete, measure, text
 from tinysqueeze.bench.peers import SIDES, chosen
 from tinysqueeze.bench.runner import workloads_named
 from tinysqueeze.bench.workloads import WORKLOADS
+from tinysqueeze.cli.output import draw
 from tinysqueeze.errors import UserError
-from tinysqueeze.files import parse_json
+from tinysqueeze.files import check_writable, parse_json
 from tinysqueeze.processors import usable_processors
 from tinysqueeze.show.pictures.speed import speed_bars
 
@@ -54,11 +55,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and draw."""
-    data = _read(args.read) if args.read else _measure(args)
     if args.plot:
-        speed_bars(data).save(str(args.plot))
+        check_writable(args.plot, picture=True)
+    data = _read(args.read) if args.read else _measure(args)
     print(json.dumps(data, indent=1) if args.json else text(data))
-    return 0
+    return draw({args.plot: lambda: speed_bars(data)}) if args.plot else 0
 
 
 def _read(path: Path) -> dict[str, Any]:
