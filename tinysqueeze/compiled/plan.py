@@ -19,7 +19,7 @@ from tinysqueeze.compiled.space import aligned
 from tinysqueeze.compiled.steps import NodeStep, Step, Steps
 from tinysqueeze.compiled.weights import PRECISIONS
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.graph import Add, Copy, is_graphs_own, layer_of
+from tinysqueeze.graph import Add, Copy, GraphModel, is_graphs_own, layer_of
 from tinysqueeze.kernels.team import Team
 from tinysqueeze.labels import check_labels
 from tinysqueeze.network.compose import leaves
@@ -237,10 +237,13 @@ def compile(
     input_size  square images of another size than the model's
     params      copied in; default: fresh ones
 
-    Raises UserError for an unknown precision, ShapeError for parameters that do not fit.
+    Raises UserError for an unknown precision, and for training a graph; ShapeError for parameters that
+    do not fit.
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
     if batch < 1:
         raise UserError(f"a batch has at least 1 image, not {batch}")
+    if training and isinstance(model, GraphModel):
+        raise UserError(f"{model.name} was read as a graph, which does not train: training=False")
     return Plan(model.at(input_size), batch, training, precision, threads, params)
