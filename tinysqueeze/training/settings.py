@@ -8,6 +8,7 @@ nested value may have. The command line is made from that, so nothing is said tw
 
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from math import inf
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -27,7 +28,8 @@ def setting(default: Any, help: str, **limits: Any) -> Any:
 class Setting:
     """One number of a (nested) value: where it is, and what the command line says of it.
 
-    `type` is int, float, bool, str or tuple; `choices` are empty where anything in range will do.
+    `type` is int, float, bool, str or tuple; `choices` are empty where anything in range will do;
+    `limits` are the field's metadata.
     """
 
     option: str
@@ -35,6 +37,19 @@ class Setting:
     type: type
     help: str
     choices: tuple[Any, ...] = ()
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+    def read(self, text: str) -> Any:
+        """The value that a user types. Raises UserError where it is of another type, or out of range."""
+        try:
+            value = self.type(text)
+        except ValueError:
+            value = None
+        if value is None or not _inside(value, self.limits) or value in (inf, -inf):
+            word = "a whole number" if self.type is int else "a number"
+            limits = _range(self.limits)
+            raise UserError(f"{self.option} is {word}{limits and ', '}{limits}, not {text[:40]!r}")
+        return value
 
 
 def settings_of(kind: type, path: tuple[str, ...] = ()) -> Iterator[Setting]:
@@ -49,9 +64,11 @@ def settings_of(kind: type, path: tuple[str, ...] = ()) -> Iterator[Setting]:
         elif is_dataclass(hints[f.name]):
             yield from settings_of(hints[f.name], here)
         else:
-            text, limits = f.metadata["help"], _range(f)
+            text, limits = f.metadata["help"], _range(f.metadata)
             text += f" ({limits})" if limits else ""
-            yield Setting(option, here, _plain_type(hints[f.name]), text, _choices(f, hints))
+            yield Setting(
+                option, here, _plain_type(hints[f.name]), text, _choices(f, hints), f.metadata
+            )
 
 
 def _of_each(kinds: Mapping[str, type], path: tuple[str, ...]) -> Iterator[Setting]:
@@ -63,7 +80,7 @@ def _of_each(kinds: Mapping[str, type], path: tuple[str, ...]) -> Iterator[Setti
     for owners in found.values():
         first = owners[0][1]
         text = f"of {' and '.join(name for name, _ in owners)}: {first.help}"
-        yield Setting(first.option, first.path, first.type, text, first.choices)
+        yield Setting(first.option, first.path, first.type, text, first.choices, first.limits)
 
 
 def check(value: Any) -> None:
@@ -80,7 +97,7 @@ def check(value: Any) -> None:
             known = ", ".join("none" if one is None else str(one) for one in choices)
             raise UserError(f"no {_option(f)} named {found!r}; there are {known}")
         elif not _inside(found, f.metadata):
-            limits = _range(f)
+            limits = _range(f.metadata)
             verb = "is" if limits.startswith("a share") else "must be"
             raise UserError(f"{_option(f)} {verb} {limits}, not {found}")
 
@@ -227,9 +244,8 @@ def _inside(number: Any, limits: Mapping[str, Any]) -> bool:
     )
 
 
-def _range(f: Field[Any]) -> str:
+def _range(limits: Mapping[str, Any]) -> str:
     """A field's limits in words, or "" if it has none."""
-    limits = f.metadata
     if limits.get("least") == 0 and limits.get("most") == 1:
         return "a share from 0 to 1"
     if limits.get("least") == 0 and limits.get("below") == 1:
