@@ -79,7 +79,7 @@ ORDER = {
         "programs",
         "plan",
     ),
-    "graph": ("form", "run", "whole", "passes", "lowering"),
+    "graph": ("form", "run", "spec", "whole", "passes", "lowering"),
     "show": ("pictures", "inside", "widgets", "lessons"),
 }
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -68,9 +68,9 @@ class Stage:
     wait: bool = True
     jobs: list[tuple[Job, int]] = field(default_factory=list)
 
-    def add(self, job: Job, units: int = 1) -> None:
-        """Appends a job; `units` matter if the split is not SHARED."""
-        self.jobs.append((job, units))
+    def add(self, *jobs: Job, units: int = 1) -> None:
+        """Appends jobs; `units` matter if the split is not SHARED."""
+        self.jobs += [(job, units) for job in jobs]
 
 
 class Program:
