@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze import data
-from tinysqueeze.cli import photographs
+from tinysqueeze.cli import photographs, values
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.output import draw
 from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
@@ -38,9 +38,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="builtin, cifar10, a folder or archive (otherwise as trained); for others' weights a "
         "folder of photographs, in a folder a class or named by wnid",
     )
-    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="images at once")
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="processor threads (otherwise all)"
+        "--batch-size", type=values.images, default=256, metavar="N", help="images at once"
+    )
+    parser.add_argument(
+        "--threads", type=values.threads, metavar="N", help="processor threads (otherwise all)"
     )
     parser.add_argument(
         "--flip", action="store_true", help="average with the mirrored images (as trained)"
