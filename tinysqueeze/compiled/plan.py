@@ -227,14 +227,14 @@ def compile(
     batch: int = 64,
     *,
     training: bool = True,
-    precision: str = "f4",
+    precision: str = "4x4",
     threads: int | None = None,
     input_size: int | None = None,
     params: Params | None = None,
 ) -> Plan:
     """A plan for batches of up to `batch` images.
 
-    precision   how 3x3 convolutions are done: "f4" (Winograd F(4x4), fastest), "f2" or "direct"
+    precision   how 3x3 convolutions are done: "4x4" (Winograd F(4x4), fastest), "2x2" or "direct"
     threads     default: all processors (NUMBA_NUM_THREADS)
     input_size  square images of another size than the model's
     params      copied in; default: fresh ones

@@ -21,7 +21,7 @@ from tinysqueeze.kernels.winograd import winograd_weights, winograd_weights_adjo
 Sums = tuple[np.ndarray, int]
 """The threads' own sums: the array, and the floats from one thread's to the next's."""
 
-PRECISIONS = {"direct": 0, "f2": 2, "f4": 4}
+PRECISIONS = {"direct": 0, "2x2": 2, "4x4": 4}
 """Output pixels along one side of a Winograd tile; 0: no Winograd."""
 
 
