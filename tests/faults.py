@@ -28,7 +28,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 LIMIT = 1200
 """Seconds that a run may take."""
-COPIED = ("tinysqueeze", "tests", "notebooks", "pyproject.toml", "README.md")
+COPIED = (".ci", "tinysqueeze", "tests", "notebooks", "pyproject.toml", "README.md")
 
 FILES = {
     # where each file of the faults below lives
@@ -271,13 +271,12 @@ FAULTS = [
           "max(min(left + kw, x.shape[2] // c - 1), 0)", "no window sees the last column"),
     Fault("loops", "seen[i] += patch[i]", "seen[i] = patch[i]",
           "where windows overlap the last one wins"),
-    Fault("loops", "for j in range(k if i < m else 0, a.shape[1]):",
-          "for j in range(k if i <= m else 0, a.shape[1]):",
-          "a row that four does not divide is cut short"),
-    Fault("loops", "for more_weight, more_bias in others:",
-          "for more_weight, more_bias in others[1:]:", "the sums of a part of the batch are lost"),
-    Fault("loops", "dtile[:] = 0", "pass",
-          "dx of one tile is added to the next's: a missing clear"),
+    Fault("loops", "unfold(lines, patches, first, oh, ow", "unfold(lines, patches, 0, oh, ow",
+          "every tile has the patches of the first places"),
+    Fault("loops", "dweight += patches.T @ rows[places]", "dweight[:] = patches.T @ rows[places]",
+          "a tile's share of dweight replaces the others'"),
+    Fault("loops", "dx, places.start, oh, ow", "dx, 0, oh, ow",
+          "the gradients of every tile go to the first places"),
     Fault("fast", "argmax[i, oy, ox, c] = ky * kw + kx", "argmax[i, oy, ox, c] = ky * kh + kx",
           "a window that is not square"),
     Fault("fast", "if value > best or", "if value >= best or", "of equals the last wins"),

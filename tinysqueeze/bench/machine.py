@@ -12,6 +12,7 @@ from typing import Any
 
 from tinysqueeze.errors import UserError
 from tinysqueeze.kernels.target import TARGET
+from tinysqueeze.processors import usable_processors
 from tinysqueeze.version import __version__
 
 
@@ -19,19 +20,12 @@ def machine() -> dict[str, Any]:
     """Processor, cores, the width of its vectors in float32, memory in bytes, system."""
     return {
         "processor": _processor(),
-        "processors": processors(),
+        "processors": usable_processors(),
         "lanes": TARGET.lanes,
         "memory": _memory(),
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
     }
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def in_fresh_process(

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from tinysqueeze.files import check_writable
 from tinysqueeze.paper.scaling import LINKS, NETWORKS, WORKERS, Demand, demands, efficiency
 from tinysqueeze.show.pictures.scaling import scaling_efficiency
 
@@ -26,6 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, draw."""
+    if args.figure:
+        check_writable(args.figure, picture=True)
     found = demands(args.networks, args.batch, args.ranks, args.faster)
     print(
         f"A step of {args.batch} images, and an all-reduce of its gradients between {args.ranks} ranks, "

@@ -8,7 +8,9 @@ from tqdm.auto import tqdm
 
 from tinysqueeze import data
 from tinysqueeze.cli.models import add_changes, changes
+from tinysqueeze.cli.output import draw
 from tinysqueeze.data import Dataset
+from tinysqueeze.files import check_folder
 from tinysqueeze.paper.experiments import (
     EXPERIMENTS,
     SHORT,
@@ -72,6 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train what is missing of the grid, then draw the curve and compare it with the paper's."""
     experiment, own = find(args.name), changes(args)
+    check_folder(args.out)
     table = args.out / f"{experiment.name}.csv"
     dataset, measured, split = _images(args)
     epochs = _epochs(args, experiment, table, len(dataset), own)
@@ -115,9 +118,7 @@ def run(args: argparse.Namespace) -> int:
             )
     rows = read_rows(table)
     print(agreement(experiment, rows))
-    experiment_curve(experiment, rows).save(str(table.with_suffix(".png")))
-    print(f"drawn: {table.with_suffix('.png')}")
-    return 0
+    return draw({table.with_suffix(".png"): lambda: experiment_curve(experiment, rows)})
 
 
 def _images(args: argparse.Namespace) -> tuple[Dataset, Dataset, str]:

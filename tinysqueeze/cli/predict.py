@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import add_weights, find_weights
 from tinysqueeze.errors import DataError
+from tinysqueeze.files import check_writable
 from tinysqueeze.weights import Prediction, Skipped, WeightSet, classify, find_images
 
 SHEET = 40  # pictures on a sheet at most, whatever the number predicted
@@ -35,6 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the likeliest classes of every picture."""
+    if args.out:
+        check_writable(args.out, picture=True)
     weights = find_weights(args.weights, args.classes)
     top = min(max(args.top, 1), weights.model.classes)
     paths = list(find_images(args.images))
@@ -98,8 +101,5 @@ def _record(result: Prediction | Skipped, weights: WeightSet, top: int) -> dict[
 def _draw(shown: list[Prediction], out: Path, top: int) -> None:
     from tinysqueeze.show.inside import prediction_sheet  # matplotlib, which only the sheet needs
 
-    try:
-        prediction_sheet(shown, top).save(str(out))
-    except (OSError, ValueError) as error:  # no such folder, or no such format
-        raise DataError(f"{out}: the sheet cannot be written ({error})") from error
+    prediction_sheet(shown, top).save(str(out))
     print(f"{out}: {len(shown)} pictures", file=sys.stderr)

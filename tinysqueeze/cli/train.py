@@ -11,9 +11,10 @@ from typing import Any
 
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.models import add_changes, changes
+from tinysqueeze.cli.output import draw
 from tinysqueeze.cli.weights import find_weights
 from tinysqueeze.errors import UserError
-from tinysqueeze.show.pictures.training import save_pictures
+from tinysqueeze.show.pictures.training import run_pictures
 from tinysqueeze.study.count import count
 from tinysqueeze.training import engine
 from tinysqueeze.training.communicator import Communicator
@@ -135,17 +136,19 @@ def _run(args: argparse.Namespace, together: Communicator) -> int:
     except Stopped as stop:
         print(f"stopped; go on with: tinysqueeze train --resume {folder.path}")
         return 128 + stop.by
-    score = training.evaluation
-    if score is None:  # rank 0 alone has it
+    finally:  # whatever comes next, and may fail: this is what all was done for
+        score = training.evaluation
+        if score is not None:  # rank 0 alone has it
+            print(
+                f"test accuracy {score.accuracy:.2%} on {len(test):,} images of {test.name} after "
+                f"{folder.now().wall_seconds:.0f} s; see {folder.path}"
+            )
+    if score is None:
         return 0
     for line in together.lines():
         print(line)
-    save_pictures(folder.path, training.training, score, test)
-    print(
-        f"test accuracy {score.accuracy:.2%} on {len(test):,} images of {test.name} after "
-        f"{folder.now().wall_seconds:.0f} s; see {folder.path}"
-    )
-    return 0
+    pictures = run_pictures(training.training, score, test)
+    return draw({folder.path / f"{name}.png": picture for name, picture in pictures.items()})
 
 
 def _announce(args: argparse.Namespace, run: TrainingRun) -> None:

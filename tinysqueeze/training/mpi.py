@@ -24,6 +24,7 @@ from typing import Any, Self
 import numpy as np
 
 from tinysqueeze.errors import UserError, missing_extra
+from tinysqueeze.processors import usable_processors
 from tinysqueeze.training.communicator import ALONE, Communicator
 
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
@@ -157,6 +158,10 @@ class MPICommunicator(Communicator):
         self._reduce("stop?", found, self.max)
         return int(found[0])
 
+    def everybody(self, value: Any) -> list[Any]:
+        """What each rank says, in the order of the ranks; values are plain Python."""
+        return list(self.comm.allgather(value))
+
     def lines(self) -> list[str]:
         """What communication has cost rank 0 so far."""
         return self.log.lines()
@@ -218,6 +223,4 @@ def threads_a_rank(threads: int | None = None) -> int | None:
     neighbours = next((int(os.environ[name]) for name in NEIGHBOURS if os.environ.get(name)), 1)
     if threads is not None or neighbours == 1:
         return threads
-    can_say = hasattr(os, "sched_getaffinity")  # which processors this process may run on
-    processors = len(os.sched_getaffinity(0)) if can_say else os.cpu_count() or 1
-    return max(1, processors // neighbours)
+    return max(1, usable_processors() // neighbours)

@@ -5,7 +5,6 @@ for each number in the flat parameter vector, passed in and out.
 """
 
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from math import sqrt
@@ -15,9 +14,9 @@ from threadpoolctl import ThreadpoolController
 
 from tinysqueeze.kernels import optimiser as kernels
 from tinysqueeze.kernels.kernel import Kernel
-from tinysqueeze.kernels.team import default_threads
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import trained_shapes
+from tinysqueeze.processors import default_threads, workers
 from tinysqueeze.training.settings import check, setting
 
 Slots = dict[str, np.ndarray]  # "velocity" -> a vector as long as the parameters
@@ -160,7 +159,7 @@ class Muon(Optimiser):
 
         largest_first = sorted(self.matrices, key=lambda place: -place[1] * place[2] ** 2)
         with _blas().limit(limits=1):  # a matrix a thread: they are too small to be shared
-            list(_workers(threads).map(turn, largest_first))
+            list(workers(threads or default_threads()).map(turn, largest_first))
         rest = SGD(self.momentum)
         rest.update(params, grads, {"velocity": slots["velocity"]}, decay, lr, step, threads)
 
@@ -183,11 +182,6 @@ def filter_matrices(model: Model, frozen: Collection[str] = ()) -> Places:
 @cache
 def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
-
-
-@cache
-def _workers(threads: int | None) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads or default_threads())
 
 
 def orthogonalise(matrix: np.ndarray, steps: int = 5) -> np.ndarray:

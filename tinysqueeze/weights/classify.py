@@ -17,6 +17,7 @@ from PIL import Image
 from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.errors import DataError, ShapeError, UserError
 from tinysqueeze.network.ops.reference import softmax
+from tinysqueeze.processors import usable_processors
 from tinysqueeze.weights.class_names import WNID
 from tinysqueeze.weights.images import find_images, open_image, upright
 from tinysqueeze.weights.opening import Weights, open_weights
@@ -203,7 +204,7 @@ Waiting = tuple[Path | None, Future[NDArray[np.float32]]]
 @contextmanager
 def _pool() -> Iterator[ThreadPoolExecutor]:
     """As many decoding threads as processors; what was not begun is dropped when the caller stops."""
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(usable_processors())
     try:
         yield pool
     finally:

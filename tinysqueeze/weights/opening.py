@@ -29,7 +29,9 @@ from tinysqueeze.weights.preprocess import CAFFE, Preprocess
 from tinysqueeze.weights.sources import SOURCES, known_source
 from tinysqueeze.weights.trained import UNCHECKED, WeightSet, describe, fitting, recognise
 
-HASH_IN_NAME = re.compile(r"-([0-9a-f]{8})$")  # PyTorch's habit: the first digits of the SHA-256
+HASH_IN_NAME = re.compile(
+    r"squeezenet1_[01]-([0-9a-f]{8})\.pth?"
+)  # the first digits of the SHA-256
 
 
 Source = str | os.PathLike[str]
@@ -122,19 +124,24 @@ def load_weights(source: str | os.PathLike[str]) -> WeightSet:
         known = ", ".join(READERS)
         raise FormatError(f"{path}: weights end in {known}, not in {path.suffix or 'nothing'}")
     try:
-        if path.suffix != fileformat.SUFFIX:  # which has checksums inside
-            _check_name(path.stem, data)
+        _check_name(path.name, data)
         weights = READERS[path.suffix.lower()](data)
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
     return _vouched(weights, data)
 
 
-def _check_name(stem: str, data: bytes) -> None:
-    """torchvision's files carry the first eight digits of their SHA-256 in their name."""
-    found = HASH_IN_NAME.search(stem)
+def _check_name(name: str, data: bytes) -> None:
+    """torchvision's files carry the first eight digits of their SHA-256 in their name.
+
+    Other files don't: there such digits may be a date.
+    """
+    found = HASH_IN_NAME.fullmatch(name)
     if found and not hashlib.sha256(data).hexdigest().startswith(found[1]):
-        raise FormatError(f"its SHA-256 does not start with {found[1]}, as its name promises")
+        raise FormatError(
+            f"its SHA-256 does not start with {found[1]}, as its name, torchvision's, promises; load it "
+            "anew, or rename it if it is another file"
+        )
 
 
 def _vouched(weights: WeightSet, data: bytes) -> WeightSet:
