@@ -249,7 +249,7 @@ def compile(
     batch: int = 64,
     *,
     training: bool | None = None,
-    precision: str = "f4",
+    precision: str = "4x4",
     threads: int | None = None,
     input_size: int | None = None,
     params: Params | None = None,
@@ -261,7 +261,7 @@ def compile(
     batch: int = 64,
     *,
     training: bool | None = None,
-    precision: str = "f4",
+    precision: str = "4x4",
     threads: int | None = None,
     input_size: int | None = None,
     params: Params | None = None,
@@ -271,7 +271,7 @@ def compile(
 
     model        a network; or for "int8" one that is quantised already
     training     can it train as well? By default yes, but for "int8", which cannot
-    precision    how 3x3 convolutions are done: "f4" (Winograd F(4x4), fastest), "f2" or "direct"; or
+    precision    how 3x3 convolutions are done: "4x4" (Winograd F(4x4), fastest), "2x2" or "direct"; or
                  "int8": everything in 8-bit integers, to the bit what `devices.int8` computes
     threads      default: NUMBA_NUM_THREADS, or all processors that may be used
     input_size   square images of another size than the model's

@@ -115,7 +115,7 @@ def fire_diagram(fire: Fire, in_shape: Shape = (55, 55, 96)) -> Picture:
 # ---------------------------------------------------------------------------------- whole networks
 
 
-class _Step(NamedTuple):
+class _Volume(NamedTuple):
     """A step worth a volume, and how it is painted."""
 
     name: str
@@ -124,7 +124,7 @@ class _Step(NamedTuple):
     arc: str | None  # the colour of the bypass around it
 
 
-def _drawn(model: Model) -> list[_Step]:
+def _drawn(model: Model) -> list[_Volume]:
     """The steps that change the shape or learn."""
     nodes = lower(model).nodes
     around = {node.path.split("/")[0] for node in nodes if isinstance(node, Add)}
@@ -135,7 +135,7 @@ def _drawn(model: Model) -> list[_Step]:
         after, learns = layer.out_shape(shape), any(isinstance(p, Weighted) for p in parts)
         if after != shape or learns:
             arc = (RED if name in by_layers else INK) if name in around else None
-            steps.append(_Step(name, after, _colours(parts, learns), arc))
+            steps.append(_Volume(name, after, _colours(parts, learns), arc))
         shape = after
     return steps
 
@@ -212,7 +212,7 @@ def _headline(model: Model, name: str) -> str:
     )
 
 
-def _draw_network(axes: Axes, model: Model, steps: list[_Step]) -> float:
+def _draw_network(axes: Axes, model: Model, steps: list[_Volume]) -> float:
     """Paint the image and each step's volume from left to right; where the last one ends."""
     largest = model.input_shape[0]
     last = Volume(0, 0, *_size(model.input_shape, largest))
