@@ -1,6 +1,7 @@
 """The command line: a table of commands, each a module that is imported only when called."""
 
 import argparse
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ COMMANDS = {  # name -> what it does; the code is the module of that name in thi
     "communication": "what distributed training has to send, measured and projected",
 }
 
+EMPTY = re.compile(r"--[a-z-]+=\s*")  # "--from="
 LEAVE_FILES = ("train", "experiment")
 FILES = ("out", "plot", "answers", "figure", "c")  # and whatever is given one of these
 
@@ -106,6 +108,8 @@ def _fail(line: str, status: int) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     """Parse and call; a command that leaves files outlasts its output."""
+    if any(not word.strip() or EMPTY.fullmatch(word) for word in argv):
+        raise UsageError("an empty word was given, where a name or a value belongs")
     command = next((word for word in argv if not word.startswith("-")), None)
     args = _parser(command).parse_args(argv)
     if command not in LEAVE_FILES and not any(getattr(args, name, None) for name in FILES):

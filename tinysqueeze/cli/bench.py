@@ -11,6 +11,7 @@ from tinysqueeze.bench import Settings, complete, measure, text
 from tinysqueeze.bench.peers import SIDES, chosen
 from tinysqueeze.bench.runner import workloads_named
 from tinysqueeze.bench.workloads import WORKLOADS
+from tinysqueeze.cli import values
 from tinysqueeze.cli.output import draw
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import check_writable, parse_json
@@ -28,9 +29,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workload", metavar="W,...", help=f"what to run: {', '.join(WORKLOADS)} (otherwise all)"
     )
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns each side gets")
     parser.add_argument(
-        "--seconds", type=float, default=1.0, metavar="S", help="time a turn, after warming up"
+        "--rounds", type=values.whole(), default=5, metavar="N", help="turns each side gets"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=values.number(least=0),
+        default=1.0,
+        metavar="S",
+        help="time a turn, after warming up",
     )
     parser.add_argument(
         "--threads", metavar="N,...", help="threads for every side (otherwise all, and ours with 1)"

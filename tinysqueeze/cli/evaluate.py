@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze import data
-from tinysqueeze.cli import photographs
+from tinysqueeze.cli import photographs, values
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.output import draw
 from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
@@ -38,9 +38,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="builtin, cifar10, a folder or archive (otherwise as trained); for others' weights a "
         "folder of photographs, in a folder a class or named by wnid",
     )
-    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="images at once")
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="processor threads (otherwise all)"
+        "--batch-size", type=values.images, default=256, metavar="N", help="images at once"
+    )
+    parser.add_argument(
+        "--threads", type=values.threads, metavar="N", help="processor threads (otherwise all)"
     )
     parser.add_argument(
         "--flip", action="store_true", help="average with the mirrored images (as trained)"
@@ -98,10 +100,18 @@ def run(args: argparse.Namespace) -> int:
             f"{args.weights} tells {model.classes} classes apart, "
             f"{dataset.name} has {len(dataset.classes)}"
         )
+    if dataset.images.shape[1:] != model.input_shape:
+        remedy = "evaluate it on a folder of photographs, which are cropped to fit"
+        if model.input_shape[2] != 3:
+            remedy = "give it arrays of its own in Python (ts.classify)"
+        raise ShapeError(
+            f"{model.name} takes images of {model.input_shape}, {dataset.name} has "
+            f"{dataset.images.shape[1:]}: {remedy}"
+        )
     if not args.stepwise:
         compile_kernels()
     make = stepwise_engine if args.stepwise else compiled_engine
-    engine = make(EngineSpec(model, args.batch_size, params, args.threads))
+    engine = make(EngineSpec(model, args.batch_size, params, args.threads, training=False))
     score = evaluate(engine, dataset, normalise, args.batch_size, flip, shift)
     probabilities = softmax(score.logits.astype(float))
     error = calibration(probabilities, score.labels).error

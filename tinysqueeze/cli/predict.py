@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from tinysqueeze.cli import values
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import add_weights, find_weights
 from tinysqueeze.errors import DataError
@@ -26,12 +27,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="pictures, or folders")
     add_weights(parser)
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes to name")
+    parser.add_argument(
+        "--top", type=values.whole(), default=5, metavar="K", help="how many classes to name"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object a line")
     parser.add_argument(
         "--out", type=Path, metavar="SHEET.png", help=f"draw the first {SHEET} with their classes"
     )
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once")
+    parser.add_argument(
+        "--batch-size", type=values.images, default=16, metavar="N", help="images at once"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,12 +44,12 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         check_writable(args.out, picture=True)
     weights = find_weights(args.weights, args.classes)
-    top = min(max(args.top, 1), weights.model.classes)
+    top = min(args.top, weights.model.classes)
     paths = list(find_images(args.images))
     compile_kernels()
     shown: list[Prediction] = []
     read = 0
-    results = classify(weights, paths, max(args.batch_size, 1))
+    results = classify(weights, paths, args.batch_size)
     for result in _with_progress(results, len(paths)):
         if args.json:
             tqdm.write(json.dumps(_record(result, weights, top)), file=sys.stdout)

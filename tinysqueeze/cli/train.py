@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from tinysqueeze.cli import values
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.models import add_changes, changes
 from tinysqueeze.cli.output import draw
@@ -74,7 +75,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--resume", type=Path, metavar="DIR", help="go on with the run in this folder"
     )
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="processor threads (otherwise all)"
+        "--threads", type=values.threads, metavar="N", help="processor threads (otherwise all)"
     )
     parser.add_argument(
         "--engine",
@@ -105,7 +106,7 @@ def _how(setting: Setting) -> dict[str, Any]:
             "help": f"{how['help']} ({', '.join(names)})",
             "metavar": "S",
         }
-    return how | {"type": setting.type, "metavar": setting.type.__name__[0].upper()}
+    return how | {"type": values.of_setting(setting), "metavar": setting.type.__name__[0].upper()}
 
 
 def run(args: argparse.Namespace) -> int:

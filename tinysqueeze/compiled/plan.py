@@ -21,7 +21,7 @@ from tinysqueeze.compiled.steps import ConvStep, DropStep, MeanStep, NodeStep, S
 from tinysqueeze.compiled.weights import PRECISIONS
 from tinysqueeze.devices.int8 import Int8Network, quantise
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.graph import Add, Copy, is_graphs_own, layer_of
+from tinysqueeze.graph import Add, Copy, GraphModel, is_graphs_own, layer_of
 from tinysqueeze.kernels.team import Team, renewed_after_fork
 from tinysqueeze.labels import check_labels
 from tinysqueeze.network.compose import leaves
@@ -278,8 +278,8 @@ def compile(
     params       copied in; default: fresh ones
     calibration  images (N, H, W, C) float32 by which "int8" quantises a model; no labels needed
 
-    Raises UserError for an unknown precision, for "int8" without images to calibrate on and for a network
-    that integers don't do; ShapeError for parameters that do not fit.
+    Raises UserError for an unknown precision, for "int8" without images to calibrate on, for a network
+    that integers don't do, and for training a graph; ShapeError for parameters that do not fit.
     """
     if batch < 1:
         raise UserError(f"a batch has at least 1 image, not {batch}")
@@ -295,8 +295,9 @@ def compile(
         raise UserError("a quantised network is compiled with precision='int8'")
     if calibration is not None:
         raise UserError("calibration images are for precision='int8'")
-    model = model.at(input_size)
-    return Plan(model, batch, training is not False, precision, threads, params)
+    if training is not False and isinstance(model, GraphModel):
+        raise UserError(f"{model.name} was read as a graph, which does not train: training=False")
+    return Plan(model.at(input_size), batch, training is not False, precision, threads, params)
 
 
 def _quantised(

@@ -22,7 +22,6 @@ from tinysqueeze.graph import (
     Other,
     Pool,
     fuse,
-    is_graphs_own,
     lower,
     merge_norms,
     with_copies,
@@ -48,11 +47,6 @@ def deployed(model: Model) -> tuple[Graph, tuple[Fold, ...]]:
             raise UserError(
                 f"{node.path}: a {type(node.layer).__name__} cannot be planned, quantised or exported "
                 "to C; end the network at its logits"
-            )
-        if is_graphs_own(node):
-            raise UserError(
-                f"{node.path}: an average that leaves its padding out of the count cannot be planned, "
-                "quantised or exported to C; it runs here, step by step or compiled"
             )
     graph, folds = merge_norms(graph, alone=True)
     return with_copies(fuse(graph, ("relu",)), (Conv, Pool)), folds

@@ -17,7 +17,7 @@ from tinysqueeze.devices.int8 import Int8Network, check
 from tinysqueeze.devices.memory import Arena, Stage, deployed, plan, window_of
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import write_atomically
-from tinysqueeze.graph import Activate, Add, Conv, Copy, Graph, Node, Pool, folded_params
+from tinysqueeze.graph import Activate, Add, Conv, Graph, Mean, Node, Pool, folded_params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import flatten
 
@@ -186,13 +186,8 @@ class _Writer:
         if isinstance(stage.last, Add):
             yield f"static const addition_t addition_{number} = {self.addition(stage.last)};"
         elif stage.last and not isinstance(stage.last, Activate) and not self.ends(stage):
-            largest = isinstance(stage.last, Copy) or (
-                isinstance(stage.last, Pool) and not stage.last.average
-            )
-            yield (
-                f"static const pool_t pool_{number} = "
-                f"{{{self.geometry(stage.last)}, {int(not largest)}, {self.zero(stage.last.source)}}};"
-            )
+            numbers = f"{_mean(stage.last)}, {self.zero(stage.last.source)}"
+            yield f"static const pool_t pool_{number} = {{{self.geometry(stage.last)}, {numbers}}};"
 
     def named(self, node: Node) -> str:
         """A node's name in C."""
@@ -266,6 +261,13 @@ class _Writer:
                 table = f"{self.named(stage.last)}_table" if self.network else 0
                 return f"run_swish({x}, {y}, {table}, {prod(size)});"
         return f"run_pool(&pool_{number}, {x}, {y});"
+
+
+def _mean(node: Node) -> int:
+    """What a pool_t says of a node: 0 for the maximum, 1 for an average, 2 for one without padding."""
+    if isinstance(node, Pool) and node.average:
+        return 1 if node.counts_padding else 2
+    return int(isinstance(node, Mean))
 
 
 def _filled(template: Path, words: Mapping[str, str]) -> str:
