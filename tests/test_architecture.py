@@ -14,8 +14,8 @@ PACKAGE = ROOT / "tinysqueeze"
 
 # A room imports only from floors below its own. The one table; keep it in order.
 FLOORS = (
-    ("errors", "version"),
-    ("files", "labels", "ranges"),
+    ("errors", "version", "caches"),
+    ("files", "labels", "processors", "ranges", "starting"),
     ("network", "kernels", "data"),
     ("graph",),
     ("study", "compiled"),

@@ -1,6 +1,6 @@
 """Counting without allocating: parameters, multiply-adds, activation and im2col bytes, by layer."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -55,6 +55,11 @@ class Table:
         """Multiply-adds of one forward pass over the batch."""
         return self.total("multiply_adds")
 
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of all layers' outputs."""
+        return self.total("activation_bytes")
+
     def share(self, kernel: int, column: str = "parameters") -> float:
         """What part of a column is in convolutions of kernel x kernel."""
         part = sum(getattr(row, column) for row in self.rows if row.kernel == (kernel, kernel))
@@ -83,10 +88,16 @@ def count(model: Model, input_size: int | None = None, batch: int = 1) -> Table:
     im2col would write (a pointwise convolution needs none). A graph is counted node by node.
     """
     model = model.at(input_size)
-    parts: Iterable[Part] = leaves(model, model.input_shape)
     if isinstance(model, GraphModel):
-        parts = _nodes(lower(model))
-    return Table(model.name, model.input_shape, batch, tuple(_row(*part, batch) for part in parts))
+        parts = (_row(*part, batch) for part in _nodes(lower(model)))
+        return Table(model.name, model.input_shape, batch, tuple(parts))
+    return count_layer(model, model.input_shape, batch, model.name)
+
+
+def count_layer(layer: Layer, in_shape: Shape, batch: int = 1, name: str = "") -> Table:
+    """The same of any layer or composition, for examples of `in_shape`."""
+    rows = (_row(*found, batch) for found in leaves(layer, in_shape))
+    return Table(name, in_shape, batch, tuple(rows))
 
 
 def _nodes(graph: Graph) -> Iterator[Part]:

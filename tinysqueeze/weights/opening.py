@@ -19,7 +19,7 @@ from tinysqueeze.training.train import TrainingRun
 from tinysqueeze.weights.class_names import named
 from tinysqueeze.weights.compression import fileformat, pipeline
 from tinysqueeze.weights.formats.caffe_file import read_caffemodel
-from tinysqueeze.weights.formats.deep_compression import read_deep_compression
+from tinysqueeze.weights.formats.deep_compression import layers_of, read_deep_compression
 from tinysqueeze.weights.formats.names import caffe_path, renamed, to_ours
 from tinysqueeze.weights.formats.onnx_file import read_onnx
 from tinysqueeze.weights.formats.safetensors_file import read_safetensors
@@ -157,12 +157,7 @@ def _vouched(weights: WeightSet, data: bytes) -> WeightSet:
 def _read_net(data: bytes) -> WeightSet:
     """The authors' file; conv10 gets the ring of zeros that it has in their prototxt."""
     model = squeezenet1_0(input_size=CAFFE.crop[0], conv10_pad=1)
-    places = {
-        path.removesuffix("/weight"): (shape[3], shape[2], shape[0], shape[1])
-        for path, shape in shapes(model).items()
-        if path.endswith("/weight")
-    }
-    layers = read_deep_compression(data, places)
+    layers = read_deep_compression(data, layers_of(model))
     flat = {}
     for layer in layers:
         flat[f"{layer.name}/weight"] = to_ours(layer.weight())

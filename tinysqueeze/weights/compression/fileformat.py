@@ -34,7 +34,6 @@ smallest of the others, and so on outwards; the codebook itself may stand in any
 
 import hashlib
 import json
-import os
 import struct
 import zlib
 from collections.abc import Mapping
@@ -51,6 +50,7 @@ from tinysqueeze.files import parse_json, write_atomically
 from tinysqueeze.graph import GraphModel, rebuild
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import shapes
+from tinysqueeze.processors import usable_processors
 from tinysqueeze.weights.compression import huffman
 from tinysqueeze.weights.compression.rans import decode_levels, encode_levels
 from tinysqueeze.weights.compression.relative_index import from_gaps, to_gaps
@@ -142,7 +142,7 @@ def from_bytes(data: bytes) -> Compressed:
 
     items = list(zip(expected.items(), parts[1:], strict=True))
     # The decoders are compiled and run side by side; the longest begin, so that none ends alone.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_processors()) as pool:
         running = {
             item[0][0]: pool.submit(tensor, item)
             for item in sorted(items, key=lambda item: -len(item[1][1]))

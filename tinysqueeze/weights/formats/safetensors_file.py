@@ -10,13 +10,7 @@ from tinysqueeze.errors import FormatError
 from tinysqueeze.files import parse_json, to_safetensors, write_atomically
 from tinysqueeze.weights.formats.names import renamed, to_ours, to_theirs, torchvision_names
 from tinysqueeze.weights.formats.torchvision import from_torchvision
-from tinysqueeze.weights.trained import (
-    UNCHECKED,
-    WeightSet,
-    from_metadata,
-    model_of,
-    to_metadata,
-)
+from tinysqueeze.weights.trained import UNCHECKED, WeightSet, from_metadata, model_of, to_metadata
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
