@@ -33,10 +33,10 @@ from tinysqueeze.network.ops import fast, reference
 from tinysqueeze.network.params import flatten, map_params
 from tinysqueeze.network.stepwise import StepByStep
 
-LIMIT = {"f4": 1e-4, "f2": 5e-5, "direct": 5e-5, "plain": 1e-4}
+LIMIT = {"4x4": 1e-4, "2x2": 5e-5, "direct": 5e-5, "plain": 1e-4}
 """The most that an array of gradients may differ, by `apart`, in each precision; "plain" is step by step,
 where NumPy adds up thousands of float32 one after the other for a bias."""
-ROUNDINGS = {"f4": 100, "f2": 100, "direct": 100, "plain": 1000}
+ROUNDINGS = {"4x4": 100, "2x2": 100, "direct": 100, "plain": 1000}
 """Where numbers cancel, more may be lost: so many times what one rounding of every sum does to them.
 (A bias sums ten thousand pixels: kernels in vectors and by threads, NumPy one after the other.)"""
 FORWARD = 1e-4

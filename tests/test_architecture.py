@@ -17,7 +17,8 @@ FLOORS = (
     ("errors", "version", "caches"),
     ("files", "labels", "processors", "ranges", "starting"),
     ("network", "kernels", "data"),
-    ("study", "graph"),
+    ("graph",),
+    ("study",),
     ("devices",),
     ("compiled",),
     ("training",),
@@ -54,6 +55,7 @@ ORDER = {
         "engine",
         "evaluate",
         "state",
+        "alike",
         "loop",
         "checkpoint",
         "interruptible",
@@ -81,7 +83,7 @@ ORDER = {
         "plan",
     ),
     "graph": ("form", "run", "spec", "whole", "passes", "lowering"),
-    "show": ("pictures", "inside", "widgets", "lessons"),
+    "show": ("pictures", "inside", "page", "widgets", "lessons"),
 }
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TOP_LEVEL = {"tinysqueeze", "notebooks", "tests", "pyproject.toml", "README.md", "LICENSE"}

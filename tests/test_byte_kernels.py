@@ -8,6 +8,7 @@ from numba import njit
 from numba.core import config
 
 from tinysqueeze.devices.int8 import Grid, mean_bytes, rescale
+from tinysqueeze.graph import Pool, averaged_over
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.byte_maps import (
     byte_add,
@@ -119,8 +120,9 @@ def test_encoding_is_that_of_the_grid(size, rng):
         st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(0, 1), st.booleans()
     ),
     rows=st.booleans(),
+    counts=st.booleans(),
 )
-def test_pools(height, width, vectors, window, rows):
+def test_pools(height, width, vectors, window, rows, counts):
     rng = np.random.default_rng(height * width)
     high, wide, stride, pad, ceil = window
     seen = Window.of((high, wide), stride, min(pad, high // 2, wide // 2), ceil)
@@ -135,12 +137,13 @@ def test_pools(height, width, vectors, window, rows):
         "height": height, "width": width, "out_height": out[0], "out_width": out[1],
         "channels": vectors * LANES, "by_row": rows,
     }  # fmt: skip
+    pool = Pool("p", 0, 1, seen, average=True, counts_padding=counts)
     expected = {
         byte_max_pool: windows(x, seen, fill=0).max(axis=(3, 4)),
-        byte_mean_pool: mean_bytes(x, np.array([7]), seen),
+        byte_mean_pool: mean_bytes(x, np.array([7]), seen, averaged_over(x.shape, pool)),
     }
     for kernel, right in expected.items():
-        more = {"zero": 7} if kernel is byte_mean_pool else {}
+        more = {"zero": 7, "counts_padding": counts} if kernel is byte_mean_pool else {}
         for n in range(images):  # a chunk of one image, or its rows
             run(like(kernel, x[n:], y[n:], **common, **more), units=out[0] if rows else 1)
         np.testing.assert_array_equal(y, right)

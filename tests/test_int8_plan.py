@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tinysqueeze.compiled import Int8Plan, compile
 from tinysqueeze.devices.int8 import Grid, quantise
 from tinysqueeze.errors import ShapeError, UserError
+from tinysqueeze.graph import Pool
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.network.compose import Chain, Concat, Residual
 from tinysqueeze.network.layers import (
@@ -129,6 +130,17 @@ def test_a_convolution(size, filters, window, relu, shared, exact):
         shift = rng.integers(18, 61, filters).astype(np.uint8)
         network.convs[0] = replace(conv, shift=shift)
     check(network, x, batch=1 if shared else 3, threads=2)
+
+
+def test_averages_may_leave_their_padding_out(rng):
+    """As graphs from ONNX files may ask for."""
+    network, x = quantised(NETWORKS["average pools"], rng)
+    nodes = tuple(
+        replace(n, counts_padding=False) if isinstance(n, Pool) else n for n in network.graph.nodes
+    )
+    other = replace(network, graph=replace(network.graph, nodes=nodes))
+    assert not np.array_equal(other.logits(x), network.logits(x))
+    check(other, x)
 
 
 def test_each_channel_of_the_image_has_a_zero_of_its_own(rng):

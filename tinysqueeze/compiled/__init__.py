@@ -1,6 +1,6 @@
 """The compiled plan: a model lowered to fused kernels over preallocated buffers.
 
-    plan = compile(model, batch=64)                     # precision="f4" | "f2" | "direct"
+    plan = compile(model, batch=64)                     # precision="4x4" | "2x2" | "direct"
     plan.load(params)
     loss, correct = plan.loss_and_grads(images, labels, smoothing=0.1, seed=7)
     optimiser.update(plan.vector, plan.grad_vector, ...)

@@ -21,7 +21,7 @@ from tinysqueeze.compiled.steps import ConvStep, DropStep, MeanStep, NodeStep, S
 from tinysqueeze.compiled.weights import PRECISIONS
 from tinysqueeze.devices.int8 import Int8Network, quantise
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.graph import Add, Copy, is_graphs_own, layer_of
+from tinysqueeze.graph import Add, Copy, GraphModel, is_graphs_own, layer_of
 from tinysqueeze.kernels.team import Team, renewed_after_fork
 from tinysqueeze.labels import check_labels
 from tinysqueeze.network.compose import leaves
@@ -249,7 +249,7 @@ def compile(
     batch: int = 64,
     *,
     training: bool | None = None,
-    precision: str = "f4",
+    precision: str = "4x4",
     threads: int | None = None,
     input_size: int | None = None,
     params: Params | None = None,
@@ -261,7 +261,7 @@ def compile(
     batch: int = 64,
     *,
     training: bool | None = None,
-    precision: str = "f4",
+    precision: str = "4x4",
     threads: int | None = None,
     input_size: int | None = None,
     params: Params | None = None,
@@ -271,15 +271,15 @@ def compile(
 
     model        a network; or for "int8" one that is quantised already
     training     can it train as well? By default yes, but for "int8", which cannot
-    precision    how 3x3 convolutions are done: "f4" (Winograd F(4x4), fastest), "f2" or "direct"; or
+    precision    how 3x3 convolutions are done: "4x4" (Winograd F(4x4), fastest), "2x2" or "direct"; or
                  "int8": everything in 8-bit integers, to the bit what `devices.int8` computes
     threads      default: NUMBA_NUM_THREADS, or all processors that may be used
     input_size   square images of another size than the model's
     params       copied in; default: fresh ones
     calibration  images (N, H, W, C) float32 by which "int8" quantises a model; no labels needed
 
-    Raises UserError for an unknown precision, for "int8" without images to calibrate on and for a network
-    that integers don't do; ShapeError for parameters that do not fit.
+    Raises UserError for an unknown precision, for "int8" without images to calibrate on, for a network
+    that integers don't do, and for training a graph; ShapeError for parameters that do not fit.
     """
     if batch < 1:
         raise UserError(f"a batch has at least 1 image, not {batch}")
@@ -295,8 +295,9 @@ def compile(
         raise UserError("a quantised network is compiled with precision='int8'")
     if calibration is not None:
         raise UserError("calibration images are for precision='int8'")
-    model = model.at(input_size)
-    return Plan(model, batch, training is not False, precision, threads, params)
+    if training is not False and isinstance(model, GraphModel):
+        raise UserError(f"{model.name} was read as a graph, which does not train: training=False")
+    return Plan(model.at(input_size), batch, training is not False, precision, threads, params)
 
 
 def _quantised(

@@ -5,6 +5,7 @@ Units are the images of a chunk; or, `by_row`, rows of the one image's result.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -43,7 +44,7 @@ def _encoding(lanes: int) -> Callable:
     """The intrinsic y = clip(rint(x / scale) + zero, 0, 255) for so many neighbours, in float64."""
 
     @procedure(floats_t, bytes_t, bytes_t, bytes_t)
-    def encode(e: Emitter, x, scale, zero, y) -> None:
+    def encode(e: Emitter, x: Value, scale: Value, zero: Value, y: Value) -> None:
         b = e.builder
         double = ir.VectorType(ir.DoubleType(), lanes)
         wide = b.fpext(e.load(x, kind=ir.VectorType(FLOAT, lanes)), double)
@@ -63,7 +64,7 @@ _encode, _encode_one = _encoding(LANES), _encoding(1)
 
 
 @kernel("x x_unit are_bytes size scale zero y y_thread y_next y_row height by_row")
-def byte_encode(job, first, count, thread):
+def byte_encode(job: Any, first: int, count: int, thread: int) -> None:
     """Images of float32, or of bytes, as bytes into a map with padding around it.
 
     A row has `size` numbers; `scale` and `zero` say for each of them, as float64, what bytes stand for.
@@ -112,7 +113,10 @@ def _largest(width: int) -> Callable:
     kind = ir.VectorType(BYTE, width)
 
     @procedure(bytes_t, int_t, int_t, int_t, int_t, int_t, bytes_t)
-    def largest(e: Emitter, x, x_row, x_pixel, high, wide, channels, y) -> None:
+    def largest(
+        e: Emitter, x: Value, x_row: Value, x_pixel: Value, high: Value, wide: Value,
+        channels: Value, y: Value,
+    ) -> None:  # fmt: skip
         b = e.builder
 
         def some_channels(c: Value) -> None:
@@ -143,7 +147,7 @@ _POOL = """
 
 
 @kernel(_POOL)
-def byte_max_pool(job, first, count, thread):
+def byte_max_pool(job: Any, first: int, count: int, thread: int) -> None:
     """y = the largest byte of each window, which is cut at the edges; 0 if nothing is left of it."""
     images, begin, end = count, 0, job.out_height
     if job.by_row:
@@ -174,10 +178,10 @@ def byte_max_pool(job, first, count, thread):
                     )
 
 
-@kernel(_POOL + " zero")
-def byte_mean_pool(job, first, count, thread):
-    """y = the mean of each window to the nearest byte, halves up. Padding counts, as `zero`; what lies
-    beyond it does not."""
+@kernel(_POOL + " zero counts_padding")
+def byte_mean_pool(job: Any, first: int, count: int, thread: int) -> None:
+    """y = the mean of each window to the nearest byte, halves up. What lies beyond the padding does not
+    count, and padding, which is `zero`, only with `counts_padding`."""
     images, begin, end = count, 0, job.out_height
     if job.by_row:
         images, begin, end = 1, first, first + count
@@ -190,10 +194,12 @@ def byte_mean_pool(job, first, count, thread):
             for j in range(job.out_width):
                 left = j * job.stride_wide - job.pad_wide
                 right = min(left + job.kernel_wide, job.width + job.pad_wide)
-                area = (bottom - top) * (right - left)
                 rows = range(max(top, 0), min(bottom, job.height))
                 columns = range(max(left, 0), min(right, job.width))
-                padding = area - len(rows) * len(columns)
+                area = padding = len(rows) * len(columns)
+                if job.counts_padding:
+                    area = (bottom - top) * (right - left)
+                padding = area - padding
                 out = bytes_at(y + i * job.y_row + j * job.y_pixel)
                 for c in range(job.channels):
                     total = padding * job.zero
@@ -205,7 +211,10 @@ def byte_mean_pool(job, first, count, thread):
 
 
 @procedure(bytes_t, int_t, int_t, int_t, int_t, int_t, ints_t)
-def _total(e: Emitter, x, x_row, x_pixel, high, wide, less, y) -> None:
+def _total(
+    e: Emitter, x: Value, x_row: Value, x_pixel: Value, high: Value, wide: Value, less: Value,
+    y: Value,
+) -> None:  # fmt: skip
     """y = the sum of some channels over high x wide pixels, `less` a number."""
     b = e.builder
 
@@ -223,7 +232,7 @@ def _total(e: Emitter, x, x_row, x_pixel, high, wide, less, y) -> None:
 
 
 @kernel("x x_thread x_next x_row x_pixel height width channels less y y_unit by_panel")
-def byte_total(job, first, count, thread):
+def byte_total(job: Any, first: int, count: int, thread: int) -> None:
     """y = the sum over all pixels, `less` a number, int32: a mean at a network's end.
 
     Units are images; or `by_panel` vectors of channels of one image.
@@ -247,7 +256,10 @@ _PIXELS = """
 
 
 @procedure(bytes_t, bytes_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, bytes_t)
-def _add(e: Emitter, x, z, channels, x_zero, z_zero, first, second, shift, zero, lowest, y) -> None:
+def _add(
+    e: Emitter, x: Value, z: Value, channels: Value, x_zero: Value, z_zero: Value,
+    first: Value, second: Value, shift: Value, zero: Value, lowest: Value, y: Value,
+) -> None:  # fmt: skip
     """y = clamp(zero + ((x - x_zero) * first + (z - z_zero) * second + half >> shift), lowest, 255)."""
     b = e.builder
 
@@ -276,7 +288,7 @@ def _add(e: Emitter, x, z, channels, x_zero, z_zero, first, second, shift, zero,
 
 
 @kernel(_PIXELS + " z z_thread z_next z_row z_pixel x_zero z_zero first second shift zero lowest")
-def byte_add(job, first, count, thread):
+def byte_add(job: Any, first: int, count: int, thread: int) -> None:
     """y = the sum of x and z, each on a grid of its own (see `Int8Add`)."""
     images, begin, end = count, 0, job.height
     if job.by_row:
@@ -293,7 +305,7 @@ def byte_add(job, first, count, thread):
 
 
 @procedure(bytes_t, int_t, int_t, bytes_t)
-def _at_least(e: Emitter, x, channels, lowest, y) -> None:
+def _at_least(e: Emitter, x: Value, channels: Value, lowest: Value, y: Value) -> None:
     """y = max(x, lowest)."""
     b = e.builder
     least = e.splat(b.trunc(lowest, BYTE))
@@ -306,7 +318,7 @@ def _at_least(e: Emitter, x, channels, lowest, y) -> None:
 
 
 @kernel(_PIXELS + " lowest")
-def byte_at_least(job, first, count, thread):
+def byte_at_least(job: Any, first: int, count: int, thread: int) -> None:
     """y = max(x, lowest): a ReLU, or from 0 a copy."""
     images, begin, end = count, 0, job.height
     if job.by_row:
@@ -323,7 +335,7 @@ def byte_at_least(job, first, count, thread):
 
 
 @kernel(_PIXELS + " table")
-def byte_table(job, first, count, thread):
+def byte_table(job: Any, first: int, count: int, thread: int) -> None:
     """y = table[x], 256 bytes: a hard-swish."""
     table = bytes_at(job.table)
     images, begin, end = count, 0, job.height
@@ -343,7 +355,7 @@ def byte_table(job, first, count, thread):
 
 
 @kernel(_PIXELS + " x_places y_places")
-def byte_rearrange(job, first, count, thread):
+def byte_rearrange(job: Any, first: int, count: int, thread: int) -> None:
     """y[y_places[c]] = x[x_places[c]]: from a layout of channels to another."""
     sources, targets = ints(job.x_places), ints(job.y_places)
     images, begin, end = count, 0, job.height

@@ -4,6 +4,8 @@ Filters are cut into panels as wide as the widest tile, and what is left. The we
 one strip, (depth, its vectors, LANES, 4), strip after strip.
 """
 
+from typing import Any
+
 from tinysqueeze.kernels.byte_tile import ROWS, SCALE_BYTES, byte_tile, sum_tile
 from tinysqueeze.kernels.kernel import kernel
 from tinysqueeze.kernels.target import TARGET
@@ -23,7 +25,7 @@ def panel_starts(vectors: int) -> list[int]:
     x x_thread x_rows x_steps w depth vectors bias scales quick zero lowest
     y y_thread y_rows rows_per_unit rows_in_all by_panel by_row
 """)
-def byte_product(job, first, count, thread):
+def byte_product(job: Any, first: int, count: int, thread: int) -> None:
     """y[row] = the bytes of bias + sum over k of x[row, k] * w[k], for rows and steps from tables.
 
     Units are images of a chunk, of `rows_per_unit` rows; or, of one image, so many rows if `by_row`,
@@ -54,7 +56,7 @@ def byte_product(job, first, count, thread):
     x x_thread x_next x_rows x_steps w depth vectors bias scales lowest
     y y_unit rows by_panel
 """)
-def byte_sum(job, first, count, thread):
+def byte_sum(job: Any, first: int, count: int, thread: int) -> None:
     """y = the sum over all rows of the rescaled sums, int32: convolution and mean at a network's end.
 
     Units are images, the chunk's x beginning at the first; or `by_panel` panels of filters of one image.

@@ -85,7 +85,10 @@ def exact(
     return joined(e, even, b.shl(odd, all_lanes(LONGS, 32)))
 
 
-def _sums(e: Emitter, rows: int, vectors: int, x_row: list[Value], x_steps, w, depth, bias):
+def _sums(
+    e: Emitter, rows: int, vectors: int, x_row: list[Value], x_steps: Value, w: Value,
+    depth: Value, bias: Value,
+) -> list[Value]:  # fmt: skip
     """The loop over the depth: totals [row * vectors + vector]."""
     b = e.builder
     start = [e.load(bias, e.int(v * LANES), INTS) for v in range(vectors)] * rows
@@ -120,22 +123,10 @@ def _by_width(e: Emitter, wide: Value, emit: Callable[[int, int], None]) -> None
 @procedure(int_t, int_t, bytes_t, ints_t, ints_t, int_t, bytes_t, int_t, ints_t, bytes_t, int_t,
            int_t, bytes_t, ints_t)  # fmt: skip
 def byte_tile(
-    e: Emitter,
-    wide,
-    is_quick,
-    x,
-    x_rows,
-    x_steps,
-    last,
-    w,
-    depth,
-    bias,
-    scales,
-    zero,
-    lowest,
-    y,
-    y_rows,
-) -> None:
+    e: Emitter, wide: Value, is_quick: Value, x: Value, x_rows: Value, x_steps: Value,
+    last: Value, w: Value, depth: Value, bias: Value, scales: Value, zero: Value,
+    lowest: Value, y: Value, y_rows: Value,
+) -> None:  # fmt: skip
     """Rows of bytes, `ROWS[wide - 1]` of them by `wide` vectors.
 
     x, x_rows, x_steps, last   as in `tile`, in bytes
@@ -176,7 +167,10 @@ def byte_tile(
 
 
 @procedure(int_t, bytes_t, ints_t, ints_t, int_t, bytes_t, int_t, ints_t, bytes_t, int_t, ints_t)
-def sum_tile(e: Emitter, wide, x, x_rows, x_steps, last, w, depth, bias, scales, lowest, y) -> None:
+def sum_tile(
+    e: Emitter, wide: Value, x: Value, x_rows: Value, x_steps: Value, last: Value, w: Value,
+    depth: Value, bias: Value, scales: Value, lowest: Value, y: Value,
+) -> None:  # fmt: skip
     """The end of a network: adds the rescaled sums of all rows, int32, to `wide` vectors at y."""
     b = e.builder
 

@@ -83,7 +83,7 @@ def plan_for(
         weights.model,
         batch,
         training=False,
-        precision="f2",
+        precision="2x2",
         threads=threads,
         params=weights.params,
     )
@@ -262,10 +262,12 @@ def labels_under(folder: str | os.PathLike[str], weights: WeightSet) -> dict[Pat
         start = WNID.match(path.name)
         label = parts[0] if len(parts) > 1 else start[0] if start else path.name
         if _plain(label) not in index:
-            known = ", ".join(list(index)[:3])
+            known = f"(classes: {', '.join(list(index)[:3])}, ...)"
+            if not index:
+                known = f"of the {weights.model.classes}, which the weights don't name: give --classes FILE"
             raise DataError(
                 f"{path}: its class is not known; expected a sub-folder for each class, or a wnid "
-                f"at the start of the name (classes: {known}, ...)"
+                f"at the start of the name {known}"
             )
         labels[path] = index[_plain(label)]
     return labels

@@ -1,5 +1,8 @@
 """This package as a side of the comparison: the compiled plan, or layer by layer."""
 
+from collections.abc import Callable
+from typing import Any
+
 from tinysqueeze.compiled import Plan
 from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.network.models import build
@@ -8,14 +11,15 @@ from tinysqueeze.network.stepwise import StepByStep
 from tinysqueeze.training.optimisers import SGD
 
 CALIBRATION_IMAGES = 16
+StepAndLogits = tuple[Callable[[], Any], Callable[[], Any]]
 
 
-def prepare(task):
+def prepare(task: Any) -> StepAndLogits:
     """The variant is "stepwise", or the plan's precision; integers are calibrated on the images."""
     model, params = build(task.spec), unflatten(task.params)
     engine: StepByStep | Plan
     if task.variant == "int8":
-        plan = compile_plan(
+        integers = compile_plan(
             model,
             batch=len(task.images),
             precision="int8",
@@ -23,7 +27,7 @@ def prepare(task):
             params=params,
             calibration=task.images[:CALIBRATION_IMAGES],
         )
-        return [lambda: plan.predict(task.images)] * 2
+        return (lambda: integers.predict(task.images),) * 2
     if task.variant == "stepwise":
         engine = StepByStep(model, params)
     else:
@@ -36,7 +40,7 @@ def prepare(task):
             params=params,
         )
 
-    def infer():
+    def infer() -> Any:
         return engine.predict(task.images)
 
     if not task.training:
@@ -45,7 +49,7 @@ def prepare(task):
     slots = optimiser.start(engine.vector)
     decay = slots["velocity"].copy()
 
-    def train():
+    def train() -> None:
         engine.loss_and_grads(task.images, task.labels)
         optimiser.update(
             engine.vector, engine.grad_vector, slots, decay, task.learning_rate, step=1

@@ -30,8 +30,9 @@ from tinysqueeze.kernels.byte_products import ROWS, byte_product, byte_sum, pane
 from tinysqueeze.kernels.kernel import Job, Kernel
 from tinysqueeze.kernels.team import Program, Stage, Team
 
-CACHE = 700_000
-"""Bytes of maps that a thread's chunk of images may take."""
+CACHE = 1_000_000
+"""Bytes of maps that a thread's chunk of images may take: about a second cache. (Measured for images of
+32 pixels; from 2 to 16 of them a chunk the time differs by 5 %.)"""
 
 
 @dataclass
@@ -140,7 +141,9 @@ class _Jobs:
             case Pool(average=False):
                 self.pool(byte_max_pool, node)
             case Pool() | Mean():
-                self.pool(byte_mean_pool, node, zero=self.zero(node.source))
+                counts = isinstance(node, Mean) or node.counts_padding
+                zero = self.zero(node.source)
+                self.pool(byte_mean_pool, node, zero=zero, counts_padding=counts)
             case Add():
                 self.sum(i, node)
             case Activate(kind="relu"):
