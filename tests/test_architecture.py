@@ -14,12 +14,14 @@ PACKAGE = ROOT / "tinysqueeze"
 
 # A room imports only from floors below its own. The one table; keep it in order.
 FLOORS = (
-    ("errors", "version"),
-    ("files", "labels", "ranges"),
+    ("errors", "version", "caches"),
+    ("files", "labels", "processors", "ranges", "starting"),
     ("network", "kernels", "data"),
-    ("study", "graph"),
+    ("graph",),
+    ("study",),
+    ("devices",),
     ("compiled",),
-    ("training", "devices"),
+    ("training",),
     ("weights",),
     ("paper", "bench"),
     ("show",),
@@ -53,6 +55,7 @@ ORDER = {
         "engine",
         "evaluate",
         "state",
+        "alike",
         "loop",
         "checkpoint",
         "interruptible",
@@ -76,10 +79,11 @@ ORDER = {
         "cuts",
         "single",
         "programs",
+        "int8",
         "plan",
     ),
-    "graph": ("form", "run", "whole", "passes", "lowering"),
-    "show": ("pictures", "inside", "widgets", "lessons"),
+    "graph": ("form", "run", "spec", "whole", "passes", "lowering"),
+    "show": ("pictures", "inside", "page", "widgets", "lessons"),
 }
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TOP_LEVEL = {"tinysqueeze", "notebooks", "tests", "pyproject.toml", "README.md", "LICENSE"}
