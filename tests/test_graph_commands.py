@@ -77,7 +77,7 @@ def fails(capsys, *arguments: object) -> str:
     return error
 
 
-@pytest.mark.parametrize("more", [[], ["--stepwise", "--flip", "--shift", "--batch-size", "100"]])
+@pytest.mark.parametrize("more", [[], ["--stepwise", "--flip", "--batch-size", "100"]])
 def test_evaluate(file, more, tmp_path, capsys):
     plots, answers = tmp_path / "plots", tmp_path / "a.npz"
     options = ["--json", "--answers", answers, "--threads", 1, *more]
