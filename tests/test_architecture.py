@@ -18,8 +18,10 @@ FLOORS = (
     ("files", "labels", "processors", "ranges", "starting"),
     ("network", "kernels", "data"),
     ("graph",),
-    ("study", "compiled"),
-    ("training", "devices"),
+    ("study",),
+    ("devices",),
+    ("compiled",),
+    ("training",),
     ("weights",),
     ("paper", "bench"),
     ("show",),
@@ -53,6 +55,7 @@ ORDER = {
         "engine",
         "evaluate",
         "state",
+        "alike",
         "loop",
         "checkpoint",
         "interruptible",
@@ -76,10 +79,11 @@ ORDER = {
         "cuts",
         "single",
         "programs",
+        "int8",
         "plan",
     ),
     "graph": ("form", "run", "spec", "whole", "passes", "lowering"),
-    "show": ("pictures", "inside", "widgets", "lessons"),
+    "show": ("pictures", "inside", "page", "widgets", "lessons"),
 }
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TOP_LEVEL = {"tinysqueeze", "notebooks", "tests", "pyproject.toml", "README.md", "LICENSE"}

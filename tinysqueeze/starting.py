@@ -10,7 +10,9 @@ COMMAND = "tinysqueeze"
 def is_command() -> bool:
     """Whether this process was started as the command `tinysqueeze`, or as `python -m tinysqueeze`."""
     started = os.path.splitext(os.path.basename(sys.argv[0] if sys.argv else ""))[0]
-    return started == COMMAND or sys.orig_argv[1:3] == ["-m", COMMAND]
+    return started == COMMAND or ("-m", COMMAND) in zip(
+        sys.orig_argv, sys.orig_argv[1:], strict=False
+    )
 
 
 def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 
+from tinysqueeze.cli import values
 from tinysqueeze.cli.models import add_model, chosen_model
 from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.graph import GraphModel
@@ -17,7 +18,9 @@ HEADER = ("Layer", "Kind", "Kernel", "Output", "Parameters", "Mult-adds", "Activ
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     add_model(parser, "squeezenet1_0")
-    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images at once")
+    parser.add_argument(
+        "--batch-size", type=values.images, default=1, metavar="N", help="images at once"
+    )
     parser.add_argument(
         "--compiled", action="store_true", help="how the compiled plan trains each layer"
     )

@@ -47,7 +47,7 @@ class EngineSpec:
     batch: int
     params: Params | None = None
     threads: int | None = None
-    precision: str = "f4"
+    precision: str = "4x4"
     training: bool = True
 
 

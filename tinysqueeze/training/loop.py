@@ -14,6 +14,7 @@ from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.ops import reference
 from tinysqueeze.network.params import buffer_shapes
 from tinysqueeze.study.diagnose import first_broken
+from tinysqueeze.training.alike import begin_alike, refuse_drift
 from tinysqueeze.training.communicator import ALONE, Communicator
 from tinysqueeze.training.state import Training, evaluate_training
 
@@ -44,11 +45,14 @@ def run(
 
     `training` changes as it goes and is whole whenever a report is yielded: save it then. Each
     batch is a function of (seed, epoch, batch), so that a resumed run sees the same ones. Raises
-    TrainingError where the loss is no longer finite, naming the layer that broke first.
+    TrainingError where the loss is no longer finite, naming the layer that broke first, or where ranks
+    that train together have not begun alike, or are no longer.
     """
     engine, schedule = training.engine, training.recipe.schedule
     steps = training.recipe.steps(len(dataset))
+    begin_alike(training, dataset, test, communicator)
     while not training.finished:
+        refuse_drift(training, communicator)
         started = time.perf_counter() - training.seconds
         for images, labels in rest_of_epoch(training, dataset, communicator):
             lr = schedule.rate((training.step + 0.5) / steps)

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from tinysqueeze import data as datasets
 from tinysqueeze.data import Dataset, Normalise
 from tinysqueeze.errors import UserError
+from tinysqueeze.files import check_folder
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model, build
 from tinysqueeze.training import checkpoint
@@ -157,9 +158,12 @@ def start(
     engine     which of `engines` runs the network
     settings   of the recipe, changed by name
 
-    Raises UserError where `out` holds a run already, and for what does not fit together.
+    Raises UserError where `out` holds a run already or cannot be written to, and for what does not
+    fit together.
     """
     begun = time.perf_counter()
+    if out is not None:
+        check_folder(out)
     if out is not None and (Path(out) / checkpoint.NAME).exists():
         raise UserError(
             f"{out} holds a run already; --resume {out} goes on with it, --out starts another"
@@ -198,6 +202,7 @@ def resume(
     """The run in a folder as it was when it was saved; `finish` goes on as if it had never stopped."""
     begun = time.perf_counter()
     saved = checkpoint.read(folder)
+    check_folder(folder)
     about = About(**saved.meta["extra"])
     dataset, test = load_both(about.data, saved.model.input_shape[0], communicator)
     training = checkpoint.resume(saved, threads, communicator.ranks, engines[about.engine])

@@ -80,7 +80,12 @@ def plan_for(weights: WeightSet, batch: int = BATCH, threads: int | None = None)
     Winograd F(2x2) is used, which is as exact as the direct convolution: rankings stay the same.
     """
     return compile_plan(
-        weights.model, batch, training=False, precision="f2", threads=threads, params=weights.params
+        weights.model,
+        batch,
+        training=False,
+        precision="2x2",
+        threads=threads,
+        params=weights.params,
     )
 
 
