@@ -83,7 +83,7 @@ ORDER = {
         "plan",
     ),
     "graph": ("form", "run", "spec", "whole", "passes", "lowering"),
-    "show": ("pictures", "inside", "widgets", "lessons"),
+    "show": ("pictures", "inside", "page", "widgets", "lessons"),
 }
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TOP_LEVEL = {"tinysqueeze", "notebooks", "tests", "pyproject.toml", "README.md", "LICENSE"}

@@ -89,10 +89,8 @@ def count(model: Model, input_size: int | None = None, batch: int = 1) -> Table:
     """
     model = model.at(input_size)
     if isinstance(model, GraphModel):
-        parts = _nodes(lower(model))
-        return Table(
-            model.name, model.input_shape, batch, tuple(_row(*part, batch) for part in parts)
-        )
+        parts = (_row(*part, batch) for part in _nodes(lower(model)))
+        return Table(model.name, model.input_shape, batch, tuple(parts))
     return count_layer(model, model.input_shape, batch, model.name)
 
 

@@ -98,9 +98,9 @@ def fold(
 
 
 def tiles(x: np.ndarray, window: Window) -> Iterator[tuple[slice, np.ndarray]]:
-    """Tile by tile, the places that it is of, as a slice of them all, and their patches (P, KH*KW*C).
+    """Tile by tile: which places of the window, a slice of them all, and their patches (P, KH*KW*C).
 
-    Every tile is in the same memory, and may be overwritten by who has no more use for it.
+    All tiles share their memory: the next one is written over it, and so may be what is made of this.
     """
     n, h, w, c = x.shape
     oh, ow = window.out_size(h, w)
