@@ -169,6 +169,27 @@ def test_a_disk_that_is_really_full_costs_no_file(weights, tmp_path):
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("net.onnx", b"old")]
 
 
+def test_what_cannot_be_read_is_not_called_corrupt(tmp_path, capsys):
+    (tmp_path / "run" / checkpoint.NAME).mkdir(
+        parents=True
+    )  # root may read any file, but no folder
+    (tmp_path / "net.safetensors").mkdir()
+    long = str(tmp_path / ("n" * 300))
+    for argv in (
+        ["evaluate", str(tmp_path / "run"), "--data", "builtin"],
+        ["train", "--resume", str(tmp_path / "run")],
+        ["export", str(tmp_path / "net.tsq"), "out.onnx"],
+        ["predict", long, "--weights", long],
+        ["export", f"{long}.onnx", str(tmp_path / "out.onnx")],
+        ["train", "--resume", long],
+        ["inspect", str(tmp_path)],
+    ):
+        assert main(argv) == 1, argv
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("tinysqueeze: ")
+        assert "corrupt" not in line
+
+
 # --- streams ----------------------------------------------------------------------------------
 
 
