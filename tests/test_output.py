@@ -318,6 +318,37 @@ def test_a_signal_while_predicting_is_said(weights, tmp_path):
     assert err.splitlines()[-1] == "tinysqueeze: terminated; every file is whole, or as it was"
 
 
+DESTRUCTOR = """
+import os, signal, sys, time
+sys.argv = ["tinysqueeze"]
+import tinysqueeze.cli as cli
+
+class Falls:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(0.01)
+
+def run(argv):
+    Falls()
+    time.sleep(60)
+
+cli._run = run
+sys.argv = ["tinysqueeze", "NUMBER"]
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_a_destructor_is_not_lost(number):
+    program = DESTRUCTOR.replace("NUMBER", str(int(number)))
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    status, _, err = spoken(process)
+    assert status == 128 + number
+    assert err.splitlines()[-1].endswith("; every file is whole, or as it was")
+
+
 def test_predict_without_a_compiler(weights, tmp_path):
     Image.fromarray(np.full((20, 20, 3), 90, np.uint8)).save(tmp_path / "0.png")
     argv = ["predict", tmp_path / "0.png", "--weights", weights, "--json"]
