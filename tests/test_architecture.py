@@ -17,9 +17,11 @@ FLOORS = (
     ("errors", "version", "caches"),
     ("files", "labels", "processors", "ranges", "starting"),
     ("network", "kernels", "data"),
-    ("study", "graph"),
+    ("graph",),
+    ("study",),
+    ("devices",),
     ("compiled",),
-    ("training", "devices"),
+    ("training",),
     ("weights",),
     ("paper", "bench"),
     ("show",),
@@ -77,10 +79,11 @@ ORDER = {
         "cuts",
         "single",
         "programs",
+        "int8",
         "plan",
     ),
     "graph": ("form", "run", "spec", "whole", "passes", "lowering"),
-    "show": ("pictures", "inside", "widgets", "lessons"),
+    "show": ("pictures", "inside", "page", "widgets", "lessons"),
 }
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TOP_LEVEL = {"tinysqueeze", "notebooks", "tests", "pyproject.toml", "README.md", "LICENSE"}

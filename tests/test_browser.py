@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -83,38 +82,6 @@ def lab(tmp_path_factory):
         server.terminate()
         server.wait(20)
         log.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Debian's chromium without a window."""
-    pytest.importorskip("selenium")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not program or not driver:
-        pytest.skip("no chromium: apt install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        "--window-size=1400,1300",
-    ):
-        options.add_argument(flag)
-    window = webdriver.Chrome(options=options, service=Service(driver))
-    yield window
-    window.quit()
-
-
-@pytest.fixture
-def screenshot(browser, tmp_path):
-    """Save what the browser shows, where $TINYSQUEEZE_SCREENSHOTS points or beside the test."""
-    folder = Path(os.environ.get("TINYSQUEEZE_SCREENSHOTS", tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
-    return lambda name: browser.save_screenshot(str(folder / f"{name}.png"))
 
 
 def open_and_run(browser, lab: str, name: str) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {  # name -> what it does; the code is the module of that name in thi
     "summary": "a network's layers: shapes, parameters, multiply-adds, bytes",
     "gradcheck": "check every gradient against finite differences",
     "bench": "how fast is it, and how fast are others on this machine?",
+    "page": "a training step as one HTML file, to be explored in any browser",
     "export": "write weights for others: safetensors, torchvision, ONNX, C",
     "compress": "prune, share and code weights into a small file",
     "decompress": "the weights out of such a file",

@@ -100,10 +100,18 @@ def run(args: argparse.Namespace) -> int:
             f"{args.weights} tells {model.classes} classes apart, "
             f"{dataset.name} has {len(dataset.classes)}"
         )
+    if dataset.images.shape[1:] != model.input_shape:
+        remedy = "evaluate it on a folder of photographs, which are cropped to fit"
+        if model.input_shape[2] != 3:
+            remedy = "give it arrays of its own in Python (ts.classify)"
+        raise ShapeError(
+            f"{model.name} takes images of {model.input_shape}, {dataset.name} has "
+            f"{dataset.images.shape[1:]}: {remedy}"
+        )
     if not args.stepwise:
         compile_kernels()
     make = stepwise_engine if args.stepwise else compiled_engine
-    engine = make(EngineSpec(model, args.batch_size, params, args.threads))
+    engine = make(EngineSpec(model, args.batch_size, params, args.threads, training=False))
     score = evaluate(engine, dataset, normalise, args.batch_size, flip, shift)
     probabilities = softmax(score.logits.astype(float))
     error = calibration(probabilities, score.labels).error

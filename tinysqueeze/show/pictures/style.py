@@ -135,8 +135,8 @@ class Movie:
             self.draw(picture, i % self.frames)
         return picture
 
-    def gif(self, dpi: int = 70) -> bytes:
-        """The animation as GIF bytes, written by Pillow; it loops and rests on the last frame."""
+    def gif(self, dpi: int = 90) -> bytes:
+        """The animation as GIF bytes, written by Pillow: three times, then it rests on the last frame."""
         pictures = [self.frame(i)._pixels(dpi) for i in range(self.frames)]
         # One palette for all frames, so that colours do not flicker.
         sheet = Image.fromarray(
@@ -152,7 +152,7 @@ class Movie:
             save_all=True,
             append_images=frames[1:],
             duration=[each] * (len(frames) - 1) + [4 * each],
-            loop=0,
+            loop=2,  # two more times; nothing moves for ever beside a text that is being read
             optimize=True,
         )
         return buffer.getvalue()

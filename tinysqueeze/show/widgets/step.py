@@ -1,9 +1,11 @@
 """The stepper: a training step with pictures, and buttons: next, back, run to a layer, choose a pixel."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinysqueeze.show.page import PLAIN_LOOK, Look, save
 from tinysqueeze.show.pictures.maps import feature_maps
 from tinysqueeze.show.pictures.style import Picture
 from tinysqueeze.show.widgets.panel import Choice, Panel, Shown, Slider, ipywidgets
@@ -26,6 +28,14 @@ class Stepper(Steps):
         sign = {"forward": "forward through", "backward": "backward through", "loss": "the"}
         title = f"{sign[self.stop.direction]} {self.stop.path}"
         return feature_maps(shown, title[0].upper() + title[1:], mark, marked)
+
+    def save(self, path: str | Path, look: Look = PLAIN_LOOK) -> None:
+        """Write the whole step as one HTML file: the explorer, for any browser, offline.
+
+        `look` names the classes and says how the images were prepared. Raises ShapeError where the
+        network's layers don't fit the images.
+        """
+        save(self, path, look)
 
     def _repr_mimebundle_(self, **how: object) -> object:
         return StepperPanel(self)._repr_mimebundle_(**how)

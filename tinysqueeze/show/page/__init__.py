@@ -1,0 +1,24 @@
+"""Pages that live without Python: the explorer of a training step, as modules for any browser."""
+
+from pathlib import Path
+
+from tinysqueeze.files import write_atomically
+from tinysqueeze.show.page.html import module, page, style
+from tinysqueeze.show.page.of_weights import small_network, step_of
+from tinysqueeze.show.page.plain import plain
+from tinysqueeze.show.page.state import PLAIN_LOOK, Look, pack
+from tinysqueeze.study.stepper import Steps
+
+__all__ = [
+    "PLAIN_LOOK", "Look", "module", "pack", "page", "plain", "save", "small_network", "step_of", "style",
+]  # fmt: skip
+
+
+def save(steps: Steps, path: str | Path, look: Look = PLAIN_LOOK) -> None:
+    """Write a whole training step as one HTML file: the explorer, for any browser, offline.
+
+    Raises ShapeError where the network's layers don't fit the images, UserError where the file can't
+    be written.
+    """
+    title = f"A training step of {steps.name}"
+    write_atomically(path, page(title, pack(steps, look), plain(steps, look)).encode())
