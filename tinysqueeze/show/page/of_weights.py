@@ -17,6 +17,7 @@ from tinysqueeze.weights.trained import WeightSet
 
 SMALL = "small"
 SMALL_FILE = "small_cifar10.tsq"
+RATE = 0.005  # a trained network needs small steps on so few images
 
 
 def small_network() -> WeightSet:
@@ -57,7 +58,8 @@ def look_of(weights: WeightSet) -> Look:
     how = weights.preprocess
     share = how.divide_by / 255
     mean, std = (tuple(value * share for value in values) for values in (how.mean, how.std))
-    return Look(weights.classes, mean, std, how.channels, f"{weights.description}.")
+    about = ". ".join((weights.description, *weights.notes)) + "."
+    return Look(weights.classes, mean, std, how.channels, about, RATE)
 
 
 def _class_of(weights: WeightSet, label: str) -> int:
