@@ -15,6 +15,8 @@ matplotlib.use("Agg")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`pytest tests/test_battery.py --networks 2000 -s`: any number, and the table of errors."""
     parser.addoption("--networks", type=int, help="how many networks the battery draws")
+    parser.addoption("--lines", type=int, help="how many command lines are generated")
+    parser.addoption("--kills", type=int, help="how many processes are killed by each signal")
     parser.addoption("--faults", type=int, help="how many faults are planted (all, if not said)")
 
 

@@ -131,7 +131,7 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("name", KNOWN)
-@pytest.mark.parametrize("precision", ["f4", "f2", "direct"])
+@pytest.mark.parametrize("precision", ["4x4", "2x2", "direct"])
 def test_networks_that_once_went_wrong(name, precision):
     """Three precisions, and each of them with fewer images than the plan has room for."""
     tally = battery.Tally()

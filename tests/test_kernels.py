@@ -33,8 +33,7 @@ needs_jit = pytest.mark.skipif(
 def run(*jobs, units=1, chunk=1, threads=1):
     """Runs some jobs as one stage over `units`."""
     stage = Stage(units=units, chunk=chunk)
-    for one in jobs:
-        stage.add(one)
+    stage.add(*jobs)
     Team(threads).run(Program([stage]))
 
 
@@ -69,27 +68,27 @@ class OneConvolution:
         batch = -(-self.n // self.count) * self.count
         params = {"weight": self.weight, "bias": self.bias}
         weights = Weights(space, arm, self.source, self.m, params, needs_dx=True)
-        conv = Convolution(space, arm, weights, self.result, self.source.positions, self.count)
+        bias, positions = space.array("bias", self.result.padded), self.source.positions
+        conv = Convolution(
+            space, arm, weights, self.result, positions, self.count, bias, low=-np.inf
+        )
         self.x = space.buffer("x", batch, self.source, halo)
         self.y = space.buffer("y", batch, self.result)
         self.d = space.buffer("d", batch, self.result)
         self.dx = space.buffer("dx", batch, self.source, halo)
-        bias = space.array("bias", self.result.padded)
         gradients = Gradients(space)
         packing, self.joining = Sequence(), Sequence()
         weights.pack(packing.each(), packing.each(), bias)
         forward, backward = Sequence(), Sequence()
-        forward.chunks(self.count).add(*conv.forward(self.x, self.y, bias, -np.inf))
+        forward.chunks(self.count).add(*conv.forward(self.x, self.y))
         made = conv.backward(self.x, self.d, self.dx, False, gradients, 0)
         chunks = backward.chunks(self.count)
-        for one in made.before:
-            chunks.before.add(one)
+        chunks.before.add(*made.before)
         if self.m:
             whole = self.dx.whole()
             chunks.add(job(clear, {"x": whole}, vectors=whole.channels // TARGET.lanes))
         chunks.add(*made.jobs)
-        for one in made.after:
-            chunks.after.add(one)
+        chunks.after.add(*made.after)
         weights.gradient(made.sums, self.x.pixel, self.grads["weight"], self.joining.each())
         everything = Sequence()
         for part in (packing, forward, backward, self.joining):
@@ -112,7 +111,7 @@ class OneConvolution:
     channels=st.sampled_from([1, 3, 16, 19]),
     filters=st.sampled_from([1, 5, 16, 33, 48]),
     kernel=st.sampled_from([(1, 1, 0), (3, 3, 1), (3, 3, 0), (1, 3, 0), (5, 5, 2), (1, 1, 1)]),
-    precision=st.sampled_from(["direct", "f2", "f4"]),
+    precision=st.sampled_from(["direct", "2x2", "4x4"]),
 )
 def test_a_convolution_and_its_gradients(
     images, height, width, channels, filters, kernel, precision
@@ -129,7 +128,7 @@ def test_a_convolution_and_its_gradients(
     wide64 = [a.astype(np.float64) for a in (x, conv.weight, conv.bias, dy)]
     expected = reference.conv2d(*wide64[:3], window)
     expected_dx, expected_dw, _ = reference.conv2d_backward(wide64[0], wide64[1], window, wide64[3])
-    limit = 3e-5 if precision == "f4" else 3e-6
+    limit = 3e-5 if precision == "4x4" else 3e-6
     for got, want in ((y, expected), (dx, expected_dx), (conv.grads["weight"], expected_dw)):
         assert np.linalg.norm(got - want) <= limit * np.linalg.norm(want) + 1e-6
 

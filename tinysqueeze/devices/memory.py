@@ -7,7 +7,7 @@ sums, squeeze layers and pools work in place, the first layers nearly so.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -22,7 +22,6 @@ from tinysqueeze.graph import (
     Other,
     Pool,
     fuse,
-    is_graphs_own,
     lower,
     merge_norms,
     with_copies,
@@ -48,11 +47,6 @@ def deployed(model: Model) -> tuple[Graph, tuple[Fold, ...]]:
             raise UserError(
                 f"{node.path}: a {type(node.layer).__name__} cannot be planned, quantised or exported "
                 "to C; end the network at its logits"
-            )
-        if is_graphs_own(node):
-            raise UserError(
-                f"{node.path}: an average that leaves its padding out of the count cannot be planned, "
-                "quantised or exported to C; it runs here, step by step or compiled"
             )
     graph, folds = merge_norms(graph, alone=True)
     return with_copies(fuse(graph, ("relu",)), (Conv, Pool)), folds
@@ -98,7 +92,7 @@ class Buffer:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Arena:
     """Where everything lies. Bytes; one image; parameters not counted."""
 
     graph: Graph
@@ -116,14 +110,14 @@ class Plan:
         return (*self.maps.values(), *self.rings.values())
 
     @property
-    def arena(self) -> int:
-        """Bytes of the arena, the image included."""
+    def bytes(self) -> int:
+        """All that it spans, the image included."""
         return max(buffer.offset + buffer.size for buffer in self.buffers)
 
     @property
     def peak_bytes(self) -> int:
         """All that inference needs: arena, accumulators, logits."""
-        return self.arena + self.scratch + self.output
+        return self.bytes + self.scratch + self.output
 
     @property
     def all_bytes(self) -> int:
@@ -131,7 +125,9 @@ class Plan:
         return sum(map(prod, self.graph.shapes)) * self.itemsize
 
 
-def plan(model: Model | Graph, itemsize: int = 4, tiled: bool = True, overlap: bool = True) -> Plan:
+def plan(
+    model: Model | Graph, itemsize: int = 4, tiled: bool = True, overlap: bool = True
+) -> Arena:
     """Place every map of one image in one arena.
 
     model       or the graph that `deployed` made of it
@@ -149,30 +145,18 @@ def plan(model: Model | Graph, itemsize: int = 4, tiled: bool = True, overlap: b
         if value != graph.output and all(stage.tiled != value for stage in stages)
     }
     rings = {
-        i: Buffer(
-            f"ring of stage {i}",
-            ring_rows(stage) * row_size(graph, stage.tiled) * itemsize,
-            i,
-            i,
-        )
+        i: Buffer(f"ring of stage {i}", rows * row_size(graph, stage.tiled) * itemsize, i, i)
         for i, stage in enumerate(stages)
-        if stage.tiled is not None and ring_rows(stage)
+        if stage.tiled is not None and (rows := ring_rows(stage))
     }
     leads = handovers(graph, stages, maps, itemsize) if overlap else {}
-    keys: list[tuple[str, int]] = [("map", i) for i in maps] + [("ring", i) for i in rings]
-    buffers = [*maps.values(), *rings.values()]
-    pairs = {
-        (keys.index(("map", s)), keys.index(("map", t))): lead for (s, t), lead in leads.items()
-    }
+    buffers, numbers = [*maps.values(), *rings.values()], list(maps)
+    pairs = {(numbers.index(s), numbers.index(t)): lead for (s, t), lead in leads.items()}
     offsets = arrange(buffers, pairs)
-    placed = {
-        key: Buffer(b.name, b.size, b.first, b.last, offset)
-        for key, b, offset in zip(keys, buffers, offsets, strict=True)
-    }
-    return Plan(
-        graph, itemsize, stages,
-        {i: buffer for (kind, i), buffer in placed.items() if kind == "map"},
-        {i: buffer for (kind, i), buffer in placed.items() if kind == "ring"},
+    placed = [replace(b, offset=offset) for b, offset in zip(buffers, offsets, strict=True)]
+    return Arena(
+        graph, itemsize, stages, dict(zip(maps, placed, strict=False)),
+        dict(zip(rings, placed[len(maps) :], strict=True)),
         scratch=4 * max(graph.size(node.target)[2] for node in graph.nodes),
         output=4 * prod(graph.shapes[graph.output]),
         lower_bound=max(live_bytes(buffers, pairs, i) for i in range(len(stages))),
@@ -369,7 +353,7 @@ def live_bytes(buffers: Sequence[Buffer], pairs: Pairs, stage: int) -> int:
     return total - max(savings)
 
 
-def table(plan: Plan) -> str:
+def table(plan: Arena) -> str:
     """Where the memory goes, stage by stage, as text."""
     lines = [f"{'stage':<44}{'map':>16}{'bytes live':>14}"]
     for i, stage in enumerate(plan.stages):
@@ -378,7 +362,7 @@ def table(plan: Plan) -> str:
         shape = "x".join(map(str, plan.graph.size(stage.target)))
         lines.append(f"{', '.join(names):<44}{shape:>16}{live:>14,}")
     lines.append(
-        f"arena {plan.arena:,} bytes (every map on its own: {plan.all_bytes:,}), sums "
+        f"arena {plan.bytes:,} bytes (every map on its own: {plan.all_bytes:,}), sums "
         f"{plan.scratch:,}, logits {plan.output:,}: {plan.peak_bytes:,} in all"
     )
     return "\n".join(lines)

@@ -19,19 +19,22 @@ import queue
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import SimpleNamespace
+from typing import Any, Protocol
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import config
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
 from tinysqueeze.kernels.kernel import Job, Kernel, kernel
-from tinysqueeze.kernels.vectors import INT, Emitter, procedure
+from tinysqueeze.kernels.vectors import INT, Emitter, Value, procedure
+from tinysqueeze.processors import allowed_processors, default_threads
 
 int_t = types.int64
 
@@ -65,9 +68,9 @@ class Stage:
     wait: bool = True
     jobs: list[tuple[Job, int]] = field(default_factory=list)
 
-    def add(self, job: Job, units: int = 1) -> None:
-        """Appends a job; `units` matter if the split is not SHARED."""
-        self.jobs.append((job, units))
+    def add(self, *jobs: Job, units: int = 1) -> None:
+        """Appends jobs; `units` matter if the split is not SHARED."""
+        self.jobs += [(job, units) for job in jobs]
 
 
 class Program:
@@ -110,17 +113,19 @@ class Program:
 
 
 @procedure(int_t, int_t, int_t, int_t, int_t)
-def call(e: Emitter, address, record, first, count, thread) -> None:
+def call(
+    e: Emitter, address: Value, record: Value, first: Value, count: Value, thread: Value
+) -> None:
     """Calls the kernel at a memory address."""
     kind = ir.FunctionType(ir.VoidType(), [INT] * 4)
     e.builder.call(e.builder.inttoptr(address, kind.as_pointer()), [record, first, count, thread])
 
 
 @intrinsic
-def arrive(typing_context, counter):
+def arrive(typing_context: Any, counter: Any) -> Any:
     """Adds one to the number at an address, as one indivisible act; returns the new number."""
 
-    def generate(context, builder, signature, values):
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         place = builder.inttoptr(values[0], INT.as_pointer())
         before = builder.atomic_rmw("add", place, ir.Constant(INT, 1), "seq_cst")
         return builder.add(before, ir.Constant(INT, 1))
@@ -129,10 +134,10 @@ def arrive(typing_context, counter):
 
 
 @intrinsic
-def look(typing_context, counter):
+def look(typing_context: Any, counter: Any) -> Any:
     """The number at an address, as other threads have left it just now."""
 
-    def generate(context, builder, signature, values):
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         place = builder.inttoptr(values[0], INT.as_pointer())
         return builder.load_atomic(place, "seq_cst", 8)
 
@@ -161,7 +166,7 @@ def _external(module: ir.Module, kind: ir.FunctionType, name: str) -> ir.Functio
 
 
 @kernel("stages stage_count jobs counter threads")
-def walk(job, images, unused, thread):
+def walk(job: Any, images: int, unused: int, thread: int) -> None:
     """Runs a program for so many images, as one of `job.threads` threads that all call this."""
     stages, jobs = _table(job.stages), _table(job.jobs)
     threads = job.threads
@@ -198,10 +203,10 @@ def walk(job, images, unused, thread):
 
 
 @intrinsic
-def _table(typing_context, address):
+def _table(typing_context: Any, address: Any) -> Any:
     """A pointer to 64-bit integers from an address."""
 
-    def generate(context, builder, signature, values):
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.inttoptr(values[0], INT.as_pointer())
 
     return types.CPointer(types.int64)(types.int64), generate
@@ -210,9 +215,36 @@ def _table(typing_context, address):
 # --- the team --------------------------------------------------------------------------------
 
 
-def default_threads() -> int:
-    """As many threads as Numba would use: NUMBA_NUM_THREADS, or the processors we may use."""
-    return config.NUMBA_NUM_THREADS
+class Renewed(Protocol):
+    """What holds locks or threads, which a forked process must not inherit."""
+
+    def renew(self) -> None: ...
+
+
+_RENEWED: weakref.WeakSet[Renewed] = weakref.WeakSet()
+
+
+def renewed_after_fork(one: Renewed) -> None:
+    """Has `one` renewed in every forked process.
+
+    `os.fork` copies locks as they are, but of all threads only the one that called it: a lock that
+    another one held would stay locked for ever.
+    """
+    _RENEWED.add(one)
+
+
+def _renew_all() -> None:
+    global_compiler_lock.release()
+    for one in list(_RENEWED):
+        one.renew()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(  # nobody forks in the middle of a compilation: what it holds is Numba's own
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=_renew_all,
+    )
 
 
 class Team:
@@ -221,10 +253,14 @@ class Team:
     def __init__(self, threads: int | None = None) -> None:
         wanted = default_threads() if threads is None else max(1, threads)
         self.threads = 1 if config.DISABLE_JIT else wanted
+        self._stop: weakref.finalize = weakref.finalize(self, _dismiss, [])
+        self.renew()
+        renewed_after_fork(self)
+
+    def renew(self) -> None:
+        """No threads yet, and nobody at work: so it begins, and so a forked process finds it."""
         self._lock = threading.Lock()
         self._queues: list[queue.SimpleQueue] = []
-        self._process = os.getpid()
-        self._stop: weakref.finalize = weakref.finalize(self, _dismiss, [])
 
     def run(self, program: Program, images: int = 1) -> None:
         """Runs the program for this many images, and returns when all threads have finished."""
@@ -249,9 +285,7 @@ class Team:
             go(order.record.ctypes.data, images, 0, 0)
 
     def _start_threads(self) -> None:
-        """Starts the threads, the first time and again in a forked process, which has none."""
-        if self._process != os.getpid():
-            self._process, self._queues = os.getpid(), []
+        """Starts the threads, the first time."""
         if self._queues or self.threads == 1:
             return
         self._queues = [queue.SimpleQueue() for _ in range(1, self.threads)]
@@ -261,7 +295,7 @@ class Team:
         self._stop = weakref.finalize(self, _dismiss, self._queues)
 
 
-def _native_walk():
+def _native_walk() -> Callable[..., None]:
     """The machine code of `walk` as a function that Python can call; it lets go of Python's lock."""
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 3)
     return kind(walk.address)
@@ -274,7 +308,7 @@ def _work(waiting: queue.SimpleQueue, number: int) -> None:
     and both then take turns until the system moves one of them.
     """
     if hasattr(os, "sched_setaffinity"):  # Linux
-        allowed = sorted(os.sched_getaffinity(0))
+        allowed = allowed_processors()
         os.sched_setaffinity(0, {allowed[number % len(allowed)]})
     while (order := waiting.get()) is not None:
         go, job, images, thread = order

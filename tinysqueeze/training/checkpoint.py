@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 
 from tinysqueeze.data import Normalise
 from tinysqueeze.errors import CheckpointError, UserError
-from tinysqueeze.files import parse_json, write_atomically
+from tinysqueeze.files import parse_json, to_safetensors, write_atomically
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model, build
 from tinysqueeze.network.params import check_fit, flatten, unflatten
@@ -85,7 +84,7 @@ def save(path: str | Path, training: Training, **extra: Any) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(
-            path, to_bytes(arrays, {"format": FORMAT, "tinysqueeze": json.dumps(meta)})
+            path, to_safetensors(arrays, {"format": FORMAT, "tinysqueeze": json.dumps(meta)})
         )
     except (OSError, UserError) as error:
         raise CheckpointError(f"{error}; what was saved there before is as it was") from None

@@ -9,6 +9,8 @@ from tinysqueeze.training.optimisers import OPTIMISERS, SGD, Adam, Optimiser
 from tinysqueeze.training.schedule import Schedule
 from tinysqueeze.training.settings import Plain, changed, check, from_plain, setting, to_plain
 
+EARLIER = {"f4": "4x4", "f2": "2x2"}
+"""What tiles were called once."""
 WHOLE_EPOCHS = 2
 """After so many epochs of all images, losses say which are hard."""
 
@@ -79,7 +81,7 @@ class Recipe:
         (), "layers or paths to leave as they are, as conv1 or fire[2-5]/*", option="freeze"
     )
     scoring: Scoring = setting(Scoring(), "how it is evaluated")
-    precision: str = setting("f4", "of 3x3 convolutions: f4 (fastest), f2 or direct")
+    precision: str = setting("4x4", "of 3x3 convolutions, by tiles: 4x4 (fastest), 2x2 or direct")
     seed: int = setting(0, "for weights, order and augmentation", least=0)
 
     def __post_init__(self) -> None:
@@ -116,7 +118,9 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, plain: Plain) -> "Recipe":
-        """The reverse; also of a flat one, as it was kept once. Raises UserError for a setting unknown."""
+        """The reverse; also of one as it was kept once. Raises UserError for a setting unknown."""
+        tiles = plain.get("precision", "4x4")
+        plain = plain | {"precision": EARLIER.get(tiles, tiles)}
         return from_plain(cls, _nested(plain) if "lr" in plain else plain)
 
 

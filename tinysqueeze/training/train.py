@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from tinysqueeze import data as datasets
 from tinysqueeze.data import Dataset, Normalise
 from tinysqueeze.errors import UserError
+from tinysqueeze.files import check_folder
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model, build
 from tinysqueeze.training import checkpoint
@@ -18,13 +19,11 @@ from tinysqueeze.training.communicator import ALONE, Communicator
 from tinysqueeze.training.engine import ENGINES, EngineMaker
 from tinysqueeze.training.evaluate import Evaluation
 from tinysqueeze.training.interruptible import interruptible
-from tinysqueeze.training.loop import Report, run
+from tinysqueeze.training.loop import Report, run, saving
 from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.recipes import DEFAULTS, NamedRecipe, find_recipe
 from tinysqueeze.training.run_folder import About, RunFolder
 from tinysqueeze.training.state import Training, begin, evaluate_training
-
-SAVE_EVERY = 60.0  # seconds: what a kill may cost at most
 
 Spec = Mapping[str, Any]  # a network's name and metaparameters, as `models.build` takes them
 
@@ -95,18 +94,15 @@ class TrainingRun:
         hidden = None if progress and not self.communicator.rank else True
         reports = run(self.training, self.dataset, test, self.communicator)
         with interruptible() as interrupt, tqdm(total=0, unit="batch", disable=hidden) as bar:
-            for report in reports:
+            steps = saving(reports, self._save, lambda: self.communicator.largest(interrupt.by))
+            for report, told in steps:
                 _show(bar, report, self.training.recipe)
-                told = self.communicator.largest(interrupt.by)
-                self._save(bool(report.result or told))
                 if told:
                     raise Stopped(told, self.folder.path if self.folder else None)
 
-    def _save(self, now: bool) -> None:
-        """The checkpoint, if it is due; rank 0 saves for all."""
-        if self.folder is None or self.communicator.rank:
-            return
-        if now or time.perf_counter() - self.folder.saved_at > SAVE_EVERY:
+    def _save(self) -> None:
+        """The checkpoint; rank 0 saves for all."""
+        if self.folder and not self.communicator.rank:
             self.folder.save(self.training)
 
 
@@ -162,9 +158,12 @@ def start(
     engine     which of `engines` runs the network
     settings   of the recipe, changed by name
 
-    Raises UserError where `out` holds a run already, and for what does not fit together.
+    Raises UserError where `out` holds a run already or cannot be written to, and for what does not
+    fit together.
     """
     begun = time.perf_counter()
+    if out is not None:
+        check_folder(out)
     if out is not None and (Path(out) / checkpoint.NAME).exists():
         raise UserError(
             f"{out} holds a run already; --resume {out} goes on with it, --out starts another"
@@ -203,6 +202,7 @@ def resume(
     """The run in a folder as it was when it was saved; `finish` goes on as if it had never stopped."""
     begun = time.perf_counter()
     saved = checkpoint.read(folder)
+    check_folder(folder)
     about = About(**saved.meta["extra"])
     dataset, test = load_both(about.data, saved.model.input_shape[0], communicator)
     training = checkpoint.resume(saved, threads, communicator.ranks, engines[about.engine])

@@ -16,7 +16,9 @@ from PIL import Image
 
 from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.errors import DataError, ShapeError, UserError
+from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops.reference import softmax
+from tinysqueeze.processors import usable_processors
 from tinysqueeze.weights.class_names import WNID
 from tinysqueeze.weights.images import find_images, open_image, upright
 from tinysqueeze.weights.opening import Weights, open_weights
@@ -81,7 +83,7 @@ def plan_for(weights: WeightSet, batch: int = BATCH, threads: int | None = None)
         weights.model,
         batch,
         training=False,
-        precision="f2",
+        precision="2x2",
         threads=threads,
         params=weights.params,
     )
@@ -173,23 +175,32 @@ def prepared(weights: WeightSet, picture: Picture) -> NDArray[np.float32]:
 
     An array of uint8 (any height, any width, 3) is a photograph in RGB, resized, cropped and scaled as
     `weights.preprocess` says; one of float32 must be ready and of the model's `input_shape`. Raises
-    DataError where a file cannot be read, ShapeError for any other array.
+    DataError where a file cannot be read, ShapeError for any other array, and for a photograph where the
+    network's images have no three channels.
     """
+    model = weights.model
+    if isinstance(picture, np.ndarray) and picture.dtype != np.uint8:
+        return _ready(model, picture)
+    if model.input_shape[2] != 3:
+        raise ShapeError(
+            f"{model.name} takes images of {model.input_shape}, and photographs have three channels: give "
+            "it arrays of float32, ready for it (ts.classify in Python)"
+        )
     if isinstance(picture, np.ndarray):
-        return _prepared_array(weights, picture)
+        if picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+            return _ready(model, picture)
+        return weights.preprocess(Image.fromarray(np.ascontiguousarray(picture)))
     image = upright(picture) if isinstance(picture, Image.Image) else open_image(picture)
     return weights.preprocess(image)
 
 
-def _prepared_array(weights: WeightSet, array: np.ndarray) -> NDArray[np.float32]:
-    shape = weights.model.input_shape
-    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size:
-        return weights.preprocess(Image.fromarray(np.ascontiguousarray(array)))
+def _ready(model: Model, array: np.ndarray) -> NDArray[np.float32]:
+    shape = model.input_shape
     if array.dtype == np.float32 and array.shape == shape:
         return array
     raise ShapeError(
         f"a picture is uint8 (height, width, 3), which is prepared here, or float32 {shape}, ready for "
-        f"{weights.model.name}; not {array.dtype} {array.shape}"
+        f"{model.name}; not {array.dtype} {array.shape}"
     )
 
 
@@ -203,7 +214,7 @@ Waiting = tuple[Path | None, Future[NDArray[np.float32]]]
 @contextmanager
 def _pool() -> Iterator[ThreadPoolExecutor]:
     """As many decoding threads as processors; what was not begun is dropped when the caller stops."""
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(usable_processors())
     try:
         yield pool
     finally:
@@ -298,10 +309,12 @@ def labels_under(folder: str | os.PathLike[str], weights: WeightSet) -> dict[Pat
         start = WNID.match(path.name)
         label = parts[0] if len(parts) > 1 else start[0] if start else path.name
         if _plain(label) not in index:
-            known = ", ".join(list(index)[:3])
+            known = f"(classes: {', '.join(list(index)[:3])}, ...)"
+            if not index:
+                known = f"of the {weights.model.classes}, which the weights don't name: give --classes FILE"
             raise DataError(
                 f"{path}: its class is not known; expected a sub-folder for each class, or a wnid "
-                f"at the start of the name (classes: {known}, ...)"
+                f"at the start of the name {known}"
             )
         labels[path] = index[_plain(label)]
     return labels

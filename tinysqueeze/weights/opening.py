@@ -19,7 +19,8 @@ from tinysqueeze.training.train import TrainingRun
 from tinysqueeze.weights.class_names import named
 from tinysqueeze.weights.compression import fileformat, pipeline
 from tinysqueeze.weights.formats.caffe_file import read_caffemodel
-from tinysqueeze.weights.formats.deep_compression import read_deep_compression
+from tinysqueeze.weights.formats.deep_compression import layers_of, read_deep_compression
+from tinysqueeze.weights.formats.mistakes import refuse_likely_mistake
 from tinysqueeze.weights.formats.names import caffe_path, renamed, to_ours
 from tinysqueeze.weights.formats.onnx_file import read_onnx
 from tinysqueeze.weights.formats.safetensors_file import read_safetensors
@@ -29,7 +30,9 @@ from tinysqueeze.weights.preprocess import CAFFE, Preprocess
 from tinysqueeze.weights.sources import SOURCES, known_source
 from tinysqueeze.weights.trained import UNCHECKED, WeightSet, describe, fitting, recognise
 
-HASH_IN_NAME = re.compile(r"-([0-9a-f]{8})$")  # PyTorch's habit: the first digits of the SHA-256
+HASH_IN_NAME = re.compile(
+    r"squeezenet1_[01]-([0-9a-f]{8})\.pth?"
+)  # the first digits of the SHA-256
 
 
 Source = str | os.PathLike[str]
@@ -107,34 +110,44 @@ def load_weights(source: str | os.PathLike[str]) -> WeightSet:
     """Weights from a file as they stand in it, or by a name of SOURCES, which is downloaded once.
 
     The suffix tells the format: .net (the authors' Deep Compression file), .caffemodel, .pth, .pt,
-    .safetensors, .onnx (anyone's), .tsq (`compress`). Raises FormatError where the file is
-    truncated, damaged or holds something else, DataError where it is missing or cannot be downloaded.
+    .safetensors, .onnx (anyone's), .tsq (`compress`); .pth.tar, .ckpt and .bin are PyTorch's or
+    safetensors, by their content. Raises FormatError where the file is truncated, damaged or holds
+    something else, DataError where it is missing or cannot be downloaded.
     """
     path = source_file(source)
     try:
+        if path.exists() and not path.is_file():  # a device may never end
+            raise DataError(f"{path}: not a file")
         data = path.read_bytes()
     except FileNotFoundError as error:
         names = ", ".join(SOURCES)
         raise DataError(f"{path}: no such file, nor a name of weights ({names})") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if path.suffix.lower() not in READERS:
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
         known = ", ".join(READERS)
         raise FormatError(f"{path}: weights end in {known}, not in {path.suffix or 'nothing'}")
     try:
-        if path.suffix != fileformat.SUFFIX:  # which has checksums inside
-            _check_name(path.stem, data)
-        weights = READERS[path.suffix.lower()](data)
+        refuse_likely_mistake(path.stem, data)
+        _check_name(path.name, data)
+        weights = READERS[suffix](data)
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
     return _vouched(weights, data)
 
 
-def _check_name(stem: str, data: bytes) -> None:
-    """torchvision's files carry the first eight digits of their SHA-256 in their name."""
-    found = HASH_IN_NAME.search(stem)
+def _check_name(name: str, data: bytes) -> None:
+    """torchvision's files carry the first eight digits of their SHA-256 in their name.
+
+    Other files don't: there such digits may be a date.
+    """
+    found = HASH_IN_NAME.fullmatch(name)
     if found and not hashlib.sha256(data).hexdigest().startswith(found[1]):
-        raise FormatError(f"its SHA-256 does not start with {found[1]}, as its name promises")
+        raise FormatError(
+            f"its SHA-256 does not start with {found[1]}, as its name, torchvision's, promises; load it "
+            "anew, or rename it if it is another file"
+        )
 
 
 def _vouched(weights: WeightSet, data: bytes) -> WeightSet:
@@ -150,12 +163,7 @@ def _vouched(weights: WeightSet, data: bytes) -> WeightSet:
 def _read_net(data: bytes) -> WeightSet:
     """The authors' file; conv10 gets the ring of zeros that it has in their prototxt."""
     model = squeezenet1_0(input_size=CAFFE.crop[0], conv10_pad=1)
-    places = {
-        path.removesuffix("/weight"): (shape[3], shape[2], shape[0], shape[1])
-        for path, shape in shapes(model).items()
-        if path.endswith("/weight")
-    }
-    layers = read_deep_compression(data, places)
+    layers = read_deep_compression(data, layers_of(model))
     flat = {}
     for layer in layers:
         flat[f"{layer.name}/weight"] = to_ours(layer.weight())
@@ -199,12 +207,24 @@ def _read_pth(data: bytes) -> WeightSet:
     return weights if data[:2] == b"PK" else weights.with_notes(UNCHECKED)
 
 
+def _read_by_content(data: bytes) -> WeightSet:
+    """Under a name that says little: a file of PyTorch's, or safetensors. Raises FormatError."""
+    if data[:2] == b"PK" or data[:1] == b"\x80":
+        return _read_pth(data)
+    if data[8:9] == b"{":
+        return read_safetensors(data)
+    raise FormatError("neither a file of PyTorch's nor safetensors, by its first bytes")
+
+
 READERS: dict[str, Callable[[bytes], WeightSet]] = {
     ".net": _read_net,
     ".caffemodel": _read_caffemodel,
     ".pth": _read_pth,
     ".pt": _read_pth,
     ".safetensors": read_safetensors,
+    ".tar": _read_by_content,
+    ".ckpt": _read_by_content,
+    ".bin": _read_by_content,
     ".onnx": read_onnx,
     fileformat.SUFFIX: lambda data: pipeline.unpack(fileformat.from_bytes(data)),
 }

@@ -10,8 +10,9 @@ import numpy as np
 
 from tinysqueeze.errors import FormatError, ShapeError, UserError
 from tinysqueeze.files import parse_json
+from tinysqueeze.graph import rebuild
 from tinysqueeze.network.layers import Params
-from tinysqueeze.network.models import Model, build, squeezenet1_0, squeezenet1_1
+from tinysqueeze.network.models import Model, squeezenet1_0, squeezenet1_1
 from tinysqueeze.network.params import check_fit, flatten, shapes, unflatten
 from tinysqueeze.weights.preprocess import Preprocess
 
@@ -141,7 +142,7 @@ def describe(model: Model, source: str) -> str:
     """One line: "SqueezeNet v1.0, 1,248,424 parameters, 1000 classes: <source>"."""
     names = {"squeezenet1_0": "SqueezeNet v1.0", "squeezenet1_1": "SqueezeNet v1.1"}
     count = sum(int(np.prod(shape)) for shape in shapes(model).values())
-    name = names.get(model.name, model.name)
+    name = names.get(model.spec.get("name", ""), model.name)  # a graph may be called anything
     return f"{name}, {count:,} parameters, {model.classes} classes: {source}"
 
 
@@ -156,23 +157,10 @@ def digest(flat: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
     return total.hexdigest()
 
 
-def spec_of(model: Model) -> dict[str, Any]:
-    """What a file of ours keeps of a network. Raises UserError for one that no spec rebuilds."""
-    if not model.spec:
-        raise UserError(
-            f"{model.name} was read as a graph: our own files keep networks that metaparameters "
-            "rebuild; export it to ONNX or C"
-        )
-    return model.spec
-
-
 def to_metadata(weights: WeightSet) -> dict[str, str]:
-    """What our own files carry beside the arrays, with the digest of both.
-
-    Raises UserError for a network that no spec rebuilds.
-    """
+    """What our own files carry beside the arrays, with the digest of both."""
     texts = {
-        "spec": json.dumps(spec_of(weights.model)),
+        "spec": json.dumps(weights.model.spec),
         "preprocess": json.dumps(weights.preprocess.to_json()),
         "classes": json.dumps(weights.classes),
         "wnids": json.dumps(weights.wnids),
@@ -202,6 +190,6 @@ def from_metadata(flat: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -
 def model_of(metadata: Mapping[str, str]) -> Model:
     """The network that the metadata describe. Raises FormatError."""
     try:
-        return build(parse_json(metadata["spec"]))
+        return rebuild(parse_json(metadata["spec"]))
     except (KeyError, ValueError, TypeError, UserError) as error:
         raise FormatError(f"the network it is for cannot be built: {error}") from error

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
+from matplotlib.ticker import MaxNLocator
 
 from tinysqueeze.show.pictures.style import BLUE, DIVERGING, ORANGE, RED, Picture, styled
 from tinysqueeze.study.formulas import by
@@ -39,7 +40,8 @@ def feature_maps(
 ) -> Picture:
     """Arrays of one example beside each other: maps (H, W, C) as mosaics, vectors (C,) as bars.
 
-    A three-channel array called "image" is shown in colour. `mark` = (row, column, channel) puts a
+    An array called "image" or "image ..." is shown as the picture it is, in colour if it has three
+    channels, in grey if it has one. `mark` = (row, column, channel) puts a
     box around a pixel of the array named `marked`. Signed arrays share white at zero.
     """
     words = "; ".join(f"{name} {by(*array.shape)}" for name, array in arrays.items())
@@ -58,13 +60,14 @@ def _show(axes: Axes, name: str, array: np.ndarray, most: int) -> None:
         colours = np.where(array < 0, ORANGE, BLUE)
         axes.bar(range(len(array)), array, color=colours, width=0.9)
         axes.axhline(0, color="black", linewidth=0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no channel 0.5
         axes.set_title(f"{name}  {by(*array.shape)}", fontsize=8.5)
         return
     shown = f"{min(most, array.shape[2])} of " if array.shape[2] > most else ""
     axes.set_title(f"{name}  {by(*array.shape[:2])}×{shown}{array.shape[2]}", fontsize=8.5)
     axes.axis("off")
-    if name == "image" and array.shape[2] == 3:
-        axes.imshow(as_picture(array))
+    if name.split(" ")[0] == "image" and array.shape[2] in (1, 3):
+        axes.imshow(as_picture(array), cmap="gray")  # which only one channel takes
         return
     sheet = mosaic(array, most)
     aspect: Literal["equal", "auto"] = (

@@ -14,13 +14,22 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.errors import FormatError, ShapeError
-from tinysqueeze.graph import Conv, Graph, Node, Other, arrays_of, without_copies
+from tinysqueeze.graph import (
+    LARGEST_MAP,
+    MOST_NODES,
+    Conv,
+    Graph,
+    Node,
+    Other,
+    arrays_of,
+    without_copies,
+)
 from tinysqueeze.network.layers import Flatten, Shape, Softmax
 from tinysqueeze.weights.preprocess import LARGEST_SIDE
 
 SIZE = 224  # pixels a side, where the file leaves it open
-LARGEST_MAP = 1 << 28  # numbers in one map: 1 GB
 LARGEST_FILLED = 1 << 26  # numbers in all constants that repeat one number
+Sides = tuple[int, int]  # height, width
 NUMBERS = ("float16", "float32", "float64")
 
 
@@ -64,6 +73,7 @@ class Reader:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     last: set[str] = field(default_factory=set)  # names of maps with channels last in the file
     flattened: dict[int, Shape] = field(default_factory=dict)  # maps that run over channels first
+    padded: dict[str, tuple[int, Sides]] = field(default_factory=dict)  # a map and zeros around it
     gates: dict[str, str] = field(default_factory=dict)  # what a HardSigmoid gave -> what it read
     kinds: Counter[str] = field(default_factory=Counter)
     filled: int = 0
@@ -73,6 +83,10 @@ class Reader:
     def source(self, op: Op, index: int = 0, plain: bool = True) -> int:
         """The map that is an input. With `plain` channels are where this node expects them."""
         name = op.inputs[index] if index < len(op.inputs) else ""
+        if name in self.padded:
+            raise op.refused("only convolutions and averages are understood on a padded map")
+        if name in self.gates:
+            raise op.refused("a HardSigmoid is only understood in a hard-swish", "use HardSwish")
         if name not in self.maps:
             raise op.refused(
                 f"its input {name!r} is no map that this network computes of its image",
@@ -108,6 +122,12 @@ class Reader:
         """(H, W, C) of a map; a (C,) map is one pixel."""
         shape = self.shapes[number]
         return (1, 1, shape[0]) if len(shape) == 1 else (shape[0], shape[1], shape[2])
+
+    def with_padding(self, op: Op) -> tuple[int, Sides]:
+        """The map that is the first input, and how many zeros a Pad put around it: rows, columns."""
+        if op.inputs and op.inputs[0] in self.padded:
+            return self.padded[op.inputs[0]]
+        return self.source(op), (0, 0)
 
     # --- what it makes --------------------------------------------------------------------------
 
@@ -271,6 +291,8 @@ def _read(onnx: Any, reader: Reader, node: Any, i: int, operators: Operators) ->
         AttributeError,
     ) as error:  # an attribute of another type
         raise op.refused(f"it is malformed ({type(error).__name__}: {error})") from error
+    if len(reader.nodes) > MOST_NODES:
+        raise FormatError(f"a network of more than {MOST_NODES:,} nodes")
     if op.attributes:
         key, value = next(iter(op.attributes.items()))
         raise op.refused(f"its attribute {key} = {value!r} is not understood", "export it without")
@@ -291,16 +313,14 @@ def _ended(reader: Reader, proto: Any, result: str, notes: list[str]) -> Graph:
         output = target
     elif len(shape) != 1 or prod(reader.flattened.get(output, (1, 1))[:2]) != 1:
         raise FormatError(f"it gives a map of {shape}, not one number a class")
-    name = (
-        "".join(c if c.isalnum() and c.isascii() else "_" for c in str(proto.graph.name))[
-            :60
-        ].strip("_")
-        or "network"
-    )
-    graph = Graph.of(
-        name if not name[0].isdigit() else f"net_{name}", reader.shapes, reader.nodes, output
-    )
+    graph = Graph.of(_name(str(proto.graph.name)), reader.shapes, reader.nodes, output)
     return without_copies(graph)
+
+
+def _name(text: str) -> str:
+    """A graph's name as one that C and files take."""
+    kept = "".join(c if c.isalnum() and c.isascii() else "_" for c in text)[:50].strip("_")
+    return f"net_{kept}" if kept[:1].isdigit() else kept or "network"
 
 
 def with_biases(
