@@ -2,18 +2,34 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 from test_stepper import EVERY_LAYER, POOLED
 
+from tinysqueeze.cli import main
+from tinysqueeze.errors import UserError
 from tinysqueeze.network.compose import Chain
 from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, HardSwish, Layer, Mode
 from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.ops import reference
 from tinysqueeze.network.params import flatten, unflatten
-from tinysqueeze.show.page import Look, module, pack, page, plain, save, style
+from tinysqueeze.show.page import (
+    Look,
+    module,
+    pack,
+    page,
+    plain,
+    save,
+    small_network,
+    step_of,
+    style,
+)
+from tinysqueeze.show.page.drawings import DRAWINGS, drawing
 from tinysqueeze.show.page.html import HERE
+from tinysqueeze.show.page.of_weights import SMALL_FILE
+from tinysqueeze.show.widgets import Stepper
 from tinysqueeze.study.stepper import Steps
 
 SMALL = squeezenet_cifar(
@@ -266,6 +282,30 @@ def test_a_layer_that_only_python_knows_is_shown_and_not_stepped(browser, opened
     assert "Python" in browser.find_element(By.CSS_SELECTOR, ".ts-people [role=alert]").text
 
 
+def test_a_notebook_shows_the_explorer_or_the_picture(rng, monkeypatch):
+    stepper = Stepper.of(small_network())
+    data, about = stepper._repr_mimebundle_()
+    assert len(data["text/html"]) < 600_000
+    assert data["text/html"].startswith('<iframe title="A training step of')
+    assert "conv1" in data["text/plain"]
+    assert "conv1" in about["image/png"]["alt"]
+    monkeypatch.setattr("tinysqueeze.show.widgets.step.LARGEST", 1000)
+    data, _ = stepper._repr_mimebundle_()
+    assert "text/html" not in data
+    assert ".save(path)" in data["text/plain"]
+
+
+def test_the_widget_holds_the_state_and_the_modules(monkeypatch):
+    pytest.importorskip("anywidget")
+    stepper = Stepper.of(small_network())
+    widget = stepper.widget()
+    assert widget.state == pack(stepper, stepper.look)
+    assert widget._esm.rstrip().endswith("export default { render };")
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    with pytest.raises(ImportError, match="notebook"):
+        stepper.widget()
+
+
 def test_the_modules_join_into_one_without_imports():
     text = module("standalone.js")
     assert not re.search(r"^(import|export) ", text, re.MULTILINE)
@@ -294,3 +334,51 @@ def test_packing_is_the_same_each_time_and_keeps_the_steppers_place(rng):
     assert pack(steps) == pack(steps)
     plain(steps)
     assert steps.stop.path == "loss"
+
+
+@pytest.fixture(scope="module")
+def small_page(tmp_path_factory):
+    """The page of the network that comes with the package, by the command."""
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    assert main(["page", "-o", str(path)]) == 0
+    return path
+
+
+def test_the_network_of_the_package_is_small_and_sees_our_drawings(small_page):
+    assert (HERE / SMALL_FILE).stat().st_size < 100_000
+    assert small_page.stat().st_size < 2_000_000
+    weights = small_network()
+    steps, look = step_of(weights, make=Steps)
+    named = [weights.classes[k] for k in steps.trace.logits.argmax(axis=1)]
+    assert named == list(DRAWINGS)
+    assert [weights.classes[k] for k in steps.labels] == list(DRAWINGS)
+    red, green, blue = (steps.images[0, 0, 0] * look.std + look.mean) * 255
+    assert blue > green > red > 0  # the sky, as people see it
+
+
+def test_labels_are_names_numbers_or_what_the_file_says(tmp_path):
+    weights = small_network()
+    drawing("ship").save(tmp_path / "my_frog.png")
+    path = tmp_path / "my_frog.png"
+    for labels, expected in (((), "frog"), (("cat",), "cat"), (("1",), "automobile")):
+        steps, _ = step_of(weights, [path], labels, make=Steps)
+        assert weights.classes[steps.labels[0]] == expected
+    with pytest.raises(UserError, match=r"no class 'boat'; there are airplane"):
+        step_of(weights, [path], ["boat"], make=Steps)
+    with pytest.raises(UserError, match="2 labels for 1 pictures"):
+        step_of(weights, [path], ["cat", "dog"], make=Steps)
+
+
+@pytest.mark.browser
+def test_the_small_networks_page_is_pythons_step(browser, small_page):
+    steps, _ = step_of(small_network(), make=Steps)
+    browser.get(small_page.as_uri())
+    browser.set_script_timeout(120)
+    found = browser.execute_async_script(
+        "const tell = arguments[0]; const root = document.querySelector('.ts-explorer');"
+        "const look = () => root.explorer ? tell(root.explorer.step.loss) : setTimeout(look, 50);"
+        "look();"
+    )
+    assert found == pytest.approx(steps.trace.loss, rel=1e-4)
+    dx = "return Array.from(document.querySelector('.ts-explorer').explorer.step.seen.get('conv1').dx)"
+    assert_close(browser.execute_script(dx), steps.trace["conv1"].dx, "conv1: dx")

@@ -6,6 +6,7 @@ from pathlib import Path
 from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
 from tinysqueeze.show.page import save, small_network, step_of
 from tinysqueeze.show.page.of_weights import SMALL
+from tinysqueeze.study.stepper import Steps
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the page and say how large it is."""
     source = args.weights
     weights = small_network() if source == SMALL else find_weights(source, args.classes)
-    steps, look = step_of(weights, args.images or (), args.labels or ())
+    steps, look = step_of(weights, args.images or (), args.labels or (), make=Steps)
     save(steps, args.out, look)
     print(f"{args.out}: {args.out.stat().st_size:,} bytes; open it in any browser")
     return 0

@@ -5,7 +5,8 @@ const DARK = { low: [178, 155, 240], none: [38, 38, 46], high: [255, 170, 70] };
 
 // "light" or "dark": what the first opaque background behind an element is.
 export function themeOf(element) {
-  for (let here = element; here; here = here.parentElement) {
+  const above = (here) => here.parentElement ?? here.ownerDocument.defaultView?.frameElement;
+  for (let here = outermost(element); here; here = above(here)) {
     const parts = getComputedStyle(here).backgroundColor.match(/[\d.]+/g)?.map(Number) ?? [];
     if (parts.length >= 3 && (parts[3] ?? 1) > 0.5) {
       return 0.299 * parts[0] + 0.587 * parts[1] + 0.114 * parts[2] < 128 ? "dark" : "light";
@@ -14,11 +15,15 @@ export function themeOf(element) {
   return "light";
 }
 
+// Where to begin: in a frame of another page, its ground counts, not that of the frame's own body.
+const outermost = (element) => window.frameElement ?? element;
+
 // Calls back when the page turns light or dark.
 export function onTheme(change) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => requestAnimationFrame(change));
   const observer = new MutationObserver(change);
-  for (const element of [document.documentElement, document.body]) {
+  const around = window.frameElement?.ownerDocument ?? document;
+  for (const element of [around.documentElement, around.body]) {
     observer.observe(element, { attributes: true, attributeFilter: ["class", "data-theme", "data-jp-theme-light"] });
   }
 }

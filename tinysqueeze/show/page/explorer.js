@@ -7,6 +7,7 @@ import { forwardView, isConv } from "./forward_view.js";
 import { imageColour, imagesView } from "./images_view.js";
 import { lossView } from "./loss_view.js";
 import { networkMap } from "./network_map.js";
+import { placeControls } from "./place.js";
 import { unpack } from "./state.js";
 import { Step } from "./step.js";
 import { sumPanel } from "./sum.js";
@@ -58,7 +59,7 @@ class Explorer {
     this.loss = lossView();
     this.sum = sumPanel((lit) => { this.lit = lit; this.set(lit ? { term: lit - 1 } : {}, true); });
     this.update = h("p", { className: "ts-line ts-update" });
-    this.place = this.#placeControls();
+    this.place = placeControls(set);
     root.replaceChildren(...this.#frame());
     onTheme(() => {
       this.theme = root.dataset.theme = themeOf(root.parentElement);
@@ -133,6 +134,7 @@ class Explorer {
     this.node = node;
     if (!node) return;
     const { x, y } = this.step.seen.get(path);
+    this.#sameSpot(path, direction);
     const cut = ([row, column], size) => [clamp(row, 0, size[0] - 1), clamp(column, 0, size[1] - 1)];
     const conv = isConv(node);
     view.out = clamp(view.out, 0, y.size[2] - 1);
@@ -157,6 +159,18 @@ class Explorer {
     if ("term" in changes) ({ tap: view.tap, channel: view.inp } = this.found.terms[view.term]);
     else view.term = Math.max(this.found.terms.findIndex((t) => t.tap === view.tap && t.channel === view.inp), 0);
     this.patchRow = (view.n * y.size[0] + view.at[0]) * y.size[1] + view.at[1];
+  }
+
+  // In a map of another size, look at the same spot of the image.
+  #sameSpot(path, direction) {
+    const { x, y } = this.step.seen.get(path);
+    const sizes = { at: (direction === "→" ? y : x).size, from: y.size };
+    for (const [name, size] of Object.entries(sizes)) {
+      const old = this.sizes?.[name] ?? size;
+      const spot = (k) => Math.floor(((this.view[name][k] + 0.5) * size[k]) / old[k]);
+      if ([0, 1].some((k) => old[k] !== size[k] && size[k] > 1)) this.view[name] = [spot(0), spot(1)];
+      this.sizes = { ...this.sizes, [name]: [0, 1].map((k) => (size[k] > 1 ? size[k] : old[k])) };
+    }
   }
 
   // The number in question, once for all views; the same object as long as it is the same number.
@@ -222,33 +236,6 @@ class Explorer {
       : isConv(node) ? [weightName(node, view.tap, view.inp, view.out), params.weight[(view.tap * this.part + view.inp) * node.out[2] + view.out]]
         : [`weight[${view.out}]`, params.weight[view.out]];
     return `The update: ${name} is ${short(old)}; ${short(old)} − ${rate}·${short(found.value)} = ${short(Math.fround(old - rate * this.held()))} after the step (learning rate ${rate}).`;
-  }
-
-  // Row, column and channels as numbers to type: what a click on the pictures does as well.
-  #placeControls() {
-    const fields = {};
-    const field = (name, label, read, write) => {
-      const input = h("input", { type: "number", min: "0", "aria-label": label, onchange: () => this.set(write(Number(input.value) || 0)) });
-      fields[name] = { box: h("label", {}, `${label} `, input), input, read };
-      return fields[name].box;
-    };
-    const element = h("div", { className: "ts-row ts-place", role: "group", "aria-label": "The number looked at" },
-      field("row", "row", (view) => view.at[0], (row) => ({ at: [row, this.view.at[1]] })),
-      field("column", "column", (view) => view.at[1], (column) => ({ at: [this.view.at[0], column] })),
-      field("out", "output channel", (view) => view.out, (out) => ({ out })),
-      field("inp", "input channel", (view) => view.inp, (inp) => ({ inp })));
-    const draw = ({ view, node, what, record: { x, y } }) => {
-      const size = what === "dx" ? x.size : y.size;
-      const most = { row: size[0] - 1, column: size[1] - 1, out: y.size[2] - 1, inp: (what === "dx" ? x.size[2] : this.part) - 1 };
-      const pixels = what === "y" || what === "dx";
-      const shown = { row: pixels, column: pixels, out: isConv(node) || what !== "dx", inp: (isConv(node) && what !== "dbias") || what === "dx" };
-      for (const [name, { box, input, read }] of Object.entries(fields)) {
-        box.hidden = !shown[name] || most[name] === 0;
-        input.value = String(read(view));
-        input.max = String(most[name]);
-      }
-    };
-    return { element, draw };
   }
 
   #frame() {

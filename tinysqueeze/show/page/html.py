@@ -50,3 +50,10 @@ def page(title: str, state: bytes, plain: str) -> str:
         state=base64.b64encode(state).decode(),
         code=module("standalone.js"),
     )
+
+
+def frame(text: str, title: str, height: int = 1400) -> str:
+    """A whole page as a frame in another, for instance below a notebook's cell; it finds its height."""
+    look = f"width:100%;height:{height}px;border:0"
+    inside = html.escape(text)
+    return f'<iframe title="{html.escape(title)}" style="{look}" srcdoc="{inside}"></iframe>'

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,8 +16,10 @@ from tinysqueeze.weights.images import open_image
 from tinysqueeze.weights.opening import open_weights
 from tinysqueeze.weights.trained import WeightSet
 
+S = TypeVar("S", bound=Steps)
 SMALL = "small"
 SMALL_FILE = "small_cifar10.tsq"
+RATE = 0.005  # a trained network needs small steps on so few images
 
 
 def small_network() -> WeightSet:
@@ -32,12 +35,14 @@ def step_of(
     weights: WeightSet,
     pictures: Sequence[str | os.PathLike[str]] = (),
     labels: Sequence[str] = (),
-) -> tuple[Steps, Look]:
+    *,
+    make: type[S],
+) -> tuple[S, Look]:
     """One training step on pictures (files; without any, two drawings of ours), and how it looks.
 
     `labels` are the right classes, by name or number; without them the class in a file's name, or
-    else the one that the network thinks best. Raises DataError for a file that is no picture,
-    UserError for labels that don't fit.
+    else the one that the network thinks best. `make` is Steps or a kind of it. Raises DataError for a
+    file that is no picture, UserError for labels that don't fit.
     """
     named = [(Path(path).stem, open_image(path)) for path in pictures]
     named = named or [(name, drawing(name)) for name in DRAWINGS]
@@ -48,7 +53,7 @@ def step_of(
     if not chosen:
         best = weights.model.forward(weights.params, images)[0].argmax(axis=1)
         chosen = [_in_name(weights, stem, int(k)) for (stem, _), k in zip(named, best, strict=True)]
-    steps = Steps(weights.model, weights.params, images, np.array(chosen))
+    steps = make(weights.model, weights.params, images, np.array(chosen))
     return steps, look_of(weights)
 
 
@@ -57,7 +62,8 @@ def look_of(weights: WeightSet) -> Look:
     how = weights.preprocess
     share = how.divide_by / 255
     mean, std = (tuple(value * share for value in values) for values in (how.mean, how.std))
-    return Look(weights.classes, mean, std, how.channels, f"{weights.description}.")
+    about = ". ".join((weights.description, *weights.notes)) + "."
+    return Look(weights.classes, mean, std, how.channels, about, RATE)
 
 
 def _class_of(weights: WeightSet, label: str) -> int:
