@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
+from tinysqueeze.files import check_writable
 from tinysqueeze.show.page import save, small_network, step_of
 from tinysqueeze.show.page.of_weights import SMALL
 from tinysqueeze.study.stepper import Steps
@@ -34,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page and say how large it is."""
+    check_writable(args.out)
     source = args.weights
     weights = small_network() if source == SMALL else find_weights(source, args.classes)
     steps, look = step_of(weights, args.images or (), args.labels or (), make=Steps)
