@@ -50,6 +50,7 @@ class Saved:
     classes: tuple[str, ...]
     meta: dict[str, Any]
     arrays: dict[str, np.ndarray]
+    notes: tuple[str, ...] = ()
 
 
 def save(path: str | Path, training: Training, **extra: Any) -> Path:

@@ -29,8 +29,13 @@ from tinysqueeze.weights.compression.rounding import (
     suggested_step,
 )
 from tinysqueeze.weights.compression.tensors import Dense, Shared, Stepped, Tensor, exactly
-from tinysqueeze.weights.preprocess import Preprocess
-from tinysqueeze.weights.trained import WeightSet, describe, fitting
+from tinysqueeze.weights.trained import (
+    WeightSet,
+    describe,
+    fitting,
+    preprocess_fields,
+    preprocess_of,
+)
 
 Progress = Callable[[str], None]
 TRIES = 6  # of a price, each a whole compression
@@ -41,7 +46,7 @@ MOST_BITS = 12  # of k-means: 4,096 values
 
 def pack(weights: WeightSet, tensors: Mapping[str, Tensor]) -> Compressed:
     """With what it takes to use the network: the preparation of its images, the names of classes."""
-    extra: dict[str, Any] = {"preprocess": weights.preprocess.to_json()}
+    extra: dict[str, Any] = {"preprocess": preprocess_fields(weights)}
     if weights.classes:
         extra["classes"] = list(weights.classes)
     if weights.wnids:
@@ -60,8 +65,8 @@ def unpack(compressed: Compressed, source: str = "a .tsq file") -> WeightSet:
     return WeightSet(
         compressed.model,
         fitting(compressed.model, compressed.params()),
-        Preprocess.from_json(extra["preprocess"]),
-        describe(compressed.model, source),
+        description=describe(compressed.model, source),
+        **preprocess_of(extra["preprocess"]),
         classes=names[0],
         wnids=names[1],
     )
