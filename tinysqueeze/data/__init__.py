@@ -66,7 +66,7 @@ def _load(
     if source == "builtin":
         return builtin.dataset(split)
     if source == "cifar10":
-        return cifar10.read_archive(fetch(cifar10.ARCHIVE, cache, progress), split)
+        return cifar10.read_archive(fetch(cifar10.ARCHIVE, cache, progress), split, True)
     path = Path(source)
     if path.is_file():
         return cifar10.read_archive(path, split)
