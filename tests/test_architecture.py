@@ -54,6 +54,7 @@ ORDER = {
         "evaluate",
         "state",
         "loop",
+        "metadata",
         "checkpoint",
         "interruptible",
         "run_folder",

@@ -154,7 +154,7 @@ def _announce(args: argparse.Namespace, run: TrainingRun) -> None:
     assert run.folder is not None
     assert run.test is not None
     training, ranks = run.training, run.communicator.ranks
-    for note in run.dataset.notes:
+    for note in (*run.notes, *run.dataset.notes):
         print(note, file=sys.stderr)
     if args.resume:
         print(f"resuming {args.resume} at epoch {training.epoch + 1}, batch {training.batch + 1}")

@@ -44,6 +44,11 @@ def run(
     batch is a function of (seed, epoch, batch), so that a resumed run sees the same ones. Raises
     TrainingError where the loss is no longer finite, naming the layer that broke first.
     """
+    if training.losses is not None and training.losses.shape != (len(dataset),):
+        raise TrainingError(
+            f"it knows the losses of {training.losses.size:,} images, {dataset.name} has {len(dataset):,}: "
+            "go on with the images that it began with"
+        )
     engine, schedule = training.engine, training.recipe.schedule
     steps = training.recipe.steps(len(dataset))
     while not training.finished:

@@ -4,18 +4,23 @@ import csv
 import io
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from tinysqueeze.errors import UserError
 from tinysqueeze.files import write_atomically
 from tinysqueeze.kernels import TARGET
+from tinysqueeze.ranges import Range, checked
 from tinysqueeze.study.count import count
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training.evaluate import Evaluation
 from tinysqueeze.training.state import Training
+
+Seconds = Annotated[float, Range(0, 1e10)]
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,21 @@ class About:
     recipe: str | None = None
     engine: str = "compiled"
     wall_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> "About":
+        """From what a checkpoint keeps. Raises UserError where that is no run of `train`."""
+        try:
+            about = cls(**kept)
+        except TypeError:
+            about = cls(data=0)  # type: ignore[arg-type]
+        named = isinstance(about.recipe, str | None)
+        if not (isinstance(about.data, str) and isinstance(about.engine, str) and named):
+            raise UserError(
+                "this checkpoint is of no run of `train`: it does not say on which data"
+            )
+        checked("wall_seconds", {"wall_seconds": Seconds}, {"wall_seconds": about.wall_seconds})
+        return about
 
 
 @dataclass
@@ -78,7 +98,8 @@ class RunFolder:
 def _history(training: Training) -> str:
     """A row an epoch; empty where an epoch was not tested."""
     table = io.StringIO()
-    writer = csv.DictWriter(table, training.history[-1].keys(), lineterminator="\n")
+    columns = dict.fromkeys(name for row in training.history for name in row)
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(training.history)
     return table.getvalue()

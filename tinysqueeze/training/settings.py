@@ -166,7 +166,7 @@ def _find(kind: type, path: list[str]) -> Field[Any]:
 def _kind(f: Field[Any], name: Any) -> type:
     """The class of that name. Raises UserError."""
     kinds: Mapping[str, type] = f.metadata["kinds"]
-    if name not in kinds:
+    if not isinstance(name, str) or name not in kinds:
         raise UserError(f"no {_option(f)} named {name!r}; there are {', '.join(kinds)}")
     return kinds[name]
 
@@ -214,6 +214,8 @@ def _fits(found: Any, f: Field[Any], hints: Mapping[str, Any]) -> bool:
     if kind in (int, float):
         wanted = Integral if kind is int else Real
         return isinstance(found, wanted) and not isinstance(found, bool)
+    if kind is tuple:
+        return isinstance(found, tuple) and all(isinstance(part, str) for part in found)
     return isinstance(found, kind)
 
 

@@ -117,7 +117,8 @@ def _prepared_as(weights: WeightSet, preprocess: Preprocess | Source) -> WeightS
 def _from_checkpoint(source: Source) -> WeightSet:
     """A network that we trained, with the preparation of its images. Raises CheckpointError."""
     saved = checkpoint.read(Path(source))
-    return _trained_here(saved.model, saved.params, saved.normalise, saved.classes, str(source))
+    found = _trained_here(saved.model, saved.params, saved.normalise, saved.classes, str(source))
+    return found.with_notes(*saved.notes)
 
 
 def _trained_here(
