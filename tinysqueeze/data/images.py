@@ -19,7 +19,9 @@ SUFFIXES = frozenset(
      ".ppm", ".pgm", ".pbm", ".pnm")
 )  # fmt: skip
 SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what systems leave, by lower case
-MAX_PIXELS = 89_478_485  # Pillow's own limit: above it a small file can fill the memory (a "bomb")
+MAX_PIXELS = (
+    1 << 26
+)  # in any mode less than 1 GB; above it a small file fills the memory (a "bomb")
 NAMED = 3  # of what was left out
 
 Place = str | os.PathLike[str]
@@ -68,14 +70,15 @@ def upright(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     """Any mode of Pillow's -> RGB."""
     if image.mode.startswith("I"):
-        return Image.fromarray(_bytes(np.asarray(image) / 256)).convert("RGB")
+        return Image.fromarray(_bytes(np.asarray(image) // 256)).convert("RGB")
     if image.mode == "F":
         samples = np.nan_to_num(np.asarray(image))
         return Image.fromarray(_bytes(samples * (255 if samples.max() <= 1 else 1))).convert("RGB")
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        shown = Image.new("RGB", image.size, "white")
+        shown.paste(image, mask=image.getchannel("A"))
+        return shown
     return image.convert("RGB")
 
 

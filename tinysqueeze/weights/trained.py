@@ -205,6 +205,13 @@ def preprocess_of(fields: Any) -> dict[str, Any]:
     return {"preprocess": Preprocess.from_json(fields), "known_by": known_by}
 
 
+def names_of(found: Any) -> tuple[str, ...]:
+    """The names of classes, from JSON. Raises FormatError."""
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise FormatError("the names of the classes are no list of texts")
+    return tuple(found)
+
+
 def to_metadata(weights: WeightSet) -> dict[str, str]:
     """What our own files carry beside the arrays, with the digest of both.
 
@@ -231,8 +238,8 @@ def from_metadata(flat: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -
             fitting(model, flat),
             description=describe(model, "saved by tinysqueeze"),
             **preprocess_of(parse_json(texts["preprocess"])),
-            classes=tuple(parse_json(texts["classes"])),
-            wnids=tuple(parse_json(texts["wnids"])),
+            classes=names_of(parse_json(texts["classes"])),
+            wnids=names_of(parse_json(texts["wnids"])),
         )
     except (ValueError, TypeError) as error:
         raise FormatError(f"its metadata cannot be read: {error}") from error

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysqueeze.errors import FormatError, UserError
+from tinysqueeze.errors import UserError
 from tinysqueeze.weights.compression import calibrate
 from tinysqueeze.weights.compression.fileformat import Compressed, to_bytes
 from tinysqueeze.weights.compression.kmeans import Start, share
@@ -33,6 +33,7 @@ from tinysqueeze.weights.trained import (
     WeightSet,
     describe,
     fitting,
+    names_of,
     preprocess_fields,
     preprocess_of,
 )
@@ -57,18 +58,13 @@ def pack(weights: WeightSet, tensors: Mapping[str, Tensor]) -> Compressed:
 def unpack(compressed: Compressed, source: str = "a .tsq file") -> WeightSet:
     """The network to run, its weights as float32. Raises FormatError where the metadata lack."""
     extra = compressed.extra
-    names = [tuple(extra.get(key, ())) for key in ("classes", "wnids")]
-    if not isinstance(extra.get("preprocess"), Mapping) or not all(
-        isinstance(name, str) for name in names[0] + names[1]
-    ):
-        raise FormatError("the preparation of the images or the names of the classes are missing")
     return WeightSet(
         compressed.model,
         fitting(compressed.model, compressed.params()),
         description=describe(compressed.model, source),
-        **preprocess_of(extra["preprocess"]),
-        classes=names[0],
-        wnids=names[1],
+        **preprocess_of(extra.get("preprocess")),
+        classes=names_of(extra.get("classes", [])),
+        wnids=names_of(extra.get("wnids", [])),
     )
 
 
