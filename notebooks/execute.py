@@ -41,7 +41,7 @@ def tidy(notebook: NotebookNode, name: str) -> None:
     for number, cell in enumerate(notebook.cells):
         cell.id = f"{name[:2]}-{number:02d}"
         if cell.cell_type == "code":
-            kept = {key: value for key, value in cell.metadata.items() if key == "tags"}
+            kept = {key: cell.metadata[key] for key in ("tags", "jupyter") if key in cell.metadata}
             cell.metadata = kept | _alt(cell)
             cell.outputs = [output for output in map(_still, cell.outputs) if output]
 

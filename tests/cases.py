@@ -40,7 +40,6 @@ CASES: dict[str, tuple[Layer, Shape]] = {
     "conv 3x5, non-square all over": (Conv2D(2, (3, 5), (2, 1), (1, 2)), (2, 7, 6, 3)),
     "conv 7x7, stride 2, remainder": (Conv2D(2, 7, 2), (2, 10, 9, 1)),
     "conv 2x2, stride beyond it": (Conv2D(3, 2, 3), (2, 7, 6, 2)),
-    "conv 3x3, more places than a tile": (Conv2D(5, 3, pad=1), (2, 7, 6, 2)),
     "conv 2x1, places that see only padding": (Conv2D(3, (2, 1), 1, (3, 2)), (1, 2, 1, 3)),
     "conv in groups": (GroupedConv2D(4, 3, pad=1, groups=2), (2, 4, 3, 6)),
     "conv in groups without bias": (GroupedConv2D(6, (2, 3), 3, (1, 2), bias=False), (2, 4, 5, 3)),

@@ -28,7 +28,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 LIMIT = 1200
 """Seconds that a run may take."""
-COPIED = ("tinysqueeze", "tests", "notebooks", "pyproject.toml", "README.md")
+COPIED = (".ci", "tinysqueeze", "tests", "notebooks", "pyproject.toml", "README.md")
 
 FILES = {
     # where each file of the faults below lives
@@ -148,8 +148,8 @@ FAULTS = [
           "Nesterov's step without the gradient itself"),
     Fault("optimiser", "v = momentum * velocity[i] + g", "v = momentum * velocity[i] + grads[i]",
           "weight decay does not reach the velocity"),
-    Fault("optimiser", "correction=1 / sqrt(1 - beta2**step)", "correction=1 / sqrt(1 - beta2)",
-          "Adam corrects each step as the first"),
+    Fault("optimisers", '"correction": 1 / sqrt(1 - beta2**step)',
+          '"correction": 1 / sqrt(1 - beta2)', "Adam corrects each step as the first"),
     Fault("optimiser", "step + lr * decay[i] * params[i]", "step + decay[i] * params[i]",
           "decoupled weight decay without the rate"),
     Fault("optimiser", "average[i] += (float32(1) - keep) *", "average[i] += keep *",
@@ -227,12 +227,12 @@ FAULTS = [
     Fault("single", "self._stage(high, chunk, *jobs, wait=wait)",
           "self._stage(high, chunk, *jobs, wait=False)",
           "no wait before neighbouring rows are read"),
-    Fault("single", "step.pool.stride[0] * x.row)", "step.pool.kernel[0] * x.row)",
+    Fault("single", "step.pool.stride[0] * result.row)", "step.pool.kernel[0] * result.row)",
           "rows of an overlapping pool"),
     Fault("single", "last = band.moved(chunk * bands.rows, 0)", "last = band.moved(bands.rows, 0)",
           "the wrong rows are carried into the next band"),
-    Fault("single", "part = y.part(conv.arm.offset, conv.weights.filters)",
-          "part = y.part(0, conv.weights.filters)", "the second arm is written over the first"),
+    Fault("convolution", "return view.part(self.arm.offset, self.weights.filters)",
+          "return view.part(0, self.weights.filters)", "the second arm is written over the first"),
     Fault("space", "return Halo(*(max(getattr", "return Halo(*(min(getattr",
           "a halo that suits only one of two readers"),
     Fault("nodes", "pixels[..., places] += values", "pixels[..., places] = values",
@@ -271,13 +271,12 @@ FAULTS = [
           "max(min(left + kw, x.shape[2] // c - 1), 0)", "no window sees the last column"),
     Fault("loops", "seen[i] += patch[i]", "seen[i] = patch[i]",
           "where windows overlap the last one wins"),
-    Fault("loops", "for j in range(k if i < m else 0, a.shape[1]):",
-          "for j in range(k if i <= m else 0, a.shape[1]):",
-          "a row that four does not divide is cut short"),
-    Fault("loops", "for more_weight, more_bias in others:",
-          "for more_weight, more_bias in others[1:]:", "the sums of a part of the batch are lost"),
-    Fault("loops", "dtile[:] = 0", "pass",
-          "dx of one tile is added to the next's: a missing clear"),
+    Fault("loops", "unfold(lines, patches, first, oh, ow", "unfold(lines, patches, 0, oh, ow",
+          "every tile has the patches of the first places"),
+    Fault("loops", "dweight += patches.T @ rows[places]", "dweight[:] = patches.T @ rows[places]",
+          "a tile's share of dweight replaces the others'"),
+    Fault("loops", "dx, places.start, oh, ow", "dx, 0, oh, ow",
+          "the gradients of every tile go to the first places"),
     Fault("fast", "argmax[i, oy, ox, c] = ky * kw + kx", "argmax[i, oy, ox, c] = ky * kh + kx",
           "a window that is not square"),
     Fault("fast", "if value > best or", "if value >= best or", "of equals the last wins"),

@@ -231,7 +231,7 @@ def reframed(data: bytes, rng: random.Random) -> bytes:
         parts[place] = (kind, content)
     sections = b"".join(fileformat._section(*part) for part in parts)
     size = fileformat.HEADER.size + 4 + len(sections) + 32
-    head = fileformat.HEADER.pack(fileformat.MAGIC, fileformat.VERSION, len(parts), size)
+    head = fileformat.HEADER.pack(fileformat.MAGIC, data[8], len(parts), size)
     body = head + fileformat._crc(head) + sections
     return body + sha256(body).digest()
 

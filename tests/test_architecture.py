@@ -14,8 +14,8 @@ PACKAGE = ROOT / "tinysqueeze"
 
 # A room imports only from floors below its own. The one table; keep it in order.
 FLOORS = (
-    ("errors", "version"),
-    ("files", "labels", "ranges"),
+    ("errors", "version", "caches"),
+    ("files", "labels", "processors", "ranges", "starting"),
     ("network", "kernels", "data"),
     ("study", "graph"),
     ("compiled",),
@@ -79,7 +79,7 @@ ORDER = {
         "programs",
         "plan",
     ),
-    "graph": ("form", "run", "whole", "passes", "lowering"),
+    "graph": ("form", "run", "spec", "whole", "passes", "lowering"),
     "show": ("pictures", "inside", "widgets", "lessons"),
 }
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -25,11 +25,12 @@ from tinysqueeze.paper.experiments import (
     read_rows,
     runs,
     work,
-    write_rows,
 )
 from tinysqueeze.show.pictures.experiments import experiment_curve
 from tinysqueeze.study.count import count
+from tinysqueeze.training import loop
 from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.training.run_folder import write_csv
 
 TINY = {
     "base_e": 8,
@@ -115,7 +116,7 @@ def test_a_training_cut_short_goes_on_inside(small, experiment, tmp_path, monkey
     """Killed in the second epoch of the second point: the first is kept, nothing is trained twice."""
     recipe = Recipe(epochs=3, batch_size=16, average=0.9)
     whole = list(perform(experiment, small, small, recipe, tmp_path / "whole.csv"))
-    monkeypatch.setattr(runs, "SAVE_EVERY", 0.0)  # a checkpoint a step
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)  # a checkpoint a step
     table, steps = tmp_path / "cut.csv", []
 
     def report(point, seed, step):
@@ -230,5 +231,5 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert main([*command, "--seeds", "1", "--epochs", "2"]) == 1
     assert "epochs 1, not 2" in capsys.readouterr().err
     assert SHORT.batch_size == 128
-    write_rows(out / "expand.csv", rows[:1])
+    write_csv(out / "expand.csv", runs.COLUMNS, rows[:1])
     assert read_rows(out / "expand.csv") == rows[:1]

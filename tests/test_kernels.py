@@ -33,8 +33,7 @@ needs_jit = pytest.mark.skipif(
 def run(*jobs, units=1, chunk=1, threads=1):
     """Runs some jobs as one stage over `units`."""
     stage = Stage(units=units, chunk=chunk)
-    for one in jobs:
-        stage.add(one)
+    stage.add(*jobs)
     Team(threads).run(Program([stage]))
 
 
@@ -69,27 +68,27 @@ class OneConvolution:
         batch = -(-self.n // self.count) * self.count
         params = {"weight": self.weight, "bias": self.bias}
         weights = Weights(space, arm, self.source, self.m, params, needs_dx=True)
-        conv = Convolution(space, arm, weights, self.result, self.source.positions, self.count)
+        bias, positions = space.array("bias", self.result.padded), self.source.positions
+        conv = Convolution(
+            space, arm, weights, self.result, positions, self.count, bias, low=-np.inf
+        )
         self.x = space.buffer("x", batch, self.source, halo)
         self.y = space.buffer("y", batch, self.result)
         self.d = space.buffer("d", batch, self.result)
         self.dx = space.buffer("dx", batch, self.source, halo)
-        bias = space.array("bias", self.result.padded)
         gradients = Gradients(space)
         packing, self.joining = Sequence(), Sequence()
         weights.pack(packing.each(), packing.each(), bias)
         forward, backward = Sequence(), Sequence()
-        forward.chunks(self.count).add(*conv.forward(self.x, self.y, bias, -np.inf))
+        forward.chunks(self.count).add(*conv.forward(self.x, self.y))
         made = conv.backward(self.x, self.d, self.dx, False, gradients, 0)
         chunks = backward.chunks(self.count)
-        for one in made.before:
-            chunks.before.add(one)
+        chunks.before.add(*made.before)
         if self.m:
             whole = self.dx.whole()
             chunks.add(job(clear, {"x": whole}, vectors=whole.channels // TARGET.lanes))
         chunks.add(*made.jobs)
-        for one in made.after:
-            chunks.after.add(one)
+        chunks.after.add(*made.after)
         weights.gradient(made.sums, self.x.pixel, self.grads["weight"], self.joining.each())
         everything = Sequence()
         for part in (packing, forward, backward, self.joining):

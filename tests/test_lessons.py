@@ -1,5 +1,11 @@
 """`check`: every right answer passes, every wrong one hears why, and no answer is given away."""
 
+import math
+import sys
+from decimal import Decimal
+from fractions import Fraction
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -82,6 +88,8 @@ def pool_with_loops(x, size):
     ]
 
 
+MEANS = ((2, 104.0), (1, 117.0), (0, 123.0))  # of Caffe: channel and mean
+
 RIGHT = [
     ("convolve", with_loops),
     ("convolve", with_einsum),
@@ -101,6 +109,73 @@ RIGHT = [
     ("kink", "0.5"),
     ("momentum", lambda w, v, g, lr, m: [w - lr * (m * v + g), m * v + g]),
     ("activation-map", lambda f, w, k: (f * w[:, k]).sum(axis=-1)),
+    # numbers: rounded, as text, with units, as another type
+    ("even-loss", 6.908),
+    ("even-loss", "6.908"),
+    ("even-loss", 6.91),
+    ("even-loss", "≈ 6.9078"),
+    ("even-loss", np.float32(np.log(1000))),
+    ("even-loss", math.log(1000)),
+    ("even-loss", Decimal("6.9078")),
+    ("winograd", Fraction(9, 4)),
+    ("winograd", "9/4"),
+    ("winograd", "2.25 times"),
+    ("winograd", [2.25]),
+    ("kink", Fraction(1, 2)),
+    ("kink", "50 %"),
+    ("fire-share", "76.8 %"),
+    ("fire-share", 0.77),
+    ("fire-share", "77 per cent"),
+    ("fully-connected", 0.96),
+    ("fully-connected", "96%"),
+    ("fifty-times", "48.8×"),
+    ("fifty-times", 49),
+    ("first-parameters", "775,204"),
+    ("first-parameters", "775 204 parameters"),
+    ("first-parameters", "775_204"),
+    ("first-parameters", np.array([775204])),
+    ("first-parameters", 775204.0),
+    ("gradient-bytes", "4,993,696 bytes"),
+    ("gradient-bytes", 4 * 1248424),
+    ("nine-times", {73728}),
+    ("sending", "192 s"),
+    ("amdahl", "2.5"),
+    ("polynomial", 1e-2),
+    ("polynomial", "0.01"),
+    ("late-cost", 1.97),
+    ("late-cost", "1.97x"),
+    # shapes, lists, sets, names
+    ("first-shape", (27, 27, 256)),
+    ("first-shape", "(27, 27, 256)"),
+    ("first-shape", "27×27×256"),
+    ("first-shape", "27 x 27 x 256"),
+    ("first-shape", map(int, ("27", "27", "256"))),
+    ("simple-bypass", {9, 7, 5, 3}),
+    ("simple-bypass", range(3, 10, 2)),
+    ("simple-bypass", [9, 7, 5, 3]),
+    ("simple-bypass", ["fire3", "fire5", "fire7", "fire9"]),
+    ("simple-bypass", {"fire9", "fire3", "fire7", "fire5"}),
+    ("simple-bypass", "fire3, fire5, fire7 and fire9"),
+    ("simple-bypass", "3, 5, 7, 9"),
+    ("simple-bypass", (i for i in (3, 5, 7, 9))),
+    ("simple-bypass", dict.fromkeys((3, 5, 7, 9)).keys()),
+    ("which-gradient", "'dx'."),
+    ("which-gradient", np.str_("dx")),
+    # functions
+    ("gaps", lambda flat: (int(g) for g in np.diff(np.flatnonzero(flat), prepend=-1) - 1)),
+    ("output-size", lambda s, k, t, p: len(range(0, s + 2 * p - k + 1, t))),
+    ("output-size", lambda s, k, t, p: Fraction((s + 2 * p - k) // t + 1)),
+    ("chain-peak", lambda sizes: np.array([max(a + b for a, b in pairwise(sizes))])),
+    ("whole-mean", lambda g, n: sum(m * k for m, k in zip(g, n, strict=True)) / sum(n)),
+    ("to-bytes", lambda x, s, z: [min(255, max(0, round(float(v) / s) + z)) for v in x]),
+    ("caffe-pixels", lambda image: np.stack([image[:, :, c] - m for c, m in MEANS], -1)),
+    ("momentum", lambda w, v, g, lr, m: iter([w - lr * (m * v + g), m * v + g])),
+    (
+        "entropy",
+        lambda counts: -sum(c / sum(counts) * math.log2(c / sum(counts)) for c in counts if c),
+    ),
+    ("expand-filters", lambda i, base, more, every: base + more * math.floor(i / every)),
+    ("dlogits", lambda x, t: (reference.softmax(x) - np.eye(x.shape[1])[t]) / len(x)),
 ]
 
 
@@ -123,6 +198,13 @@ def spoils_its_input(f, x):
     return slopes
 
 
+def wrong_border(x, weight, stride):
+    y = with_einsum(x, weight, stride).copy()
+    y[0] = y[-1] = 0
+    y[:, 0] = y[:, -1] = 7
+    return y
+
+
 WRONG = [
     ("convolve", lambda x, w, s: with_einsum(x, w, 1), "shape: expected (3, 4), got"),
     ("convolve", lambda x, w, s: with_einsum(x, w, s).T, "axes are in another order"),
@@ -131,7 +213,7 @@ WRONG = [
     ("convolve", lambda x, w, s: 2 * with_einsum(x, w, s), "but for a constant factor"),
     ("convolve", lambda x, w, s: with_einsum(x, w, s) + 1, "a constant added"),
     ("convolve", lambda x, w, s: with_einsum(x, w, s) * np.nan, "are NaN"),
-    ("convolve", lambda x, w, s: np.abs(with_einsum(x, w, s)), "differ, the first at ["),
+    ("convolve", lambda x, w, s: with_einsum(x, w, s) ** 2, "differ, the first at ["),
     ("convolve", lambda x, w, s: x @ w, "it raised ValueError"),
     ("convolve", lambda x, w, s: "twelve", "expected numbers, got str"),
     ("convolve", 12, "hand in the function itself, not int"),
@@ -139,6 +221,77 @@ WRONG = [
     ("momentum", lambda w, v, g, lr, m: w, "expected 2 values, got ndarray"),
     ("momentum", lambda w, v, g, lr, m: (w - lr * (m * v + g), g), "value 2: "),
     ("first-shape", (27, 27), "shape: expected (3,), got (2,)"),
+    # numbers
+    ("even-loss", 7, "rounded too far"),
+    ("even-loss", 6.9, "rounded too far"),
+    ("even-loss", "6.907", "cut off, not rounded"),
+    ("even-loss", 6.95, "not within rounding"),
+    ("even-loss", -np.log(1000), "sign"),
+    ("even-loss", 1 / np.log(1000), "inverse"),
+    ("even-loss", 2 * np.log(1000), "factor of two"),
+    ("even-loss", np.nan, "NaN"),
+    ("even-loss", "a lot", "expected one number, got str"),
+    ("even-loss", np.log, "call it"),
+    ("fire-share", 76.8, "per cent"),
+    ("fire-share", 0.2315, "what is left to 1"),
+    ("fully-connected", 0.481, "factor of two"),
+    ("first-parameters", 775_000, "counted exactly"),
+    ("first-parameters", 775_205, "out by one"),
+    ("first-parameters", {"conv10": 775_204}, "got a dict"),
+    ("first-parameters", 4 * 775_204, "factor of four"),
+    ("gradient-bytes", 8 * 4_993_696, "factor of eight"),
+    ("gradient-bytes", 4_993.696, "power of ten"),
+    ("gradient-bytes", "4.99 MB", "power of ten"),
+    ("gradient-bytes", 4_993_696 / 1024, "1,024"),
+    ("nine-times", 9 * 73_728, "factor of nine"),
+    ("ring-messages", 2047, "out by one"),
+    ("polynomial", -0.01, "sign"),
+    ("winograd", "9/8", "factor of two"),
+    ("winograd", 1 / 2.25, "the other way round"),
+    ("late-cost", 0.507, "the other way round"),
+    ("fifty-times", 1 / 48.8, "inverse"),
+    ("fifty-times", 50, "rounded too far"),
+    ("amdahl", 0.4, "inverse"),
+    ("stops", 94, "out by one"),
+    # shapes, sets, names
+    ("first-shape", (256, 27, 27), "back to front along axis 0"),
+    ("first-shape", (27, 27, 257), "differ, the first at [2]"),
+    ("first-shape", "27×27", "shape: expected (3,), got (2,)"),
+    ("first-shape", [[27, 27, 256]], "reshape them"),
+    ("simple-bypass", {3, 5, 7}, "shape: expected (4,), got (3,)"),
+    ("simple-bypass", ["fire2", "fire4", "fire6", "fire8"], "the channels change"),
+    ("simple-bypass", "all of them", "expected numbers, got str"),
+    ("simple-bypass", [True, False, True], "shape: expected (4,), got (3,)"),
+    ("which-gradient", "dW", "that is not it"),
+    ("which-gradient", 3, "that is not it"),
+    # arrays
+    ("dweight", lambda rows, dy: dy.T @ rows, "axes are in another order"),
+    ("dweight", lambda rows, dy: -(rows.T @ dy), "sign"),
+    ("dweight", lambda rows, dy: rows.T @ dy / len(rows), "constant factor"),
+    ("dweight", lambda rows, dy: rows[:, :, None] * dy[:, None], "its sum over one axis"),
+    ("dweight", lambda rows, dy: (rows.T @ dy).astype(int), "cut off to whole numbers"),
+    ("dweight", lambda rows, dy: np.round(rows.T @ dy, 1), "rounded on the way"),
+    ("dweight", lambda rows, dy: np.abs(rows.T @ dy), "signs of some"),
+    ("dweight", lambda rows, dy: (rows.T @ dy)[::-1], "back to front along axis 0"),
+    ("dweight", lambda rows, dy: np.roll(rows.T @ dy, 1, axis=1), "moved by one along axis 1"),
+    ("dweight", lambda rows, dy: np.sort(rows.T @ dy, axis=0), "not each in its place"),
+    ("dweight", lambda rows, dy: np.full((4, 3), np.inf), "infinite"),
+    ("dweight", lambda rows, dy: (rows.T @ dy) * 1j, "complex"),
+    ("dweight", lambda rows, dy: [[1, 2], [3]], "rows of one length"),
+    ("dweight", lambda rows: rows, "it does not take 2 arguments"),
+    ("dweight", lambda rows, dy: sys.exit("bye"), "it called exit()"),
+    ("dweight", lambda rows, dy: 1 / 0, "it raised ZeroDivisionError"),
+    ("dweight", lambda rows, dy: print(rows.T @ dy) or 0, "shape: expected (4, 3), got ()"),
+    ("max-pool", lambda x, size: x.max(), "shape: expected (2, 3), got ()"),
+    ("softmax", lambda x: np.exp(x - x.max()), "case 1 of 2"),
+    ("convolve", wrong_border, "right inside, wrong at the border"),
+    ("scatter-add", lambda rows, length: rows.sum(axis=1), "shape: expected (6,), got (4,)"),
+    ("output-size", lambda s, k, t, p: (s + 2 * p - k) // t + 2, "out by one"),
+    ("to-bytes", lambda x, s, z: np.clip(np.rint(x / s), 0, 255), "case 1 of 2"),
+    ("caffe-pixels", lambda image: image[:, :, ::-1], "case 1 of 1"),
+    ("chain-peak", lambda sizes: 2 * max(a + b for a, b in pairwise(sizes)), "factor of two"),
+    ("entropy", lambda counts: -check("entropy").passed, "it raised TypeError"),
+    ("momentum", lambda w, v, g, lr, m: {"w": w, "v": v}, "expected 2 values, got dict"),
 ]
 
 
@@ -171,4 +324,4 @@ def test_source_shows_the_library_itself():
 
 
 def test_source_unwraps_a_numba_kernel():
-    assert "def add_product(" in repr(source(convolution.add_product))
+    assert "def unfold(" in repr(source(convolution.unfold))

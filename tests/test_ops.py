@@ -1,5 +1,6 @@
 """Operations themselves: adjoints, ceil and padding against an oracle, NaN, and honest large numbers."""
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +17,14 @@ from tinysqueeze.network.window import Window
 both_ops = pytest.mark.parametrize("ops", OPS.values(), ids=OPS)
 small = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_tiles():
+    """A small image takes several tiles of patches here, as a batch does otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "TILE", 300)
+        yield
 
 
 def test_both_offer_the_same_names() -> None:
@@ -57,7 +66,7 @@ def test_a_1x1_convolution_is_a_product_of_pixels(ops, rng) -> None:
 
 @st.composite
 def convolutions(draw):
-    """A window that fits, and shapes of x and weight: more places than a tile holds, or one pixel."""
+    """A window that fits, and shapes of x and weight: many places, or one pixel."""
     window = Window(draw(pairs), draw(pairs), draw(st.tuples(*[st.integers(0, 3)] * 2)))
     room = [max(k - 2 * p, 1) for k, p in zip(window.kernel, window.pad, strict=True)]
     height, width = (least + draw(st.integers(0, 9)) for least in room)
@@ -65,7 +74,7 @@ def convolutions(draw):
     return window, (n, height, width, c), (*window.kernel, c, f)
 
 
-A_TILE_AND_A_BIT = (Window.of(3, pad=1), (2, 7, 7, 5), (3, 3, 5, 6))
+SEVERAL_TILES = (Window.of(3, pad=1), (2, 7, 7, 5), (3, 3, 5, 6))
 ALL_PADDING = (Window((2, 1), (1, 2), (3, 2)), (1, 1, 1, 1), (2, 1, 1, 1))
 
 
@@ -97,7 +106,7 @@ def test_fast_convolution_is_a_function_of_its_own(monkeypatch, rng) -> None:
 
 @small
 @given(convolutions(), st.booleans())
-@example(A_TILE_AND_A_BIT, False)
+@example(SEVERAL_TILES, False)
 @example(ALL_PADDING, False)
 def test_fast_convolution_is_the_references_for_any_window(case, ceil) -> None:
     window = Window(case[0].kernel, case[0].stride, case[0].pad, ceil)
@@ -108,7 +117,7 @@ def test_fast_convolution_is_the_references_for_any_window(case, ceil) -> None:
 
 @small
 @given(convolutions())
-@example(A_TILE_AND_A_BIT)
+@example(SEVERAL_TILES)
 def test_float32_convolution_is_as_exact_as_float32_can_promise(case) -> None:
     """No bound is chosen: a sum of n products is off by at most n roundings of its absolute terms."""
     window, x_shape, weight_shape = case
@@ -134,7 +143,7 @@ def test_float32_convolution_is_as_exact_as_float32_can_promise(case) -> None:
 @pytest.mark.oracle
 @small
 @given(convolutions())
-@example(A_TILE_AND_A_BIT)
+@example(SEVERAL_TILES)
 @example(ALL_PADDING)
 def test_convolution_is_pytorchs_for_any_window(case) -> None:
     torch = pytest.importorskip("torch")
@@ -150,19 +159,33 @@ def test_convolution_is_pytorchs_for_any_window(case) -> None:
         assert max(map(apart, convolve(ops, window, *arrays), expected)) < 1e-13
 
 
-def test_convolution_is_the_same_to_the_bit_however_many_threads_share_it(monkeypatch, rng) -> None:
+@pytest.mark.parametrize("tile", [1, 300, 2**19])
+def test_convolution_by_tiles_is_the_same_to_the_bit_every_time(tile, monkeypatch, rng) -> None:
+    """Tiles of one patch, of some or of all; and while other threads convolve as well."""
     x, weight = rng.standard_normal((5, 9, 8, 3)), rng.standard_normal((3, 3, 3, 7))
     window, bias = Window.of(3, pad=1), rng.standard_normal(7)
-    whole = convolve(fast, window, x, weight, bias)
-    monkeypatch.setattr(convolution, "WORTH", 1)
-    runs = []
-    for threads in (1, 3):
-        with ThreadPoolExecutor(threads) as pool:
-            monkeypatch.setattr(convolution, "_pool", lambda process, pool=pool: pool)
-            runs += [convolve(fast, window, x, weight, bias) for _ in range(2)]
+    expected = convolve(reference, window, x, weight, bias)
+    monkeypatch.setattr(convolution, "TILE", tile)
+    with ThreadPoolExecutor(3) as pool:
+        runs = list(pool.map(lambda _: convolve(fast, window, x, weight, bias), range(6)))
     for run in runs:
         assert all(map(np.array_equal, run, runs[0]))
-        assert max(map(apart, run, whole)) < 1e-13
+        assert max(map(apart, run, expected)) < 1e-13
+
+
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="then the reference convolves")
+def test_all_patches_are_never_in_memory_at_once(monkeypatch, rng) -> None:
+    monkeypatch.setattr(convolution, "TILE", 2**12)
+    x, weight = rng.standard_normal((2, 32, 32, 16)), rng.standard_normal((3, 3, 16, 4))
+    window, bias = Window.of(3, pad=1), np.zeros(4)
+    arrays = sum(a.nbytes for a in (x, *convolve(fast, window, x, weight, bias)))
+    tracemalloc.start()
+    try:
+        convolve(fast, window, x, weight, bias)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < arrays + 10 * 8 * convolution.TILE < reference.im2col(x, window).nbytes
 
 
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="then the reference convolves")

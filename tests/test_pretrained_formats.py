@@ -18,6 +18,8 @@ from tinysqueeze.weights import (
     write_safetensors,
     write_torchvision,
 )
+from tinysqueeze.weights.compression.compress import compress
+from tinysqueeze.weights.exporting import export
 from tinysqueeze.weights.formats.deep_compression import read_deep_compression
 from tinysqueeze.weights.formats.names import to_theirs, torchvision_names
 
@@ -262,8 +264,41 @@ def test_the_hash_in_torchvisions_file_names(torch, tmp_path):
     data = (tmp_path / "net.pth").read_bytes()
     right = hashlib.sha256(data).hexdigest()[:8]
     load_weights(files.write(tmp_path / f"squeezenet1_1-{right}.pth", data))
-    with pytest.raises(FormatError, match="as its name promises"):
-        load_weights(files.write(tmp_path / "squeezenet1_1-b8a52dc0.pth", data))
+    for suffix in ("pth", "pt"):
+        with pytest.raises(
+            FormatError, match=r"as its name, torchvision's, promises; .* rename it"
+        ):
+            load_weights(files.write(tmp_path / f"squeezenet1_1-b8a52dc0.{suffix}", data))
+    load_weights(files.write(tmp_path / "net-20261127.pth", data))
+
+
+@pytest.mark.parametrize("name", ["net-20261127", "net-b8a52dc0", "squeezenet1_1-20261127"])
+@pytest.mark.parametrize("to", ["safetensors", "onnx", "tsq"])
+def test_a_date_in_a_name_is_no_checksum(tmp_path, name, to):
+    made, path = files.small(classes=2), tmp_path / f"{name}.{to}"
+    if to == "onnx":
+        pytest.importorskip("onnx")
+    if to == "tsq":
+        compress(made, path)
+    else:
+        export(made, path)
+    assert files.same(load_weights(path), made)
+
+
+@pytest.mark.parametrize("to", ["safetensors", "torchvision", "onnx", "c", "tsq"])
+def test_the_same_weights_give_the_same_bytes(tmp_path, to):
+    """safetensors' library writes metadata in an order that changes each time."""
+    if to == "onnx":
+        pytest.importorskip("onnx")
+    made = files.small(classes=2)
+    seen = set()
+    for i in range(8):
+        path = tmp_path / str(i)
+        if to == "tsq":
+            compress(made, path)
+        written = (path,) if to == "tsq" else export(made, path, to)
+        seen.add(b"".join(file.read_bytes() for file in written))
+    assert len(seen) == 1
 
 
 def test_a_zip_that_is_no_state_dict(tmp_path):

@@ -25,7 +25,7 @@ from tinysqueeze.network.models import (
 )
 from tinysqueeze.network.others import alexnet, vgg16
 from tinysqueeze.network.params import shapes
-from tinysqueeze.ranges import Range, checked, from_text, said
+from tinysqueeze.ranges import Range, Text, checked, from_text, said
 from tinysqueeze.study.count import count
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training.engine import stepwise_engine
@@ -108,6 +108,14 @@ def test_the_words_for_a_range():
         "pools": "a list of 0 to 65 entries, each a whole number from 1 to 65",
     }
     assert {name: said(METAPARAMETERS[name]) for name in wanted} == wanted
+
+
+def test_a_text_has_a_pattern_and_a_length():
+    hints = {"path": Annotated[str, Text(r"\w+", "letters", 5)]}
+    assert checked("x", hints, {"path": "conv1"}) == {"path": "conv1"}
+    for wrong in ("", "a b", "a\n", "toolong", "é", 3, ["conv1"], None, b"a"):
+        with pytest.raises(UserError, match="x: path is a text of letters, not "):
+            checked("x", hints, {"path": wrong})
 
 
 def test_numbers_of_numpy_become_plain_so_that_a_spec_is_json():

@@ -363,6 +363,12 @@ def test_checkpoint_keeps_everything(shapes3, tmp_path):
     )
 
 
+def test_the_same_training_is_saved_as_the_same_bytes(shapes3, tmp_path):
+    training = begin(tiny(), shapes3, make_engine=stepwise_engine)
+    saved = {checkpoint.save(tmp_path, training, data="squares").read_bytes() for _ in range(12)}
+    assert len(saved) == 1
+
+
 def test_damaged_checkpoints_are_refused(shapes3, tmp_path):
     file = checkpoint.save(tmp_path, begin(tiny(), shapes3, make_engine=stepwise_engine))
     good = file.read_bytes()

@@ -3,6 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# isort: split
+from tinysqueeze import starting  # noqa: F401 (it goes before what takes time)
+
+# isort: split
 from tinysqueeze import data
 from tinysqueeze.compiled import Plan, compile
 from tinysqueeze.data import Augment

@@ -1,10 +1,14 @@
-"""Files: written whole or not at all, so that no crash costs the old one; JSON of bounded depth."""
+"""Files: whole or not at all, so that no crash costs the old one; the same bytes for the same content."""
 
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
 
 from tinysqueeze.errors import UserError
 
@@ -27,6 +31,19 @@ def parse_json(text: str | bytes) -> Any:
             return value
         level = [child for v in level for child in (v.values() if isinstance(v, dict) else v)]
     raise ValueError(f"its JSON is nested more than {DEEPEST_JSON} deep")
+
+
+def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file of the same bytes each time: the library writes metadata in any order."""
+    data = save(dict(arrays), dict(metadata))
+    start = 8 + int.from_bytes(
+        data[:8], "little"
+    )  # of the numbers: the header's length comes first
+    header = json.loads(data[8:start])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers are aligned
+    return len(text).to_bytes(8, "little") + text + data[start:]
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:

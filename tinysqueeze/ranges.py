@@ -1,11 +1,12 @@
 """What values a field takes: declared as its type, checked, said and read from text in one place.
 
 A field is declared as `fires: Annotated[int, Range(1, 64)]`, as a bool, as a Literal of texts, as
-a tuple of one kind, or as one of these or None.
+`Annotated[str, Text(...)]`, as a tuple of one kind, or as one of these or None.
 """
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -30,7 +31,9 @@ from tinysqueeze.errors import UserError
 P = ParamSpec("P")
 T = TypeVar("T")
 NUMBERS = {int: Integral, float: Real}
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", NoneType: "None"}
+WORDS = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "None",
+}  # fmt: skip
 BRACKETS = ("[]", "()")
 
 
@@ -49,6 +52,21 @@ class Range:
         if self.low == self.high:
             return f"{self.low:,}"
         return f"{self.low:,} {'up to, not including,' if self.below else 'to'} {self.high:,}"
+
+
+@dataclass(frozen=True)
+class Text:
+    """Texts that a regular expression matches in whole, and are no longer than `most`; `words` say it."""
+
+    pattern: str
+    words: str
+    most: int = 1000
+
+    def __contains__(self, value: str) -> bool:
+        return len(value) <= self.most and re.fullmatch(self.pattern, value, re.ASCII) is not None
+
+    def __str__(self) -> str:
+        return self.words
 
 
 @functools.cache
@@ -96,7 +114,7 @@ def said(hint: Any) -> str:
     if kind is Annotated and get_origin(inner[0]) is tuple:
         return f"a list of {inner[1]} entries, each {said(get_args(inner[0])[0])}"
     if kind is Annotated:
-        return f"{said(inner[0])} from {inner[1]}"
+        return f"{said(inner[0])} {'of' if inner[0] is str else 'from'} {inner[1]}"
     if kind is Union:
         return f"None, {said(inner[0])}"
     if kind is Literal:
@@ -132,11 +150,8 @@ def _plain(hint: Any, value: Any) -> Any:
     """The value as its type holds it. Raises ValueError where it is of another, or out of range."""
     kind, inner = _parts(hint)
     if kind is Annotated:
-        sized = isinstance(value, list | tuple)
-        if sized and len(value) not in inner[1]:
-            raise ValueError
         found = _plain(inner[0], value)
-        if not sized and found not in inner[1]:
+        if (len(found) if isinstance(found, tuple) else found) not in inner[1]:
             raise ValueError
         return found
     if kind is tuple and isinstance(value, list | tuple):
@@ -147,6 +162,8 @@ def _plain(hint: Any, value: Any) -> Any:
         return str(value)
     if hint is bool and isinstance(value, bool | np.bool_):
         return bool(value)
+    if hint is str and isinstance(value, str):
+        return value
     if hint in NUMBERS and isinstance(value, NUMBERS[hint]) and not isinstance(value, bool):
         return hint(value)
     raise ValueError

@@ -1,13 +1,18 @@
 """Where and with what it was measured."""
 
+import json
 import os
 import platform
+import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tinysqueeze.errors import UserError
 from tinysqueeze.kernels.target import TARGET
+from tinysqueeze.processors import usable_processors
 from tinysqueeze.version import __version__
 
 
@@ -15,7 +20,7 @@ def machine() -> dict[str, Any]:
     """Processor, cores, the width of its vectors in float32, memory in bytes, system."""
     return {
         "processor": _processor(),
-        "processors": processors(),
+        "processors": usable_processors(),
         "lanes": TARGET.lanes,
         "memory": _memory(),
         "system": f"{platform.system()} {platform.release()}",
@@ -23,11 +28,22 @@ def machine() -> dict[str, Any]:
     }
 
 
-def processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def in_fresh_process(
+    command: list[str], who: str, environment: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
+    """What a Python process of its own prints as JSON on its last line; it finds this package.
+
+    Raises UserError, which says what it complained of last.
+    """
+    paths = (str(Path(__file__).parents[2]), environment.get("PYTHONPATH"))
+    own = {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    done = subprocess.run(
+        [sys.executable, *command], env=own, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise UserError(f"{who}: {said[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def versions(libraries: set[str]) -> dict[str, str]:

@@ -9,12 +9,12 @@ of the weights, buffers, workspaces, everything.
 import gc
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tinysqueeze.bench.machine import in_fresh_process
 from tinysqueeze.bench.peers import SIDES, Side
 from tinysqueeze.bench.worker import load_module, read_task
 from tinysqueeze.bench.workloads import Workload, write, write_onnx
@@ -56,20 +56,8 @@ def measure(model: Model, sides: tuple[str, ...], batch: int = 1) -> dict[str, G
 
 
 def _in_fresh_process(side: Side, thin: Path, full: Path) -> Growth:
-    home = str(Path(__file__).parents[2])
-    path = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH")) if p)
     request = json.dumps([side.module, side.variant, str(thin), str(full)])
-    done = subprocess.run(
-        [sys.executable, "-m", __name__, request],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        complaint = (done.stderr.strip().splitlines() or ["it failed"])[-1]
-        raise UserError(f"memory of {side.title}: {complaint}")
-    return Growth(**json.loads(done.stdout.splitlines()[-1]))
+    return Growth(**in_fresh_process(["-m", __name__, request], f"memory of {side.title}"))
 
 
 def _grow(module: str, variant: str, thin: str, full: str) -> Growth:

@@ -6,8 +6,6 @@ a workload one after the other, and the next round runs them backwards.
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.bench.floor import flops
-from tinysqueeze.bench.machine import machine, versions
+from tinysqueeze.bench.machine import in_fresh_process, machine, versions
 from tinysqueeze.bench.peak import fma_peak
 from tinysqueeze.bench.peers import SIDES, Side
 from tinysqueeze.bench.workloads import WORKLOADS, Workload, write, write_onnx
 from tinysqueeze.errors import UserError
 
 WORKER = Path(__file__).with_name("worker.py")
-PACKAGE_HOME = Path(__file__).parents[2]
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
     "NUMBA_NUM_THREADS",
@@ -174,23 +171,19 @@ def _run(job: Job, seconds: float, place: Path) -> dict[str, Any]:
     }
     environment = {k: v for k, v in os.environ.items() if k not in CRIPPLING}
     environment |= dict.fromkeys(THREAD_VARIABLES, str(job.threads))
-    paths = [str(PACKAGE_HOME), *filter(None, [environment.get("PYTHONPATH")])]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
     if job.part in ("cold", "warm"):
         environment["NUMBA_CACHE_DIR"] = str(place / "cache")
     # -P keeps the worker's own folder off the import path, where a name might hide a library.
-    command = [sys.executable, "-P", str(WORKER), json.dumps(request)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        complaint = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise UserError(f"bench: {job.side.name} failed at {job.workload.name}: {complaint}")
+    command = ["-P", str(WORKER), json.dumps(request)]
+    who = f"bench: {job.side.name} failed at {job.workload.name}"
+    found = in_fresh_process(command, who, environment)
     return {
         "part": job.part,
         "workload": job.workload.name,
         "side": job.side.name,
         "threads": job.threads,
         "round": job.round,
-        **json.loads(done.stdout.splitlines()[-1]),
+        **found,
     }
 
 

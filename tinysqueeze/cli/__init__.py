@@ -21,6 +21,7 @@ COMMANDS = {  # name -> what it does; the code is the module of that name in thi
     "inspect": "where every byte of a compressed file goes",
     "experiment": "re-run the paper's experiments at CIFAR size",
     "results": "finished runs as one table: time, accuracy and spread of each recipe",
+    "lessons": "write the notebooks, for students or teachers; a class's results",
     "memory": "the least memory for inference, the boards it fits, what others take",
     "communication": "what distributed training has to send, measured and projected",
 }

@@ -8,12 +8,12 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from tinysqueeze.bench import Settings, complete, measure, text
-from tinysqueeze.bench.machine import processors
 from tinysqueeze.bench.peers import SIDES, chosen
 from tinysqueeze.bench.runner import workloads_named
 from tinysqueeze.bench.workloads import WORKLOADS
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import parse_json
+from tinysqueeze.processors import usable_processors
 from tinysqueeze.show.pictures.speed import speed_bars
 
 
@@ -83,7 +83,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 def _settings(args: argparse.Namespace) -> Settings:
     if args.rounds < 1 or not args.seconds >= 0:
         raise UserError("bench needs at least one round, and no negative time")
-    threads = _counts(args.threads) if args.threads else (processors(),)
+    threads = _counts(args.threads) if args.threads else (usable_processors(),)
     return Settings(
         workloads=workloads_named(_names(args.workload), args.quick),
         sides=tuple(chosen(_names(args.against))),
@@ -102,6 +102,6 @@ def _names(text: str | None) -> list[str] | None:
 
 def _counts(text: str) -> tuple[int, ...]:
     words = text.split(",")
-    if not all(word.isdecimal() and 1 <= int(word) <= processors() for word in words):
-        raise UserError(f"--threads takes numbers from 1 to {processors()}, not {text!r}")
+    if not all(word.isdecimal() and 1 <= int(word) <= usable_processors() for word in words):
+        raise UserError(f"--threads takes numbers from 1 to {usable_processors()}, not {text!r}")
     return tuple(int(word) for word in words)

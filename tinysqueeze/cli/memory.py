@@ -11,6 +11,7 @@ from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.devices import memory
 from tinysqueeze.devices.c.boards import table as boards_table
 from tinysqueeze.errors import UserError
+from tinysqueeze.graph import GraphModel
 from tinysqueeze.network.models import Model, build
 from tinysqueeze.study.count import count
 
@@ -38,7 +39,7 @@ def _model(args: argparse.Namespace) -> Model:
             "--weights has a network of its own: leave out --classes, --input-size, --set"
         )
     model = find_weights(args.weights).model
-    if args.compare and not model.spec:
+    if args.compare and isinstance(model, GraphModel):
         raise UserError(f"{model.name} was read as a graph: --compare measures SqueezeNets only")
     return model
 

@@ -34,10 +34,6 @@ def run(args: argparse.Namespace) -> int:
 
 def text(table: Table) -> str:
     """The table as torchinfo would lay it out."""
-    rows = [HEADER, *(_cells(row) for row in table.rows)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
-    line = "─" * (sum(widths) + 2 * len(widths) - 2)
-    body = [_line(row, widths) for row in rows]
     h, w, c = table.input_shape
     weights = table.parameters * FLOAT_BYTES
     totals = [
@@ -51,7 +47,7 @@ def text(table: Table) -> str:
         f"All activations      {_bytes(table.total('activation_bytes'))}",
         f"Largest im2col       {_bytes(max(row.im2col_bytes for row in table.rows))}",
     ]
-    return "\n".join([table.model, line, body[0], line, *body[1:], line, *totals])
+    return _laid_out(table.model, [HEADER, *map(_cells, table.rows)], totals)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -60,41 +56,37 @@ def _cells(row: Row) -> tuple[str, ...]:
     parameters = f"{row.parameters:,}" if row.parameters else "–"
     multiply_adds = f"{row.multiply_adds:,}" if row.multiply_adds else "–"
     patches = _bytes(row.im2col_bytes) if row.im2col_bytes else "–"
-    return (
-        row.path,
-        row.kind,
-        kernel,
-        out,
-        parameters,
-        multiply_adds,
-        _bytes(row.activation_bytes),
-        patches,
-    )
+    counted = (parameters, multiply_adds, _bytes(row.activation_bytes), patches)
+    return (row.path, row.kind, kernel, out, *counted)
 
 
 def _plan_text(model: Model, batch: int) -> str:
     """The steps of the plan that trains the model: what is fused, what runs layer by layer."""
     plan = compile_plan(model, batch)
-    rows = [("Layers", "As one step", "Run by", "Output")]
+    rows: list[tuple[str, ...]] = [("Layers", "As one step", "Run by", "Output")]
     for step in plan.steps:
         how = "kernels" if step.compiled else "its layer"
         rows.append((step.name, step.kind, how, " x ".join(map(str, step.out_shape))))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    line = "─" * (sum(widths) + 2 * len(widths) - 2)
     slow = sum(not step.compiled for step in plan.steps)
     totals = [
         f"Steps                {len(plan.steps)}, of which {slow or 'none'} run layer by layer",
         f"Buffers              {_bytes(plan.peak_bytes)} for batches of {batch}",
         f"3x3 convolutions     {plan.precision}",
     ]
-    body = [_line(row, widths) for row in rows]
-    return "\n".join([model.name, line, body[0], line, *body[1:], line, *totals])
+    return _laid_out(model.name, rows, totals)
 
 
-def _line(cells: tuple[str, ...], widths: list[int]) -> str:
-    """Names to the left, numbers to the right."""
-    padded = zip(cells, widths, strict=True)
-    return "  ".join(c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(padded))
+def _laid_out(title: str, rows: list[tuple[str, ...]], totals: list[str]) -> str:
+    """A table, its header first, names to the left and numbers to the right; and what is below."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    line = "─" * (sum(widths) + 2 * len(widths) - 2)
+
+    def padded(cells: tuple[str, ...]) -> str:
+        pairs = enumerate(zip(cells, widths, strict=True))
+        return "  ".join(c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in pairs)
+
+    header, *body = map(padded, rows)
+    return "\n".join([title, line, header, line, *body, line, *totals])
 
 
 def _bytes(number: int) -> str:

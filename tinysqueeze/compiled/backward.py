@@ -16,7 +16,6 @@ from tinysqueeze.compiled.forward import (
     before_norm,
     chosen,
     drop,
-    extent,
     finish_norm,
     is_norm_beside,
     is_squeeze,
@@ -25,7 +24,7 @@ from tinysqueeze.compiled.forward import (
     norm_sums,
     signs,
 )
-from tinysqueeze.compiled.layout import Arrays, Layout, map_job, source_of, window_fields
+from tinysqueeze.compiled.layout import Arrays, Layout, extent, map_job, source_of, window_fields
 from tinysqueeze.compiled.sequence import Chunks, Sequence
 from tinysqueeze.compiled.space import Space, View, job
 from tinysqueeze.compiled.steps import ConvStep, DropStep, JoinStep, MeanStep, NodeStep
@@ -67,7 +66,7 @@ def _cleared(space: Space, sums: Gradients) -> Sequence:
     array, stride = space.scratch("gradients", sums.size)
     start = Sequence()
     vectors = sums.size // TARGET.lanes
-    start.own().add(clear.job(x=array, x_unit=0, x_thread=stride, x_next=0, vectors=vectors))
+    start.own().add(clear.job(x=array, x_thread=stride, vectors=vectors))
     return start
 
 
@@ -179,25 +178,22 @@ class _Backward:
     def convolution(self, i: int, step: ConvStep) -> None:
         """Through pool, bypass, activation and norm; then to the weights and to the source."""
         d, convs = self.maps.of.pop(step.target), self.layout.convs[i]
-        chunks = self.work.chunks(convs[0].count)
+        chunks = self.work.chunks(self.layout.count(i))
         around = self._bypass(step, d, chunks)
         before = d if around is None else around
-        totals = self.sums.reserve(
-            step.result.padded
-        )  # the threads' sums for the biases of all arms
+        totals = self.sums.reserve(step.result.padded)  # for the biases of all arms
         if step.norm:
             self._norm_sums(i, step, before, chunks)
-            chunks = self.work.chunks(convs[0].count)
+            chunks = self.work.chunks(self.layout.count(i))
             if around is not None:  # once more: scratch does not outlive its chunk
                 before = self._unpooled(step, d, chunks)
             dense = self._norm(i, step, before, chunks)
         else:
             dense = self._activation(step, before, chunks, totals, around is not None)
-        x = source_of(self.layout, step, self.work, chunks)
+        x = source_of(self.layout, step, chunks)
         dx, add = self._dx(i, step, chunks)
         for number, conv in sorted(enumerate(convs), key=lambda numbered: bool(numbered[1].m)):
-            part = dense.part(conv.arm.offset, conv.weights.filters)
-            self._arm(conv, x, part, dx, add, chunks, number)
+            self._arm(conv, x, conv.part(dense), dx, add, chunks, number)
             if conv.arm.bias:
                 own = totals[0][conv.arm.offset :], totals[1]
                 conv.weights.bias_gradient(own, self.grads[f"{conv.arm.path}/bias"], self.joining)
@@ -211,13 +207,9 @@ class _Backward:
         number: int,
     ) -> None:  # fmt: skip
         made = conv.backward(x, d, dx, add, self.sums, number)
-        if x is self.layout.buffers[0]:
-            self.work.reads_images(made.jobs)
-        for one in made.before:
-            chunks.before.add(one)
+        chunks.before.add(*made.before)
         chunks.add(*made.jobs)
-        for one in made.after:
-            chunks.after.add(one)
+        chunks.after.add(*made.after)
         weight = self.grads[f"{conv.arm.path}/weight"]
         conv.weights.gradient(made.sums, x.pixel, weight, self.joining)
 
@@ -320,7 +312,7 @@ class _Backward:
         sums = norm_sums(layout.space, layout.batch, size)
         made = job(
             norm_gradient_sums, {"d": d}, x=z.array, x_next=z.next, height=z.height,
-            width=z.width, channels=size.padded, sums=sums, **step.bounds.fields, **known,
+            width=z.width, channels=size.padded, sums=sums, **step.bounds, **known,
             **norm_arrays(layout, i, step, "shift"),
         )  # fmt: skip
         chunks.add(made)
@@ -337,7 +329,7 @@ class _Backward:
         """
         dense, z = self._dense("dense gradient", chunks, step), before_norm(self.layout, i, step)
         known: dict[str, Any] = dict(norm_arrays(self.layout, i, step, "scale shift a b c"))
-        known |= {"x": z.array, "x_next": z.next, **step.bounds.fields}
+        known |= {"x": z.array, "x_next": z.next, **step.bounds}
         if step.pools_norm:
             chunks.add(self._unpool(step, d, dense, normed=1, **known))
         else:

@@ -19,7 +19,7 @@ from tinysqueeze.compiled.space import (
 from tinysqueeze.compiled.steps import Arm, Map
 from tinysqueeze.compiled.weights import Gradients, Weights
 from tinysqueeze.kernels import TARGET
-from tinysqueeze.kernels.kernel import Job
+from tinysqueeze.kernels.kernel import Job, Kernel
 from tinysqueeze.kernels.pointwise import copy_map
 from tinysqueeze.kernels.products import clear, product, weight_gradient
 from tinysqueeze.kernels.winograd import (
@@ -45,16 +45,26 @@ def halo_of(arm: Arm, m: int, source: Map, result: Map) -> Halo:
 
 
 def product_job(views: dict[str, View], **values: Any) -> Job:
-    """A job of `product`: one matrix, written and not added, by units; unless `values` say otherwise."""
-    plain = dict.fromkeys(("x_batch", "y_batch", "w_batch", "add", "rows_beyond", "by_panel"), 0)
-    return job(product, views, **plain | {"batch": 1, "rows_in_all": EVERY_ROW} | values)
+    """A job of `product`: of one matrix, and as many rows as there are units; unless `values` differ."""
+    return job(product, views, **{"batch": 1, "rows_in_all": EVERY_ROW} | values)
+
+
+Scratch = tuple[np.ndarray, int, int]
+"""Tiles of each thread: the array, floats a thread, floats a position."""
+
+
+def fields(names: str, tiles: Scratch) -> dict[str, Any]:
+    """Tiles as a kernel calls them."""
+    return dict(zip(names.split(), tiles, strict=True))
 
 
 @dataclass
 class Convolution:
     """One arm with its weights, ready to hand out jobs for chunks of `count` images.
 
-    `positions` says where each channel of the source lies in a pixel.
+    positions   where each channel of the source lies in a pixel
+    bias        of this arm's channels, padded
+    low         results below become it
     """
 
     space: Space
@@ -63,6 +73,8 @@ class Convolution:
     result: Map
     positions: np.ndarray
     count: int
+    bias: np.ndarray
+    low: float
 
     @property
     def m(self) -> int:
@@ -74,81 +86,93 @@ class Convolution:
         """Rows and columns of Winograd tiles."""
         return -(-self.result.height // self.m), -(-self.result.width // self.m)
 
+    def part(self, view: View) -> View:
+        """This arm's channels of the step's result."""
+        return view.part(self.arm.offset, self.weights.filters)
+
+    def seen(self, x: View) -> View:
+        """x from where the first window begins, in the padding."""
+        top, left = self.arm.window.pad
+        return x.moved(-top, -left)
+
     def _zeros(self) -> np.ndarray:
         size = max(self.weights.filters, self.weights.source.padded)
         return self.space.array("zeros", size)
 
-    def _tiles_of(self, name: str, channels: int) -> tuple[np.ndarray, int, int]:
-        """Scratch for the tiles of a chunk: the array, floats a thread, floats a position.
+    def _scratch(self, name: str, tiles: int, channels: int) -> Scratch:
+        """Scratch for so many tiles.
 
         The odd vector at the end of each position keeps the positions from lying a power of two
         apart, where they would fight for the same places of the cache.
         """
-        high, wide = self.tiles
-        position = self.count * high * wide * channels + TARGET.lanes
+        position = tiles * channels + TARGET.lanes
         array, thread = self.space.scratch(name, (self.m + 2) ** 2 * position)
         return array, thread, position
 
-    # --- forward ------------------------------------------------------------------------------
-
-    def forward(self, x: View, y: View, bias: np.ndarray, low: float) -> list[Job]:
-        """y = max(low, x * weight + bias), y being all channels of this arm."""
-        if self.m:
-            return self._winograd(x, y, bias, low)
-        window = self.arm.window
-        start = x.moved(-window.pad[0], -window.pad[1])
-        rows = pixel_table(
-            self.count, x.next, self.result.height, self.result.width,
-            x.row * window.stride[0], x.pixel * window.stride[1],
-        )  # fmt: skip
-        made = product_job(
-            {"x": start, "y": y}, x_rows=rows,
-            x_steps=patch_table(window.kernel, x.row, x.pixel, self.positions),
-            w=self.weights.forward, depth=self.weights.rows, vectors=self.arm.vectors, bias=bias,
-            floor=low, y_rows=pixels_of(y, self.count), rows_per_unit=self.result.pixels,
-        )  # fmt: skip
-        return [made]
-
-    def _input_tiles(self, x: View) -> Job:
-        """V from x."""
-        return self._tile_job(winograd_input, x)
-
-    def _tile_job(self, kernel, x: View) -> Job:
-        high, wide = self.tiles
-        start = x.moved(-self.arm.window.pad[0], -self.arm.window.pad[1])
-        v, v_thread, v_position = self._tiles_of("V", x.pixel)
-        return job(
-            kernel, {"x": start}, m=self.m, channels=x.pixel, v=v, v_thread=v_thread,
-            v_position=v_position, high=high, wide=wide,
-        )  # fmt: skip
-
-    def _spare(self) -> dict:
+    def _spare(self) -> dict[str, Any]:
         spare, spare_thread = self.space.scratch("spare tile", 16 * self.weights.filters)
         return {"spare": spare, "spare_thread": spare_thread}
 
-    def _winograd(self, x: View, y: View, bias: np.ndarray, low: float) -> list[Job]:
-        high, wide = self.tiles
-        filters, channels = self.weights.filters, x.pixel
-        v, v_thread, v_position = self._tiles_of("V", channels)
-        u, u_thread, u_position = self._tiles_of("M", filters)
+    # --- forward ------------------------------------------------------------------------------
+
+    def forward(self, x: View, y: View) -> list[Job]:
+        """y = max(low, x * weight + bias), y being all channels of this arm."""
+        high, wide = self.tiles if self.m else (0, 0)
+        if self.m:
+            return self.winograd(x, y, self.count * high * wide, high, high)
+        return [self.direct(x, y, self.count, self.result.height, self.result.pixels)]
+
+    def direct(
+        self, x: View, y: View, count: int, height: int, rows_per_unit: int, skip: int = 0,
+        **cut: Any,
+    ) -> Job:  # fmt: skip
+        """By one product, for `height` rows of `count` results, `skip` rows further down."""
+        window, width = self.arm.window, self.result.width
+        down, right = x.row * window.stride[0], x.pixel * window.stride[1]
+        x_rows = pixel_table(count, x.next, height, width, down, right)
+        y_rows = pixel_table(count, y.next, height, width, y.row, y.pixel)
+        return product_job(
+            {"x": self.seen(x), "y": y}, x_rows=x_rows + np.int32(skip * down),
+            x_steps=patch_table(window.kernel, x.row, x.pixel, self.positions),
+            w=self.weights.forward, depth=self.weights.rows, vectors=self.arm.vectors,
+            bias=self.bias, floor=self.low, y_rows=y_rows + np.int32(skip * y.row),
+            rows_per_unit=rows_per_unit, **cut,
+        )  # fmt: skip
+
+    def winograd(
+        self, x: View, y: View, tiles: int, high_in: int, high: int, by_panel: bool = False,
+        by_row: bool = False,
+    ) -> list[Job]:  # fmt: skip
+        """Into tiles, products, and out of them; there is scratch for so many `tiles`.
+
+        A unit has `high_in` rows of them on the way in, `high` on the way out.
+        """
+        filters, channels, wide = self.weights.filters, x.pixel, self.tiles[1]
+        width = TARGET.panel if by_panel else filters
+        v, u = self._scratch("V", tiles, channels), self._scratch("M", tiles, width)
         products = product_job(
-            {}, x=v, x_unit=0, x_thread=v_thread, x_batch=v_position,
-            x_rows=ramp(self.count * high * wide, channels),
-            x_steps=self.positions.astype(np.int32),
-            w=self.weights.forward, w_batch=self.weights.source.channels * filters,
-            depth=self.weights.source.channels, vectors=self.arm.vectors,
-            bias=self._zeros(), floor=-np.inf,
-            y=u, y_unit=0, y_thread=u_thread, y_batch=u_position,
-            y_rows=ramp(self.count * high * wide, filters), batch=(self.m + 2) ** 2,
-            rows_per_unit=high * wide,
+            {}, **fields("x x_thread x_batch", v), x_rows=ramp(tiles, channels),
+            x_steps=self.positions.astype(np.int32), w=self.weights.forward,
+            w_batch=self.weights.source.channels * filters, depth=self.weights.source.channels,
+            vectors=self.arm.vectors, bias=self._zeros(), floor=-np.inf,
+            **fields("y y_thread y_batch", u), y_unit=-TARGET.panel if by_panel else 0,
+            y_rows=ramp(tiles, width), batch=(self.m + 2) ** 2, rows_per_unit=high * wide,
+            by_panel=by_panel,
         )  # fmt: skip
         output = job(
-            winograd_output, {"y": y}, m=self.m, u=u, u_thread=u_thread, u_position=u_position,
-            u_next=filters, channels=filters, bias=bias, floor=low,
-            height=self.result.height, width=self.result.width, high=high, wide=wide,
-            by_row=0, by_panel=0, **self._spare(),
+            winograd_output, {"y": y}, m=self.m, **fields("u u_thread u_position", u), u_next=width,
+            channels=filters, bias=self.bias, floor=self.low, height=self.result.height,
+            width=self.result.width, high=high, wide=wide, by_row=by_row, by_panel=by_panel,
+            **self._spare(),
         )  # fmt: skip
-        return [self._input_tiles(x), products, output]
+        return [self._tile_job(winograd_input, x, v, high_in), products, output]
+
+    def _tile_job(self, kernel: Kernel, x: View, v: Scratch, high: int) -> Job:
+        """V from x, or back again."""
+        return job(
+            kernel, {"x": self.seen(x)}, m=self.m, channels=x.pixel,
+            **fields("v v_thread v_position", v), high=high, wide=self.tiles[1],
+        )  # fmt: skip
 
     # --- backward -----------------------------------------------------------------------------
 
@@ -169,9 +193,8 @@ class Convolution:
         if self.m:
             return self._winograd_backward(x, d, dx, sums, number)
         window = self.arm.window
-        start = x.moved(-window.pad[0], -window.pad[1])
         made = job(
-            weight_gradient, {"x": start, "d": d}, x_batch=0, d_batch=0, y_batch=0, batch=1,
+            weight_gradient, {"x": self.seen(x), "d": d}, batch=1,
             x_rows=patch_table(window.kernel, x.row, x.pixel, np.arange(x.pixel)),
             x_steps=pixel_table(
                 self.count, x.next, self.result.height, self.result.width,
@@ -182,10 +205,8 @@ class Convolution:
             y=sums[0], y_thread=sums[1], pixels=self.result.pixels,
             y_rows=ramp(window.area * x.pixel, self.weights.filters),
         )  # fmt: skip
-        jobs = [made]
-        if dx is not None:
-            jobs += self._direct_dx(d, dx, add)
-        return Backward([], jobs, [], sums)
+        back = [] if dx is None else self._direct_dx(d, dx, add)
+        return Backward([], [made, *back], [], sums)
 
     def _direct_dx(self, d: View, dx: View, add: bool) -> list[Job]:
         """dx by sliding the flipped window over dy; for 1x1 simply d @ weightᵀ."""
@@ -219,39 +240,34 @@ class Convolution:
         high, wide = self.tiles
         tiles, positions = self.count * high * wide, (self.m + 2) ** 2
         filters, channels, source = self.weights.filters, x.pixel, self.weights.source
-        v, v_thread, v_position = self._tiles_of("V", channels)
-        u, u_thread, u_position = self._tiles_of("M", filters)
+        v, u = self._scratch("V", tiles, channels), self._scratch("M", tiles, filters)
         du, du_thread = self.space.scratch(f"dU {number}", positions * channels * filters)
         adjoint = job(
-            winograd_output_adjoint, {"y": d}, m=self.m, u=u, u_thread=u_thread,
-            u_position=u_position, channels=filters, height=self.result.height,
-            width=self.result.width, high=high, wide=wide, **self._spare(),
+            winograd_output_adjoint, {"y": d}, m=self.m, **fields("u u_thread u_position", u),
+            channels=filters, height=self.result.height, width=self.result.width, high=high,
+            wide=wide, **self._spare(),
         )  # fmt: skip
         weight = weight_gradient.job(
-            x=v, x_unit=0, x_thread=v_thread, x_batch=v_position,
-            x_rows=ramp(channels, 1), x_steps=ramp(tiles, channels),
-            rows=channels, neighbours=1, d=u, d_unit=0, d_thread=u_thread, d_batch=u_position,
-            d_step=filters, vectors=self.arm.vectors, zeros=self._zeros(),
+            **fields("x x_thread x_batch", v), x_rows=ramp(channels, 1),
+            x_steps=ramp(tiles, channels), rows=channels, neighbours=1,
+            **fields("d d_thread d_batch", u), d_step=filters, vectors=self.arm.vectors, zeros=self._zeros(),
             y=du, y_thread=du_thread, y_batch=channels * filters,
             y_rows=ramp(channels, filters), batch=positions, pixels=high * wide,
         )  # fmt: skip
         size = positions * channels * filters
-        before = [
-            clear.job(x=du, x_unit=0, x_thread=du_thread, x_next=0, vectors=size // TARGET.lanes)
-        ]
+        before = [clear.job(x=du, x_thread=du_thread, vectors=size // TARGET.lanes)]
         after = [self.weights.transformed_gradient((du, du_thread), sums)]
-        jobs = [self._input_tiles(x), adjoint, weight]
+        jobs = [self._tile_job(winograd_input, x, v, high), adjoint, weight]
         if dx is not None:
             made = product_job(
-                {}, x=u, x_unit=0, x_thread=u_thread, x_batch=u_position,
-                x_rows=ramp(tiles, filters), x_steps=ramp(self.arm.filters, 1),
+                {}, **fields("x x_thread x_batch", u), x_rows=ramp(tiles, filters),
+                x_steps=ramp(self.arm.filters, 1),
                 w=self.weights.backward, w_batch=self.arm.filters * source.padded,
                 depth=self.arm.filters, vectors=source.padded // TARGET.lanes, bias=self._zeros(),
-                floor=-np.inf, y=v, y_unit=0, y_thread=v_thread, y_batch=v_position,
+                floor=-np.inf, **fields("y y_thread y_batch", v),
                 y_rows=ramp(tiles, channels), batch=positions, rows_per_unit=high * wide,
             )  # fmt: skip
-            jobs.append(made)
-            jobs.append(self._tile_job(winograd_input_adjoint, dx))
+            jobs += [made, self._tile_job(winograd_input_adjoint, dx, v, high)]
         return Backward(before, jobs, after, sums)
 
 

@@ -2,81 +2,45 @@
 
 from dataclasses import replace
 
-import numpy as np
-
-from tinysqueeze.compiled.convolution import EVERY_ROW, Convolution, product_job
-from tinysqueeze.compiled.space import View, job, patch_table, pixel_table, ramp
+from tinysqueeze.compiled.convolution import Convolution
+from tinysqueeze.compiled.space import View
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.kernel import Job
-from tinysqueeze.kernels.winograd import winograd_input, winograd_output
 
 
 def rows_product(
-    conv: Convolution, x: View, y: View, bias: np.ndarray, low: float, height: int,
-    by_panel: bool = False, rows: int = 1, beyond: int = 0, skip: int = 0,
-) -> Job:  # fmt: skip
+    conv: Convolution, x: View, y: View, height: int, rows: int = 1, beyond: int = 0, skip: int = 0
+) -> Job:
     """y = x * weight for up to `height` rows of the result at a time; a unit is `rows` of them.
 
     It does `beyond` rows more than its units have, and all of that `skip` rows further down.
     """
-    window, size = conv.arm.window, conv.result
-    start = x.moved(-window.pad[0], -window.pad[1])
-    down, right = x.row * window.stride[0], x.pixel * window.stride[1]
-    made = product_job(
-        {"x": replace(start, unit=0 if by_panel else rows * down), "y": y},
-        x_rows=pixel_table(1, 0, height, size.width, down, right) + np.int32(skip * down),
-        x_steps=patch_table(window.kernel, x.row, x.pixel, conv.positions),
-        w=conv.weights.forward, depth=conv.weights.rows, vectors=conv.arm.vectors, bias=bias,
-        floor=low, by_panel=by_panel,
-        y_rows=pixel_table(1, 0, height, size.width, y.row, y.pixel) + np.int32(skip * y.row),
-        rows_per_unit=size.pixels if by_panel else rows * size.width,
-        rows_beyond=beyond * size.width,
-        rows_in_all=EVERY_ROW if by_panel else size.pixels - skip * size.width,
+    size = conv.result
+    x = replace(x, unit=rows * x.row * conv.arm.window.stride[0])
+    y = y if y.thread else replace(y, unit=rows * y.row)
+    return conv.direct(
+        x, y, 1, height, rows * size.width, skip, rows_beyond=beyond * size.width,
+        rows_in_all=size.pixels - skip * size.width,
     )  # fmt: skip
-    if not y.thread:
-        made.set(y_unit=0 if by_panel else rows * y.row)
-    elif by_panel:  # scratch for one panel: this takes back the panel's column
-        made.set(y_unit=-TARGET.panel)
-    return made
+
+
+def panels_product(conv: Convolution, x: View, y: View) -> Job:
+    """y = x * weight, a unit being a panel of output channels."""
+    # where y is scratch for one panel, this takes back the panel's column
+    x, y = replace(x, unit=0), replace(y, unit=-TARGET.panel if y.thread else 0)
+    return conv.direct(x, y, 1, conv.result.height, conv.result.pixels, by_panel=True)
 
 
 def winograd_jobs(
-    conv: Convolution, x: View, y: View, bias: np.ndarray, low: float, high: int, by_panel: bool,
-    apart: int = 1,
-) -> tuple[Job, Job, Job]:  # fmt: skip
+    conv: Convolution, x: View, y: View, high: int, by_panel: bool, apart: int = 1
+) -> list[Job]:
     """Tiles, products, output, for `high` rows of tiles; units lie `apart` rows of tiles apart.
 
     If y is scratch, it gets whole tiles at its beginning; else they are cut at the map's edge.
     """
-    m, (_, wide), weights = conv.m, conv.tiles, conv.weights
-    positions, channels = (m + 2) ** 2, x.pixel
-    width = TARGET.panel if by_panel else weights.filters
-    v_position = high * wide * channels + TARGET.lanes
-    u_position = high * wide * width + TARGET.lanes
-    v, v_thread = conv.space.scratch("V", positions * v_position)
-    u, u_thread = conv.space.scratch("M", positions * u_position)
-    spare, spare_thread = conv.space.scratch("spare tile", 16 * weights.filters)
-    start = x.moved(-conv.arm.window.pad[0], -conv.arm.window.pad[1])
-    down = m * x.row
-    tiles = job(
-        winograd_input, {"x": replace(start, unit=apart * down, next=down)}, m=m, channels=channels,
-        v=v, v_thread=v_thread, v_position=v_position, high=1, wide=wide,
-    )  # fmt: skip
-    products = product_job(
-        {}, x=v, x_unit=0, x_thread=v_thread, x_batch=v_position, x_rows=ramp(high * wide, channels),
-        x_steps=conv.positions.astype(np.int32), w=weights.forward,
-        w_batch=weights.source.channels * weights.filters, depth=weights.source.channels,
-        vectors=conv.arm.vectors, bias=conv.space.array("zeros", weights.filters),
-        floor=-np.inf, y=u, y_unit=-TARGET.panel if by_panel else 0, y_thread=u_thread,
-        y_batch=u_position, y_rows=ramp(high * wide, width), batch=positions,
-        rows_per_unit=high * wide if by_panel else wide, by_panel=by_panel,
-    )  # fmt: skip
-    unit = 0 if y.thread else TARGET.panel if by_panel else m * y.row
-    output = job(
-        winograd_output, {"y": replace(y, unit=unit, next=m * y.row)}, m=m, u=u,
-        u_thread=u_thread, u_position=u_position, u_next=width, channels=weights.filters,
-        bias=bias, floor=low, height=conv.result.height, width=conv.result.width,
-        high=high if by_panel else 1, wide=wide, by_row=not (by_panel or y.thread),
-        by_panel=by_panel, spare=spare, spare_thread=spare_thread,
-    )  # fmt: skip
-    return tiles, products, output
+    down, tiles = conv.m * x.row, high * conv.tiles[1]
+    unit = 0 if y.thread else TARGET.panel if by_panel else conv.m * y.row
+    x = replace(x, unit=apart * down, next=down)
+    y = replace(y, unit=unit, next=conv.m * y.row)
+    by_row = not (by_panel or y.thread)
+    return conv.winograd(x, y, tiles, 1, high if by_panel else 1, by_panel, by_row)

@@ -5,7 +5,7 @@ byte), where ReLU was open below a bypass (one byte), and the convolutions' resu
 norm. Maps between a convolution and its pool exist only chunk by chunk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,20 +14,20 @@ from tinysqueeze.compiled.layout import (
     Layout,
     add_bypass,
     convolve,
+    extent,
     image_view,
     join,
+    mean,
+    pool_job,
     source_of,
-    window_fields,
 )
 from tinysqueeze.compiled.sequence import Chunks, Given, Sequence
 from tinysqueeze.compiled.space import Space, View, job
 from tinysqueeze.compiled.steps import ConvStep, DropStep, JoinStep, Map, MeanStep, NodeStep, Steps
 from tinysqueeze.kernels import TARGET
-from tinysqueeze.kernels.head import pixel_mean, softmax_cross_entropy
-from tinysqueeze.kernels.kernel import Job
+from tinysqueeze.kernels.head import softmax_cross_entropy
 from tinysqueeze.kernels.norm import norm_apply, norm_finish, norm_moments
 from tinysqueeze.kernels.pointwise import dropout, remember_signs
-from tinysqueeze.kernels.pooling import max_pool
 
 
 def kept_maps(layout: Layout) -> dict[int, View]:
@@ -42,11 +42,19 @@ def kept_maps(layout: Layout) -> dict[int, View]:
 
 def forward(layout: Layout) -> Sequence:
     """Every step's map, up to the logits."""
-    sequence = Sequence()
+    return each_step(layout, Sequence(), _convolution)
+
+
+def each_step(
+    layout: Layout,
+    sequence: Sequence,
+    convolution: Callable[[Layout, int, ConvStep, Sequence], None],
+) -> Sequence:
+    """Appends every step to a sequence, those that convolve by `convolution`."""
     for i, step in enumerate(layout.steps.steps):
         match step:
             case ConvStep():
-                _convolution(layout, i, step, sequence)
+                convolution(layout, i, step, sequence)
             case DropStep():
                 drop(step, layout.buffers[step.source], layout.batch, sequence)
             case MeanStep():
@@ -60,20 +68,21 @@ def forward(layout: Layout) -> Sequence:
 
 def _convolution(layout: Layout, i: int, step: ConvStep, sequence: Sequence) -> None:
     y = layout.buffers[step.target]
-    chunks = sequence.chunks(layout.convs[i][0].count)
-    x = source_of(layout, step, sequence, chunks)
+    chunks = sequence.chunks(layout.count(i))
+    x = source_of(layout, step, chunks)
     result = layout.space.chunk("result", chunks.count, step.result) if step.pool else y
     if step.norm:
-        convolve(layout, i, x, before_norm(layout, i, step), -np.inf, sequence, chunks)
+        convolve(layout, i, x, before_norm(layout, i, step), chunks)
         chunks = _norm(layout, i, step, result, sequence)
     else:
-        convolve(layout, i, x, result, step.low, sequence, chunks)
+        convolve(layout, i, x, result, chunks)
         if step.bypass is not None:
             if step.activation:
-                chunks.add(_remember_signs(layout, step, result))
+                noted = signs(layout, step) | extent(step.result)
+                chunks.add(job(remember_signs, {"y": result}, **noted))
             add_bypass(layout, step.bypass, result, chunks)
     if step.pool and not step.pools_norm:
-        chunks.add(_pool(layout, step, result, y))
+        chunks.add(pool_job(step, result, y, remember=1, **largest(layout, step)))
     if not (is_squeeze(layout, i) or is_norm_beside(layout, i, i + 1)):
         sequence.close()
 
@@ -87,7 +96,7 @@ def is_norm_beside(layout: Layout, i: int, other: int) -> bool:
     step, beside = layout.step(i), layout.step(other)
     return (
         step is not None and beside is not None
-        and step.norm is not None and layout.convs[i][0].count == layout.convs[other][0].count
+        and step.norm is not None and layout.count(i) == layout.count(other)
     )  # fmt: skip
 
 
@@ -100,7 +109,7 @@ def is_squeeze(layout: Layout, i: int) -> bool:
         and len(layout.steps.readers(step.target)) == 1
         and not (step.norm or step.pool or step.bypass is not None)
         and len(step.arms) == 1 and step.arms[0].window.is_pointwise
-        and layout.convs[i][0].count == layout.convs[i + 1][0].count
+        and layout.count(i) == layout.count(i + 1)
     )  # fmt: skip
 
 
@@ -133,25 +142,7 @@ def chosen(layout: Layout, step: ConvStep) -> View:
     return layout.space.buffer(f"chosen {step.target}", layout.batch, target)
 
 
-def extent(size: Map) -> dict[str, int]:
-    """height, width and channels, as kernels want them."""
-    return {"height": size.height, "width": size.width, "channels": size.padded}
-
-
-def _pool(layout: Layout, step: ConvStep, result: View, y: View, **norm: Any) -> Job:
-    assert step.pool
-    return job(
-        max_pool, {"x": result, "y": y}, out_height=y.height, out_width=y.width, by_row=0,
-        remember=1, **extent(step.result), **largest(layout, step), **window_fields(step.pool),
-        **norm,
-    )  # fmt: skip
-
-
-def _remember_signs(layout: Layout, step: ConvStep, result: View) -> Job:
-    return job(remember_signs, {"y": result}, **signs(layout, step), **extent(step.result))
-
-
-# --- dropout and mean --------------------------------------------------------------------------
+# --- dropout -----------------------------------------------------------------------------------
 
 
 def drop(step: DropStep, view: View, batch: int, sequence: Sequence) -> None:
@@ -187,15 +178,6 @@ def drop_mask(step: DropStep, view: View, size: Map, seed: int, images: int) -> 
         bits ^= bits >> np.uint32(16)
     kept = bits >= np.uint32(round(step.rate * 2**32))
     return kept * np.float32(1 / (1 - step.rate))
-
-
-def mean(layout: Layout, step: MeanStep) -> Job:
-    """The mean of all pixels."""
-    x, y = layout.buffers[step.source], layout.buffers[step.target]
-    return job(
-        pixel_mean, {"x": x}, height=x.height, width=x.width, channels=x.channels,
-        y=y.array[y.start :], y_unit=y.unit, by_panel=0,
-    )  # fmt: skip
 
 
 # --- batch norm --------------------------------------------------------------------------------
@@ -238,7 +220,7 @@ def finish_norm(
             images=0, pixels=step.result.pixels, channels=step.result.padded, places=place,
             **{name: array[part] for name, array in own.items()}, **known,
         )  # fmt: skip
-        stage.add(made, part.stop - part.start)
+        stage.add(made, units=part.stop - part.start)
 
 
 def _norm(layout: Layout, i: int, step: ConvStep, result: View, sequence: Sequence) -> Chunks:
@@ -246,8 +228,7 @@ def _norm(layout: Layout, i: int, step: ConvStep, result: View, sequence: Sequen
     norm, z, size = step.norm, before_norm(layout, i, step), step.result
     assert norm
     moments = norm_sums(layout.space, layout.batch, size)
-    count = layout.convs[i][0].count
-    sequence.chunks(count).add(
+    sequence.chunks(layout.count(i)).add(
         norm_moments.job(
             x=z.array, x_next=z.next, pixels=size.pixels, channels=size.padded, moments=moments
         )
@@ -261,11 +242,12 @@ def _norm(layout: Layout, i: int, step: ConvStep, result: View, sequence: Sequen
                  "eps": norm.eps, "momentum": norm.momentum},
         sequence,
     )  # fmt: skip
-    chunks = sequence.chunks(count)
-    known |= step.bounds.fields
+    chunks = sequence.chunks(layout.count(i))
+    known |= step.bounds
     if step.pools_norm:
-        y, kept = layout.buffers[step.target], chosen(layout, step).array
-        chunks.add(_pool(layout, step, z, y, normed=1, chosen=kept, **known))
+        known |= {"normed": 1, "remember": 1, "chosen": chosen(layout, step).array}
+        known |= largest(layout, step)
+        chunks.add(pool_job(step, z, layout.buffers[step.target], **known))
         return chunks
     around = {"around": layout.buffers[step.bypass]} if step.bypass is not None else {}
     made = job(

@@ -120,23 +120,23 @@ class _Grouping:
         reads = tuple(self._where(number) for number in node.sources)
         if _in_place(self.graph, node) and isinstance(node, Drop):
             self.maps[node.target] = self.maps[node.source]
-            self.made.append(DropStep(node.path, reads[0], node.rate, len(self.made)))
+            self.made.append(DropStep(node.path, reads, reads[0], node.rate, len(self.made)))
             return
         if node.target not in self.maps:
             self.maps[node.target] = self._layout(node)
         result, source = self.maps[node.target], self.maps[node.source]
-        output = self._where(self.graph.output)
+        output, ends = self._where(self.graph.output), (node.path, reads, node.target)
         match node:
             case Mean() if node.source and node.target == output and len(source.segments) == 1:
-                self.made.append(MeanStep(node.path, reads[0], node.target))
+                self.made.append(MeanStep(*ends))
             case Add() if {source, self.maps[node.second]} == {result} and 0 not in reads:
-                self.made.append(JoinStep(node.path, reads, node.target, 0, result.padded))
+                self.made.append(JoinStep(*ends, 0, result.padded))
             case Copy() if self._lies_alike(node):
                 place = int(result.positions[node.offset])
                 channels = source.padded if node.source else source.channels
-                self.made.append(JoinStep(node.path, reads, node.target, place, channels))
+                self.made.append(JoinStep(*ends, place, channels))
             case _:
-                self.made.append(NodeStep(node, reads, node.target))
+                self.made.append(NodeStep(*ends, node))
 
     def _lies_alike(self, copy: Copy) -> bool:
         """Do the channels that are copied lie in a pixel as they did before, beginning at a vector?"""
@@ -172,7 +172,8 @@ class _Grouping:
         first, number = convs[0], convs[0].target
         height, width, _ = self.graph.size(number)
         result = Map.of(height, width, tuple(arm.filters for arm in arms))
-        step = ConvStep(self._where(first.source), number, tuple(arms), result, first.activation)
+        name, reads = " + ".join(arm.path for arm in arms), (self._where(first.source),)
+        step = ConvStep(name, reads, number, tuple(arms), result, first.activation)
         self.maps[number] = result
         while (readers := self.graph.readers(number)) and len(readers) == 1:
             grown = self._grown(step, number, readers[0])
@@ -199,7 +200,7 @@ class _Grouping:
                 others = [n for n in node.sources if n != number and self._is_ready(n)]
                 around = self._where(others[0]) if len(others) == 1 else 0
                 if around not in (0, step.source) and self.maps[around] == step.result:
-                    return replace(step, bypass=around)
+                    return replace(step, reads=(step.source, around))
         return None
 
     def _is_ready(self, number: int) -> bool:

@@ -6,21 +6,20 @@ largest two neighbouring maps; squeezed maps exist only chunk by chunk, in scrat
 
 from dataclasses import replace
 
-from tinysqueeze.compiled.forward import extent, mean
+from tinysqueeze.compiled.forward import each_step
 from tinysqueeze.compiled.layout import (
     Layout,
     add_bypass,
     convolve,
+    extent,
     image_view,
-    join,
+    pool_job,
     source_of,
-    window_fields,
 )
 from tinysqueeze.compiled.sequence import Sequence
 from tinysqueeze.compiled.space import LINE, NONE, View, job
-from tinysqueeze.compiled.steps import ConvStep, JoinStep, MeanStep, NodeStep
+from tinysqueeze.compiled.steps import ConvStep
 from tinysqueeze.kernels.pointwise import hard_swish
-from tinysqueeze.kernels.pooling import max_pool
 
 # --- maps ----------------------------------------------------------------------------------------
 
@@ -33,7 +32,7 @@ def squeezed_maps(layout: Layout) -> dict[int, int]:
         if (
             following is not None and following.source == step.target
             and len(layout.steps.readers(step.target)) == 1
-            and layout.convs[i][0].count == layout.convs[i + 1][0].count
+            and layout.count(i) == layout.count(i + 1)
             and following.result.pixels == step.result.pixels
             and step.target != layout.steps.output
         ):  # fmt: skip
@@ -56,7 +55,7 @@ def passing_maps(layout: Layout, squeezed: dict[int, int]) -> dict[int, View]:
         if n in squeezed:
             # two neighbours of the same size must not share their memory; the halo stays zero
             name, i = f"squeezed {size} {halo} {squeezed[n] % 2}", squeezed[n]
-            views[n] = space.chunk(name, layout.convs[i][0].count, size, halo)
+            views[n] = space.chunk(name, layout.count(i), size, halo)
         elif n in places:
             space.array("maps", places[n] + sizes[n])
             views[n] = replace(space.buffer("maps", layout.batch, size), start=places[n])
@@ -101,35 +100,24 @@ def inference(layout: Layout) -> Sequence:
     """The logits of a batch."""
     squeezed = squeezed_maps(layout)
     layout.buffers = passing_maps(layout, squeezed)
-    sequence = Sequence(wait=True)
-    for i, step in enumerate(layout.steps.steps):
-        match step:
-            case ConvStep():
-                _convolution(layout, i, step, sequence)
-                if step.target not in squeezed:
-                    sequence.close()
-            case MeanStep():
-                sequence.chunks(layout.batch).add(mean(layout, step))
-            case JoinStep():
-                join(layout, step, sequence)
-            case NodeStep():
-                sequence.call(layout.nodes[i].forward(layout.buffers))
-    return sequence
+
+    def convolution(layout: Layout, i: int, step: ConvStep, sequence: Sequence) -> None:
+        _convolution(layout, i, step, sequence)
+        if step.target not in squeezed:
+            sequence.close()
+
+    return each_step(layout, Sequence(wait=True), convolution)
 
 
 def _convolution(layout: Layout, i: int, step: ConvStep, sequence: Sequence) -> None:
     y = layout.buffers[step.target]
-    chunks = sequence.chunks(layout.convs[i][0].count)
-    x = source_of(layout, step, sequence, chunks)
+    chunks = sequence.chunks(layout.count(i))
+    x = source_of(layout, step, chunks)
     result = layout.space.chunk("result", chunks.count, step.result) if step.pool else y
-    convolve(layout, i, x, result, step.low, sequence, chunks)
+    convolve(layout, i, x, result, chunks)
     if step.activation == "hard-swish":
         chunks.add(job(hard_swish, {"y": result}, **extent(step.result)))
     if step.bypass is not None:
         add_bypass(layout, step.bypass, result, chunks)
     if step.pool:
-        pool = job(
-            max_pool, {"x": result, "y": y}, out_height=y.height, out_width=y.width, argmax=0,
-            argmax_unit=0, by_row=0, remember=0, **extent(step.result), **window_fields(step.pool),
-        )  # fmt: skip
-        chunks.add(pool)
+        chunks.add(pool_job(step, result, y))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -9,9 +10,12 @@ from tinysqueeze.compiled.convolution import Convolution, halo_of
 from tinysqueeze.compiled.nodes import NodeRun
 from tinysqueeze.compiled.sequence import Chunks, Sequence
 from tinysqueeze.compiled.space import NONE, Halo, Space, View, job
-from tinysqueeze.compiled.steps import ConvStep, JoinStep, Map, NodeStep, Steps
+from tinysqueeze.compiled.steps import ConvStep, JoinStep, Map, MeanStep, NodeStep, Steps
 from tinysqueeze.compiled.weights import Weights, winograd_size
+from tinysqueeze.kernels.head import pixel_mean
+from tinysqueeze.kernels.kernel import Job, Kernel
 from tinysqueeze.kernels.pointwise import add_map, copy_map
+from tinysqueeze.kernels.pooling import max_pool
 from tinysqueeze.network.window import Window
 
 CHUNK_PIXELS = 256
@@ -30,15 +34,20 @@ def window_fields(window: Window) -> dict[str, int]:
     return dict(zip(names, (*window.kernel, *window.stride, *window.pad), strict=True))
 
 
+def extent(size: Map) -> dict[str, int]:
+    """height, width and channels, as kernels want them."""
+    return {"height": size.height, "width": size.width, "channels": size.padded}
+
+
 @dataclass
 class Layout:
     """Steps in a space, for batches of up to `batch` images.
 
-    convs, biases   of each step of convolutions, by its number; biases padded
-    nodes           what runs the nodes that no kernel does
-    packing         packs the weights
-    halos           zeros around maps, where somebody wants them
-    buffers         where each map lies: inference and training choose
+    convs     of each step of convolutions, by its number
+    nodes     what runs the nodes that no kernel does
+    packing   packs the weights
+    halos     zeros around maps, where somebody wants them
+    buffers   where each map lies: inference and training choose
     """
 
     steps: Steps
@@ -46,7 +55,6 @@ class Layout:
     params: Arrays
     batch: int
     convs: dict[int, list[Convolution]] = field(default_factory=dict)
-    biases: dict[int, np.ndarray] = field(default_factory=dict)
     nodes: dict[int, NodeRun] = field(default_factory=dict)
     packing: Sequence = field(default_factory=Sequence)
     halos: dict[int, Halo] = field(default_factory=dict)
@@ -55,6 +63,10 @@ class Layout:
     def halo(self, number: int) -> Halo:
         """The zeros that the readers of a map want around it."""
         return self.halos.get(number, NONE)
+
+    def count(self, i: int) -> int:
+        """Images in a chunk of step i, which convolves."""
+        return self.convs[i][0].count
 
     def step(self, i: int) -> ConvStep | None:
         """Step i, if there is one and it convolves."""
@@ -79,12 +91,11 @@ def lay_out(
             layout.nodes[i] = NodeRun(steps, step, params, grads)
         if not isinstance(step, ConvStep):
             continue
-        layout.biases[i] = space.array(f"{step.name} bias", step.result.padded)
         layout.convs[i] = _convolutions(layout, step, precision, grads is not None)
         for conv in layout.convs[i]:
             halo = halo_of(conv.arm, conv.m, steps.maps[step.source], step.result)
             layout.halos[step.source] = layout.halo(step.source).around(halo)
-            conv.weights.pack(pack, transform, layout.biases[i][conv.arm.offset :])
+            conv.weights.pack(pack, transform, conv.bias)
     return layout
 
 
@@ -95,44 +106,36 @@ def _convolutions(
     space, source = layout.space, layout.steps.maps[step.source]
     count = chunk_size(step.result, layout.batch, space.threads)
     positions = source.positions if step.source else np.arange(source.channels)
+    bias = space.array(f"{step.name} bias", step.result.padded)
     made = []
     for arm in step.arms:
         m = winograd_size(arm, step.source, step.result, precision)
         own = {name: layout.params.get(f"{arm.path}/{name}") for name in ("weight", "bias")}
         needs_dx = training and step.source != 0
         weights = Weights(space, arm, source, m, own, needs_dx)
-        made.append(Convolution(space, arm, weights, step.result, positions, count))
+        made.append(
+            Convolution(
+                space, arm, weights, step.result, positions, count, bias[arm.offset :], step.low
+            )
+        )
     return made
-
-
-# --- the image -----------------------------------------------------------------------------------
 
 
 def image_view(size: Map) -> View:
     """Map 0: the caller's images, whose channels are not padded."""
-    row = size.width * size.channels
-    image = size.height * row
-    return View(
-        np.empty(0, np.float32), 0, image, 0, image, row, size.channels,
-        size.height, size.width, size.channels,
-    )  # fmt: skip
+    return View.of(size, pixel=size.channels)
 
 
 def padded_images(layout: Layout, count: int) -> View:
     """Scratch for images with the zeros around them that the first convolution wants."""
-    size, halo = layout.steps.maps[0], layout.halo(0)
-    pixel = size.channels
-    row = (size.width + halo.left + halo.right) * pixel
-    image = (size.height + halo.top + halo.bottom) * row
-    array, thread = layout.space.scratch("padded images", count * image)
-    start = halo.top * row + halo.left * pixel
-    return View(array, start, 0, thread, image, row, pixel, size.height, size.width, pixel, halo)
+    size = layout.steps.maps[0]
+    return layout.space.chunk("padded images", count, size, layout.halo(0), size.channels)
 
 
 # --- jobs that inference and training share ------------------------------------------------------
 
 
-def source_of(layout: Layout, step: ConvStep, sequence: Sequence, chunks: Chunks) -> View:
+def source_of(layout: Layout, step: ConvStep, chunks: Chunks) -> View:
     """What the convolutions of a step read; images are copied into padding if they need it."""
     view = layout.buffers[step.source]
     if step.source or layout.halo(0) == NONE:
@@ -142,21 +145,14 @@ def source_of(layout: Layout, step: ConvStep, sequence: Sequence, chunks: Chunks
         copy_map, {"x": view.as_rows(), "y": padded.as_rows()},
         height=size.height, width=1, channels=size.width * size.channels,
     )  # fmt: skip
-    sequence.reads_images([copy])
     chunks.add(copy)
     return padded
 
 
-def convolve(
-    layout: Layout, i: int, x: View, target: View, low: float, sequence: Sequence, chunks: Chunks
-) -> None:
-    """All arms of step i, chunk by chunk; results below `low` become it."""
+def convolve(layout: Layout, i: int, x: View, target: View, chunks: Chunks) -> None:
+    """All arms of step i, chunk by chunk."""
     for conv in layout.convs[i]:
-        part = target.part(conv.arm.offset, conv.weights.filters)
-        jobs = conv.forward(x, part, layout.biases[i][conv.arm.offset :], low)
-        if x is layout.buffers[0]:
-            sequence.reads_images(jobs)
-        chunks.add(*jobs)
+        chunks.add(*conv.forward(x, conv.part(target)))
 
 
 def add_bypass(layout: Layout, number: int, result: View, chunks: Chunks) -> None:
@@ -167,7 +163,7 @@ def add_bypass(layout: Layout, number: int, result: View, chunks: Chunks) -> Non
     chunks.add(map_job(add_map, around, result))
 
 
-def map_job(kernel, x: View, y: View):
+def map_job(kernel: Kernel, x: View, y: View) -> Job:
     """copy_map or add_map of all pixels."""
     size = {"height": x.height, "width": x.width, "channels": x.channels}
     return job(kernel, {"x": x, "y": y}, **size)
@@ -175,11 +171,26 @@ def map_job(kernel, x: View, y: View):
 
 def join(layout: Layout, step: JoinStep, sequence: Sequence) -> None:
     """Copies the first map into its channels of the target, and adds the others."""
-    chunks = sequence.chunks(layout.batch)
     y = layout.buffers[step.target].part(step.place, step.channels)
     for kernel, number in zip((copy_map, add_map), step.reads, strict=False):
-        made = map_job(kernel, layout.buffers[number], y)
-        if number == 0:
-            sequence.reads_images([made])
-        chunks.add(made)
+        sequence.chunks(layout.batch).add(map_job(kernel, layout.buffers[number], y))
     sequence.close()
+
+
+def pool_job(step: ConvStep, x: View, y: View, **more: Any) -> Job:
+    """The max-pool at a step's end, from the map before it."""
+    assert step.pool
+    return job(
+        max_pool, {"x": x, "y": y}, out_height=y.height, out_width=y.width,
+        **extent(step.result), **window_fields(step.pool), **more,
+    )  # fmt: skip
+
+
+def mean(layout: Layout, step: MeanStep, x: View | None = None) -> Job:
+    """The mean of all pixels of an image; of some panels of channels where `x` is given."""
+    y = layout.buffers[step.target]
+    return job(
+        pixel_mean, {"x": x or layout.buffers[step.source]},
+        **extent(layout.steps.maps[step.source]), y=y.array[y.start :],
+        y_unit=0 if x else y.unit, by_panel=x is not None,
+    )  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 from tinysqueeze.compiled.sequence import Call, Given
 from tinysqueeze.compiled.space import View
 from tinysqueeze.compiled.steps import Map, NodeStep, Steps
-from tinysqueeze.graph import Add, Copy, compute, is_graphs_own, layer_of
+from tinysqueeze.graph import Add, Copy, below, compute, is_graphs_own, layer_of
 from tinysqueeze.network.layers import Cache, Layer, Mode
 from tinysqueeze.network.params import flatten, unflatten
 
@@ -38,12 +38,6 @@ def _pixels(view: View, images: int) -> np.ndarray:
         (images, view.height, view.width, view.channels),
         [4 * stride for stride in (view.next, view.row, view.pixel, 1)],
     )
-
-
-def below(flat: Mapping[str, np.ndarray], path: str) -> dict[str, np.ndarray]:
-    """The arrays of a layer, by the names it knows."""
-    start = f"{path}/" if path else ""
-    return {name[len(start) :]: a for name, a in flat.items() if name.startswith(start)}
 
 
 def random_of(step: NodeStep, seed: int) -> np.random.Generator:

@@ -16,17 +16,17 @@ from tinysqueeze.compiled.programs import (
     training_program,
 )
 from tinysqueeze.compiled.space import aligned
-from tinysqueeze.compiled.steps import NodeStep, Step, Steps
+from tinysqueeze.compiled.steps import ConvStep, DropStep, MeanStep, NodeStep, Step, Steps
 from tinysqueeze.compiled.weights import PRECISIONS
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.graph import Add, Copy, is_graphs_own, layer_of
-from tinysqueeze.kernels.team import Team
+from tinysqueeze.kernels.team import Team, renewed_after_fork
 from tinysqueeze.labels import check_labels
 from tinysqueeze.network.compose import leaves
 from tinysqueeze.network.layers import Dropout, Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import fast
-from tinysqueeze.network.params import check_fit, flatten, initialise, shapes, views
+from tinysqueeze.network.params import assign, check_fit, flatten, initialise, shapes, views
 from tinysqueeze.network.stepwise import StepByStep
 
 SINGLE_PIXELS = 96 * 96
@@ -70,7 +70,8 @@ class Plan:
         self.grads: Params = self.views(self.grad_vector) if training else {}
         self.losses = np.zeros(0, np.float32)
         self.team = Team(threads)
-        self._lock = threading.Lock()
+        self.renew()
+        renewed_after_fork(self)
         self._fresh = False
         self._inference: InferenceProgram | None = None
         self._training: TrainingProgram | None = None
@@ -87,6 +88,10 @@ class Plan:
             self._training = training_program(model, self.threads, *arrays, batch, precision)
         self.load(params)
 
+    def renew(self) -> None:
+        """Nobody is inside: so it begins, and so a forked process finds it."""
+        self._lock = threading.Lock()
+
     # --- parameters -----------------------------------------------------------------------------
 
     def views(self, vector: np.ndarray) -> Params:
@@ -96,7 +101,7 @@ class Plan:
     def load(self, params: Mapping[str, Any]) -> None:
         """Copies parameters in. Raises ShapeError, naming the path, where they don't fit."""
         check_fit(self.model, params)
-        _copy_into(self.params, params)
+        assign(self.params, params)
         self._fresh = False
 
     # --- what it is -----------------------------------------------------------------------------
@@ -205,19 +210,21 @@ class Plan:
         return np.ascontiguousarray(images, np.float32)
 
 
-def _copy_into(views: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    places = flatten(views)
-    for path, value in flatten(values).items():
-        places[path][...] = value
-
-
 def _described(step: Step, network: Steps) -> PlanStep:
-    if not isinstance(step, NodeStep):
-        return PlanStep(step.name, step.what, network.maps[step.target].shape, True)
-    node, shape = step.node, network.graph.shapes[step.node.target]
-    plain = isinstance(node, Add | Copy) or is_graphs_own(node)
-    kind = node.what if plain else type(layer_of(network.graph, node)).__name__
-    return PlanStep(step.name, kind, shape, False)
+    match step:
+        case ConvStep():
+            kind = step.what
+        case DropStep():
+            kind = "dropout"
+        case MeanStep():
+            kind = "global average pool"
+        case NodeStep(node=node):
+            plain = isinstance(node, Add | Copy) or is_graphs_own(node)
+            kind = node.what if plain else type(layer_of(network.graph, node)).__name__
+            return PlanStep(step.name, kind, network.graph.shapes[node.target], False)
+        case _:
+            kind = "sum" if len(step.reads) > 1 else "copy"
+    return PlanStep(step.name, kind, network.maps[step.target].shape, True)
 
 
 def compile(
@@ -233,7 +240,7 @@ def compile(
     """A plan for batches of up to `batch` images.
 
     precision   how 3x3 convolutions are done: "f4" (Winograd F(4x4), fastest), "f2" or "direct"
-    threads     default: all processors (NUMBA_NUM_THREADS)
+    threads     default: NUMBA_NUM_THREADS, or all processors that may be used
     input_size  square images of another size than the model's
     params      copied in; default: fresh ones
 

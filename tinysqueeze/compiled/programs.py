@@ -14,15 +14,7 @@ from tinysqueeze.compiled.sequence import Given, Runnable, Sequence
 from tinysqueeze.compiled.single import can_share, single
 from tinysqueeze.compiled.space import Space, in_space
 from tinysqueeze.compiled.steps import DropStep, NodeStep, Steps
-from tinysqueeze.graph import (
-    Drop,
-    Fold,
-    folded,
-    folded_params,
-    lower,
-    merge_norms,
-    without_dropout,
-)
+from tinysqueeze.graph import Drop, Fold, folded, folded_params, lower, merge_norms, without_dropout
 from tinysqueeze.kernels.team import Team
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import fast

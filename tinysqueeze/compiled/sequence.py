@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tinysqueeze.compiled.space import IMAGES
 from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.team import Program, Split, Stage, Team
 
@@ -34,8 +35,7 @@ class Chunks:
 
     def add(self, *jobs: Job) -> None:
         """Appends jobs for each chunk."""
-        for one in jobs:
-            self.jobs.add(one)
+        self.jobs.add(*jobs)
 
 
 class Sequence:
@@ -106,15 +106,6 @@ class Sequence:
         """What is set anew for each run."""
         self.settings.append(setting)
 
-    def reads_images(self, jobs: list[Job]) -> None:
-        """The x of these jobs are the images, where the caller has them."""
-
-        def setting(given: Given) -> None:
-            for one in jobs:
-                one.set(x=given.images)
-
-        self.before_run(setting)
-
     def extend(self, other: "Sequence") -> None:
         """Appends another's stages and calls; everybody waits in between."""
         self.close()
@@ -128,10 +119,18 @@ class Sequence:
                 self.call(part)
 
     def programs(self) -> "Runnable":
-        """Ready to run."""
+        """Ready to run, where each job that reads the images is told where the caller has them."""
         self.close()
+        stages = [stage for part in self.parts if isinstance(part, list) for stage in part]
+        jobs = [job for stage in stages for job, _ in stage.jobs]
+        reading = [job for job in jobs if "x" in job.arrays and job.arrays["x"].base is IMAGES]
+
+        def setting(given: Given) -> None:
+            for job in reading:
+                job.set(x=given.images)
+
         parts = [part if callable(part) else Program(part) for part in self.parts]
-        return Runnable(parts, self.settings)
+        return Runnable(parts, [setting, *self.settings])
 
 
 @dataclass

@@ -7,23 +7,18 @@ other between stages, since a 3x3 convolution looks at its neighbours' rows.
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from tinysqueeze.compiled.bands import TILES, Bands, bands_of, by_rows
 from tinysqueeze.compiled.convolution import Convolution
-from tinysqueeze.compiled.cuts import rows_product, winograd_jobs
-from tinysqueeze.compiled.forward import extent
+from tinysqueeze.compiled.cuts import panels_product, rows_product, winograd_jobs
 from tinysqueeze.compiled.inference import passing_maps
-from tinysqueeze.compiled.layout import Layout, padded_images, window_fields
+from tinysqueeze.compiled.layout import Layout, mean, padded_images, pool_job
 from tinysqueeze.compiled.sequence import Sequence
 from tinysqueeze.compiled.space import NONE, View, job
 from tinysqueeze.compiled.steps import ConvStep, JoinStep, Map, MeanStep, NodeStep, Steps
 from tinysqueeze.kernels import TARGET
-from tinysqueeze.kernels.head import pixel_mean
-from tinysqueeze.kernels.kernel import Job
+from tinysqueeze.kernels.kernel import Job, Kernel
 from tinysqueeze.kernels.pointwise import add_map, carry, copy_map
-from tinysqueeze.kernels.pooling import max_pool
-from tinysqueeze.kernels.team import Split, Stage
+from tinysqueeze.kernels.team import Stage
 
 
 def rows_of(view: View) -> View:
@@ -69,9 +64,12 @@ class _Single:
 
     def _stage(self, units: int, chunk: int, *jobs: Job, wait: bool = True) -> None:
         stage = Stage(units=units, chunk=chunk, wait=wait)
-        for one in jobs:
-            stage.add(one)
+        stage.add(*jobs)
         self.sequence.add(stage)
+
+    def _panel_stage(self, channels: int, *jobs: Job, wait: bool = True) -> None:
+        """A unit is a panel of so many channels."""
+        self._stage(-(-channels // TARGET.panel), 1, *jobs, wait=wait)
 
     def _share(self, units: int) -> int:
         """The units that each thread gets."""
@@ -84,28 +82,16 @@ class _Single:
         writer = self.layout.step(i - 1)
         if writer is None or not self._is_head(i - 1, writer):
             x = self.layout.buffers[step.source]
-            self._stage(-(-x.channels // TARGET.panel), 1, self._mean(step, x))
-
-    def _mean(self, step: MeanStep, x: View) -> Job:
-        """The mean over pixels of some panels of channels."""
-        y = self.layout.buffers[step.target]
-        return job(
-            pixel_mean, {"x": x}, **extent(self.layout.steps.maps[step.source]),
-            y=y.array[y.start :], y_unit=0, by_panel=1,
-        )  # fmt: skip
+            self._panel_stage(x.channels, mean(self.layout, step, x))
 
     def join(self, step: JoinStep) -> None:
         """Copies the first map into its channels of the target, and adds the others, by rows."""
         y = self.layout.buffers[step.target].part(step.place, step.channels)
-        jobs = []
-        for kernel, number in zip((copy_map, add_map), step.reads, strict=False):
-            made = self._rows_job(kernel, self.layout.buffers[number], y)
-            if number == 0:
-                self.sequence.reads_images([made])
-            jobs.append(made)
+        kernels = zip((copy_map, add_map), step.reads, strict=False)
+        jobs = [self._rows_job(kernel, self.layout.buffers[n], y) for kernel, n in kernels]
         self._stage(y.height, self._share(y.height), *jobs)
 
-    def _rows_job(self, kernel, x: View, y: View) -> Job:
+    def _rows_job(self, kernel: Kernel, x: View, y: View) -> Job:
         """copy_map or add_map of some rows."""
         views = {"x": rows_of(x), "y": rows_of(y)}
         return job(kernel, views, height=1, width=x.width, channels=x.channels)
@@ -114,33 +100,28 @@ class _Single:
 
     def convolution(self, i: int, step: ConvStep) -> None:
         """By rows, by panels, in bands or with the mean behind it: whichever suits."""
-        x, y = self._source(step), self.layout.buffers[step.target]
-        bias, convs = self.layout.biases[i], self.layout.convs[i]
+        x, y, convs = self._source(step), self.layout.buffers[step.target], self.layout.convs[i]
         if self._is_head(i, step):
-            self._head(i, step, x, bias)
+            self._head(i, step, x)
             return
         if bands := self.bands(i, step):
-            self._banded(step, bands, x, y, bias, convs)
+            self._banded(step, bands, x, y, convs)
             return
         if self._shares_panels(step, convs):
-            self._paneled(step, x, y, bias, convs)
+            self._paneled(step, x, y, convs)
             return
         result = y
         if step.pool:
             result = self.layout.space.buffer("before pool", 1, step.result)
         for conv in convs:
-            part = result.part(conv.arm.offset, conv.weights.filters)
-            own = bias[conv.arm.offset :]
-            last = conv is convs[-1]
-            if conv.m:
-                self._winograd(conv, x, part, own, step.low, last)
-            else:
-                self._product(conv, x, part, own, step.low, last)
+            by = self._winograd if conv.m else self._product
+            by(conv, x, conv.part(result), conv is convs[-1])
         if step.bypass is not None:
             add = self._rows_job(add_map, self.layout.buffers[step.bypass], result)
             self._stage(result.height, self._share(result.height), add)
         if step.pool:
-            self._pool(step, result, y)
+            pool = self._pool_job(step, result, y, step.pool.stride[0] * result.row)
+            self._stage(y.height, self._share(y.height), pool)
 
     def _source(self, step: ConvStep) -> View:
         """What a step reads; the image copied into padding if it needs it."""
@@ -153,27 +134,17 @@ class _Single:
         copy = job(
             copy_map, {"x": x, "y": y}, height=1, width=1, channels=size.width * size.channels
         )
-        self.sequence.reads_images([copy])
         self._stage(size.height, self._share(size.height), copy)
         return image
 
-    def _product(self, conv, x: View, y: View, bias: np.ndarray, low: float, wait: bool) -> None:
+    def _product(self, conv: Convolution, x: View, y: View, wait: bool) -> None:
         """A convolution done directly, by rows or by panels: whichever needs fewer bytes a thread."""
         size, weights = conv.result, conv.weights
-        by_panel = weights.rows * weights.filters > size.pixels * (x.channels + weights.filters)
-        height = size.height if by_panel else self._share(size.height)
-        made = self._product_job(conv, x, y, bias, low, height, by_panel=by_panel)
-        if by_panel:
-            self._stage(-(-weights.filters // TARGET.panel), 1, made, wait=wait)
+        if weights.rows * weights.filters > size.pixels * (x.channels + weights.filters):
+            self._panel_stage(weights.filters, panels_product(conv, x, y), wait=wait)
         else:
-            self._stage(size.height, height, made, wait=wait)
-
-    def _product_job(self, conv: Convolution, x: View, *given, **cut) -> Job:
-        """`rows_product`, which may read the image itself."""
-        made = rows_product(conv, x, *given, **cut)
-        if x is self.layout.buffers[0]:
-            self.sequence.reads_images([made])
-        return made
+            height = self._share(size.height)
+            self._stage(size.height, height, rows_product(conv, x, y, height), wait=wait)
 
     # --- convolution and pool together ----------------------------------------------------------
 
@@ -183,9 +154,8 @@ class _Single:
         return bands_of(step, self.layout.convs[i], height, self.layout.space.threads)
 
     def _banded(
-        self, step: ConvStep, bands: Bands, x: View, y: View, bias: np.ndarray,
-        convs: list[Convolution],
-    ) -> None:  # fmt: skip
+        self, step: ConvStep, bands: Bands, x: View, y: View, convs: list[Convolution]
+    ) -> None:
         """Makes a few rows of the map in scratch, pools them while they are in the cache, and so on."""
         share = self._share(bands.units)
         chunk = -(-share // -(-share // bands.limit))
@@ -194,21 +164,14 @@ class _Single:
         first: list[Job] = []
         jobs: list[Job] = []
         for conv in convs:
-            part = band.part(conv.arm.offset, conv.weights.filters)
-            given = (bias[conv.arm.offset :], step.low)
+            part, rows, over = conv.part(band), bands.rows, bands.over
             if conv.m:
-                first += winograd_jobs(conv, x, part, *given, 1, False, apart=share)
-                below = (x.moved(bands.over, 0), part.moved(bands.over, 0))
-                jobs += winograd_jobs(conv, *below, *given, chunk, False)
+                first += winograd_jobs(conv, x, part, 1, False, apart=share)
+                jobs += winograd_jobs(conv, x.moved(over, 0), part.moved(over, 0), chunk, False)
             else:
-                rows, over = share * bands.rows, bands.over
-                first.append(
-                    self._product_job(conv, x, part, *given, over, rows=rows, beyond=over - rows)
-                )
-                rows = bands.rows
-                jobs.append(
-                    self._product_job(conv, x, part, *given, chunk * rows, rows=rows, skip=over)
-                )
+                all_rows = share * rows
+                first.append(rows_product(conv, x, part, over, all_rows, beyond=over - all_rows))
+                jobs.append(rows_product(conv, x, part, chunk * rows, rows, skip=over))
         if bands.over:  # a thread's first band begins with rows that nobody carried there
             self._stage(-(-bands.units // share), 1, *first, wait=False)
         jobs.append(self._pool_job(step, band, y, 0, bands.pooled))
@@ -226,51 +189,41 @@ class _Single:
             and all(conv.weights.filters % even == 0 for conv in convs)
         )  # fmt: skip
 
-    def _paneled(
-        self, step: ConvStep, x: View, y: View, bias: np.ndarray, convs: list[Convolution]
-    ) -> None:
+    def _panel(self, step: ConvStep) -> View:
+        """A thread's scratch for a panel of a step's result."""
+        size = Map(step.result.height, step.result.width, (TARGET.panel,))
+        return self.layout.space.chunk("panel", 1, size)
+
+    def _paneled(self, step: ConvStep, x: View, y: View, convs: list[Convolution]) -> None:
         """Makes a panel of the map in scratch, and pools it; no thread needs what another has made."""
-        size = step.result
-        panel = self.layout.space.chunk("panel", 1, Map(size.height, size.width, (TARGET.panel,)))
+        panel = self._panel(step)
         for conv in convs:
-            part = y.part(conv.arm.offset, conv.weights.filters)
-            pool = self._pool_job(step, panel, part, 0)
+            pool = self._pool_job(step, panel, conv.part(y), 0)
             pool.set(by_row=0, y_unit=TARGET.panel, channels=TARGET.panel)
-            given = (conv, x, panel, bias[conv.arm.offset :], step.low)
+            last = conv is convs[-1]
             if conv.m:
-                self._winograd_panels(*given, conv is convs[-1], pool)
+                self._winograd_panels(conv, x, panel, last, pool)
             else:
-                made = self._product_job(*given, size.height, by_panel=True)
-                panels = conv.weights.filters // TARGET.panel
-                self._stage(panels, 1, made, pool, wait=conv is convs[-1])
+                made = panels_product(conv, x, panel)
+                self._panel_stage(conv.weights.filters, made, pool, wait=last)
 
     def _pool_job(self, step: ConvStep, x: View, y: View, unit: int, rows: int = 1) -> Job:
-        assert step.pool
-        return job(
-            max_pool, {"x": replace(x, unit=unit), "y": replace(y, unit=rows * y.row)},
-            out_height=y.height, out_width=y.width, argmax=0, argmax_unit=0, by_row=rows,
-            remember=0, **extent(step.result), **window_fields(step.pool),
-        )  # fmt: skip
-
-    def _pool(self, step: ConvStep, x: View, y: View) -> None:
-        assert step.pool
-        made = self._pool_job(step, x, y, step.pool.stride[0] * x.row)
-        self._stage(y.height, self._share(y.height), made)
+        return pool_job(step, replace(x, unit=unit), replace(y, unit=rows * y.row), by_row=rows)
 
     # --- Winograd -------------------------------------------------------------------------------
 
-    def _winograd(self, conv, x: View, y: View, bias, low: float, wait: bool) -> None:
+    def _winograd(self, conv: Convolution, x: View, y: View, wait: bool) -> None:
         """By rows of tiles if there are enough of them for each thread; else by panels."""
         if not by_rows(conv, self.layout.space.threads):
-            self._winograd_panels(conv, x, y, bias, low, wait)
+            self._winograd_panels(conv, x, y, wait)
             return
         high, wide = conv.tiles
         chunk = min(self._share(high), max(1, TILES // wide))
-        jobs = winograd_jobs(conv, x, y, bias, low, chunk, by_panel=False)
+        jobs = winograd_jobs(conv, x, y, chunk, by_panel=False)
         self._stage(high, chunk, *jobs, wait=wait)
 
     def _winograd_panels(
-        self, conv, x: View, y: View, bias, low: float, wait: bool, *after: Job
+        self, conv: Convolution, x: View, y: View, wait: bool, *after: Job
     ) -> None:
         """By panels of output channels, with further jobs for each.
 
@@ -278,12 +231,9 @@ class _Single:
         the other half, and to fetch it from another processor's cache.
         """
         high = conv.tiles[0]
-        tiles, products, output = winograd_jobs(conv, x, y, bias, low, high, by_panel=True)
-        own = Stage(Split.OWN, wait=False)
-        own.add(tiles, high)
-        self.sequence.add(own)
-        panels = -(-conv.weights.filters // TARGET.panel)
-        self._stage(panels, 1, products, output, *after, wait=wait)
+        tiles, products, output = winograd_jobs(conv, x, y, high, by_panel=True)
+        self.sequence.own().add(tiles, units=high)
+        self._panel_stage(conv.weights.filters, products, output, *after, wait=wait)
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -298,13 +248,14 @@ class _Single:
             and not step.pool and step.bypass is None
         )  # fmt: skip
 
-    def _head(self, i: int, step: ConvStep, x: View, bias: np.ndarray) -> None:
+    def _head(self, i: int, step: ConvStep, x: View) -> None:
         """Convolution and mean together, panel by panel."""
-        conv, mean = self.layout.convs[i][0], self.layout.steps.steps[i + 1]
-        assert isinstance(mean, MeanStep)
-        size = step.result
-        panel = self.layout.space.chunk("panel", 1, Map(size.height, size.width, (TARGET.panel,)))
-        made = self._product_job(conv, x, panel, bias, step.low, size.height, by_panel=True)
-        # reads the panel where the product wrote it, at its beginning
-        summed = self._mean(mean, replace(panel, unit=-TARGET.panel))
-        self._stage(-(-conv.weights.filters // TARGET.panel), 1, made, summed)
+        conv, after, panel = (
+            self.layout.convs[i][0],
+            self.layout.steps.steps[i + 1],
+            self._panel(step),
+        )
+        assert isinstance(after, MeanStep)
+        # the mean reads the panel where the product wrote it, at its beginning
+        summed = mean(self.layout, after, replace(panel, unit=-TARGET.panel))
+        self._panel_stage(conv.weights.filters, panels_product(conv, x, panel), summed)

@@ -43,6 +43,8 @@ class Halo:
 
 
 NONE = Halo()
+IMAGES = np.empty(0, np.float32)
+"""In place of the caller's images, which jobs are given before each run (`Sequence.programs`)."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,18 @@ class View:
     channels: int
     halo: Halo = NONE
 
+    @classmethod
+    def of(cls, size: Map, halo: Halo = NONE, pixel: int = 0) -> "View":
+        """A map for each image of a batch, of `pixel` floats a pixel (otherwise with padding).
+
+        It lies nowhere yet: the array is IMAGES.
+        """
+        pixel = pixel or size.padded
+        row = (halo.left + size.width + halo.right) * pixel
+        image = (halo.top + size.height + halo.bottom) * row
+        start = halo.top * row + halo.left * pixel
+        return cls(IMAGES, start, image, 0, image, row, pixel, size.height, size.width, pixel, halo)
+
     def part(self, offset: int, channels: int) -> "View":
         """Some of the channels."""
         return replace(self, start=self.start + offset, channels=channels)
@@ -73,11 +87,6 @@ class View:
     def moved(self, rows: int, columns: int) -> "View":
         """Beginning so many pixels further down and right."""
         return replace(self, start=self.start + rows * self.row + columns * self.pixel)
-
-    @property
-    def is_dense(self) -> bool:
-        """Do rows follow each other without gaps?"""
-        return self.row == self.width * self.pixel
 
     def whole(self) -> "View":
         """Each image with its halo as a single pixel."""
@@ -147,18 +156,14 @@ class Space:
 
     def buffer(self, name: str, batch: int, size: Map, halo: Halo = NONE) -> View:
         """A map for each image of the batch."""
-        tall, broad = size.height + halo.top + halo.bottom, size.width + halo.left + halo.right
-        image = tall * broad * size.padded
-        array = self.array(name, batch * image)
-        return _view(array, 0, image, size, halo, broad)
+        view = View.of(size, halo)
+        return replace(view, array=self.array(name, batch * view.next))
 
-    def chunk(self, name: str, count: int, size: Map, halo: Halo = NONE) -> View:
+    def chunk(self, name: str, count: int, size: Map, halo: Halo = NONE, pixel: int = 0) -> View:
         """A map for each image of a chunk, in a thread's scratch memory."""
-        tall, broad = size.height + halo.top + halo.bottom, size.width + halo.left + halo.right
-        image = tall * broad * size.padded
-        array, stride = self.scratch(name, count * image)
-        view = _view(array, stride, image, size, halo, broad)
-        return replace(view, unit=0)
+        view = View.of(size, halo, pixel)
+        array, thread = self.scratch(name, count * view.next)
+        return replace(view, array=array, unit=0, thread=thread)
 
 
 def in_space(threads: int, build: Callable[[Space], Built]) -> Built:
@@ -166,15 +171,6 @@ def in_space(threads: int, build: Callable[[Space], Built]) -> Built:
     measured = Space(threads)
     build(measured)
     return build(measured.allocated())
-
-
-def _view(array: np.ndarray, thread: int, image: int, size: Map, halo: Halo, broad: int) -> View:
-    row = broad * size.padded
-    start = halo.top * row + halo.left * size.padded
-    return View(
-        array, start, image, thread, image, row, size.padded, size.height, size.width, size.padded,
-        halo,
-    )  # fmt: skip
 
 
 # --- tables of offsets for the micro-kernel ---------------------------------------------------

@@ -8,31 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinysqueeze.graph import (
-    Graph,
-    Node,
-    Norm,
-)
+from tinysqueeze.graph import Graph, Node, Norm
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.network.layers import Shape
 from tinysqueeze.network.models import Activation
 from tinysqueeze.network.window import Window
 
-
-@dataclass(frozen=True)
-class Bounds:
-    """An activation: 0 up to `low`, the number itself from `high` on (see `Emitter.activate`)."""
-
-    low: float
-    high: float
-
-    @property
-    def fields(self) -> dict[str, float]:
-        """As the kernels of norms and pools call them."""
-        return {"shut": self.low, "full": self.high}
-
-
-BOUNDS = {None: Bounds(-np.inf, -np.inf), "relu": Bounds(0, 0), "hard-swish": Bounds(-3, 3)}
+BOUNDS = {
+    None: {"shut": -np.inf, "full": -np.inf}, "relu": {"shut": 0.0, "full": 0.0},
+    "hard-swish": {"shut": -3.0, "full": 3.0},
+}  # fmt: skip
+"""By activation: 0 up to `shut`, the number itself from `full` on (see `Emitter.activate`)."""
 
 
 @dataclass(frozen=True)
@@ -105,30 +91,37 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class ConvStep:
+class Step:
+    """What is done at a time: maps are read, by number, and one is written."""
+
+    name: str
+    reads: tuple[int, ...]
+    target: int
+
+    @property
+    def source(self) -> int:
+        """The first map it reads."""
+        return self.reads[0]
+
+
+@dataclass(frozen=True)
+class ConvStep(Step):
     """Convolutions of map `source`, then norm, activation, bypass and pool as far as they are there.
 
-    `result` is the map before the pool, `target` the number of the map after it.
+    `result` is the map before the pool, `target` the number of the map after it. A second map that
+    is read is the bypass, which is added.
     """
 
-    source: int
-    target: int
     arms: tuple[Arm, ...]
     result: Map
     activation: Activation | None = None
     norm: Norm | None = None
-    bypass: int | None = None  # the map that is added
     pool: Window | None = None
 
     @property
-    def name(self) -> str:
-        """The paths of its convolutions."""
-        return " + ".join(arm.path for arm in self.arms)
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        """The maps it reads."""
-        return (self.source,) if self.bypass is None else (self.source, self.bypass)
+    def bypass(self) -> int | None:
+        """The map that is added."""
+        return self.reads[1] if len(self.reads) > 1 else None
 
     @property
     def what(self) -> str:
@@ -145,88 +138,42 @@ class ConvStep:
         return self.norm is not None and self.pool is not None and self.bypass is None
 
     @property
-    def bounds(self) -> Bounds:
-        """Its activation."""
+    def bounds(self) -> dict[str, float]:
+        """Those of its activation, as kernels call them."""
         return BOUNDS[self.activation]
 
     @property
     def low(self) -> float:
-        """Where the convolutions themselves cut off: 0 for ReLU, else minus infinity."""
-        return 0.0 if self.activation == "relu" else -np.inf
+        """Where the convolutions themselves cut off: 0 for a ReLU behind them, else minus infinity."""
+        return 0.0 if self.activation == "relu" and self.norm is None else -np.inf
 
 
 @dataclass(frozen=True)
-class DropStep:
-    """Dropout, in place on a map."""
+class DropStep(Step):
+    """Dropout, in place on a map; `number` tells the dropouts of a network apart."""
 
-    name: str
-    source: int
     rate: float
-    number: int  # tells the dropouts of a network apart
-    what = "dropout"
-
-    @property
-    def target(self) -> int:
-        """The same map."""
-        return self.source
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        """The maps it reads."""
-        return (self.source,)
+    number: int
 
 
 @dataclass(frozen=True)
-class MeanStep:
+class MeanStep(Step):
     """Global average pooling, which gives the logits."""
 
-    name: str
-    source: int
-    target: int
-    what = "global average pool"
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        """The maps it reads."""
-        return (self.source,)
-
 
 @dataclass(frozen=True)
-class JoinStep:
+class JoinStep(Step):
     """The sum of maps, or the copy of one, in the channels of `target` that begin at float `place`."""
 
-    name: str
-    reads: tuple[int, ...]
-    target: int
     place: int
     channels: int  # floats of a pixel, padding included
 
-    @property
-    def what(self) -> str:
-        """Which of the two it is."""
-        return "sum" if len(self.reads) > 1 else "copy"
-
 
 @dataclass(frozen=True)
-class NodeStep:
+class NodeStep(Step):
     """A node that is run by its layer; a sum or a copy only where its maps are laid out differently."""
 
     node: Node
-    reads: tuple[int, ...]
-    target: int
-
-    @property
-    def name(self) -> str:
-        """The node's path."""
-        return self.node.path
-
-    @property
-    def source(self) -> int:
-        """The first map it reads."""
-        return self.reads[0]
-
-
-Step = ConvStep | DropStep | MeanStep | JoinStep | NodeStep
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class Weights:
         taps = self.space.array(f"{self.arm.path} {name} taps", 9 * size)
         self._pack(packing, self.weight, rows, columns, taps, batch=9, batch_size=size)
         transforming.add(
-            winograd_weights.job(m=self.m, w=taps, u=target, size=size), size // TARGET.lanes
+            winograd_weights.job(m=self.m, w=taps, u=target, size=size), units=size // TARGET.lanes
         )
 
     def _pack(self, stage, source, rows, columns, target, batch=1, batch_size=0) -> None:
@@ -120,7 +120,7 @@ class Weights:
             vectors=len(columns) // TARGET.lanes,
             target=target, target_batch=batch_size, row_count=len(rows),
         )  # fmt: skip
-        stage.add(made, batch * len(rows))
+        stage.add(made, units=batch * len(rows))
 
     def gradient_rows(self, pixel: int) -> np.ndarray:
         """Where each row of the gradient goes in the weight, int32; -1 for a channel of padding.
@@ -149,7 +149,7 @@ class Weights:
             threads=self.space.threads, rows=rows, row_count=len(rows),
             columns=self.arm.filters, target=target,
         )  # fmt: skip
-        stage.add(made, len(rows))
+        stage.add(made, units=len(rows))
 
     def transformed_gradient(self, du: tuple[np.ndarray, int], sums: tuple[np.ndarray, int]):
         """The job dw = Gᵀ dU G on a thread's own sums."""

@@ -7,7 +7,7 @@ sums, squeeze layers and pools work in place, the first layers nearly so.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -149,30 +149,18 @@ def plan(model: Model | Graph, itemsize: int = 4, tiled: bool = True, overlap: b
         if value != graph.output and all(stage.tiled != value for stage in stages)
     }
     rings = {
-        i: Buffer(
-            f"ring of stage {i}",
-            ring_rows(stage) * row_size(graph, stage.tiled) * itemsize,
-            i,
-            i,
-        )
+        i: Buffer(f"ring of stage {i}", rows * row_size(graph, stage.tiled) * itemsize, i, i)
         for i, stage in enumerate(stages)
-        if stage.tiled is not None and ring_rows(stage)
+        if stage.tiled is not None and (rows := ring_rows(stage))
     }
     leads = handovers(graph, stages, maps, itemsize) if overlap else {}
-    keys: list[tuple[str, int]] = [("map", i) for i in maps] + [("ring", i) for i in rings]
-    buffers = [*maps.values(), *rings.values()]
-    pairs = {
-        (keys.index(("map", s)), keys.index(("map", t))): lead for (s, t), lead in leads.items()
-    }
+    buffers, numbers = [*maps.values(), *rings.values()], list(maps)
+    pairs = {(numbers.index(s), numbers.index(t)): lead for (s, t), lead in leads.items()}
     offsets = arrange(buffers, pairs)
-    placed = {
-        key: Buffer(b.name, b.size, b.first, b.last, offset)
-        for key, b, offset in zip(keys, buffers, offsets, strict=True)
-    }
+    placed = [replace(b, offset=offset) for b, offset in zip(buffers, offsets, strict=True)]
     return Plan(
-        graph, itemsize, stages,
-        {i: buffer for (kind, i), buffer in placed.items() if kind == "map"},
-        {i: buffer for (kind, i), buffer in placed.items() if kind == "ring"},
+        graph, itemsize, stages, dict(zip(maps, placed, strict=False)),
+        dict(zip(rings, placed[len(maps) :], strict=True)),
         scratch=4 * max(graph.size(node.target)[2] for node in graph.nodes),
         output=4 * prod(graph.shapes[graph.output]),
         lower_bound=max(live_bytes(buffers, pairs, i) for i in range(len(stages))),

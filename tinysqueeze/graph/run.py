@@ -67,7 +67,7 @@ def compute(
         case Add():
             y = activate(x + maps[node.second], node.activation, ops)
         case Other():
-            y, _ = node.layer.forward(_below(flat, node.path), x, Mode(ops))
+            y, _ = node.layer.forward(unflatten(below(flat, node.path)), x, Mode(ops))
     return y
 
 
@@ -118,7 +118,7 @@ def _padded_share(x: np.ndarray, window: Window, ops: ModuleType) -> np.ndarray:
     return share.astype(x.dtype)
 
 
-def _below(flat: Mapping[str, np.ndarray], path: str) -> dict[str, Any]:
-    """The parameters of a layer, by the names it knows."""
+def below(flat: Mapping[str, np.ndarray], path: str) -> dict[str, np.ndarray]:
+    """The arrays of a layer, by the names it knows."""
     start = f"{path}/" if path else ""
-    return unflatten({n[len(start) :]: a for n, a in flat.items() if n.startswith(start)})
+    return {name[len(start) :]: a for name, a in flat.items() if name.startswith(start)}

@@ -9,9 +9,10 @@ import numpy as np
 from tinysqueeze.errors import UserError
 from tinysqueeze.graph.form import Conv, Graph, Norm, Other
 from tinysqueeze.graph.run import run
+from tinysqueeze.graph.spec import GRAPH, graph_from, spec_of
 from tinysqueeze.network.compose import join
 from tinysqueeze.network.layers import EVAL, Backward, Cache, Forward, Layer, Mode, Params, Shape
-from tinysqueeze.network.models import Model
+from tinysqueeze.network.models import Model, build
 from tinysqueeze.network.params import unflatten
 
 
@@ -71,9 +72,39 @@ def arrays_of(graph: Graph, node: object) -> Mapping[str, Shape]:
     return {}
 
 
-def model_of(graph: Graph) -> Model:
+@dataclass(frozen=True)
+class GraphModel(Model):
+    """A network that was read as a graph: it has no metaparameters, and its images one size."""
+
+    def at(self, input_size: int | None) -> "GraphModel":
+        """Itself. Raises UserError for any other size."""
+        if input_size is None or self.input_shape[:2] == (input_size, input_size):
+            return self
+        height, width, _ = self.input_shape
+        raise UserError(
+            f"{self.name} was read as a graph, which takes images of {height}x{width} pixels alone: "
+            "export it at the size that you want"
+        )
+
+    def with_changes(self, **changes: Any) -> "GraphModel":
+        """Raises UserError: there is nothing to change."""
+        raise UserError(
+            f"{self.name} was read as a graph, which has no {', '.join(changes)} to change: it "
+            "predicts, but does not train; change it where it was made"
+        )
+
+
+def model_of(graph: Graph) -> GraphModel:
     """A model that is nothing but the graph: it predicts, is measured and exported as any other.
 
-    It has no spec, so that a file that holds one (a checkpoint, .tsq, safetensors) can't keep it.
+    Its spec holds the graph itself. Raises UserError for one that no file can hold (`spec_of`).
     """
-    return Model(graph.name, (("", Whole(graph)),), graph.shapes[0], {})
+    return GraphModel(graph.name, (("", Whole(graph)),), graph.shapes[0], spec_of(graph))
+
+
+def rebuild(spec: Any) -> Model:
+    """The model of a spec that a file holds: a graph's, or one that `build` knows. Raises UserError."""
+    if not isinstance(spec, dict) or spec.get("name") != GRAPH:
+        return build(spec)
+    graph = graph_from(spec)
+    return GraphModel(graph.name, (("", Whole(graph)),), graph.shapes[0], spec)

@@ -174,8 +174,7 @@ def is_cached(kernels: Iterable[Kernel] | None = None) -> bool:
 
 
 def warm_up(
-    kernels: Iterable[Kernel] | None = None,
-    report: Callable[[int, int, str], None] | None = None,
+    kernels: Iterable[Kernel] | None = None, report: Callable[[int, int, str], None] | None = None
 ) -> None:
     """Compiles these kernels (by default all), or loads them from disk.
 

@@ -6,7 +6,6 @@ processors); every number is on its own, so the result does not depend on how ma
 """
 
 from functools import cache
-from math import sqrt
 
 import numpy as np
 from numba import float32
@@ -19,7 +18,10 @@ from tinysqueeze.kernels.vectors import floats
 
 @kernel("params grads velocity decay lr:f momentum:f nesterov")
 def sgd(job, first, count, thread):
-    """velocity = momentum * velocity + g; params -= lr * velocity (Nesterov: g + momentum * it)."""
+    """velocity = momentum * velocity + g; params -= lr * velocity (Nesterov: g + momentum * it).
+
+    As PyTorch defines it (Sutskever et al. 2013).
+    """
     params, grads = floats(job.params + 4 * first), floats(job.grads + 4 * first)
     velocity, decay = floats(job.velocity + 4 * first), floats(job.decay + 4 * first)
     lr, momentum = float32(job.lr), float32(job.momentum)
@@ -36,7 +38,10 @@ def sgd(job, first, count, thread):
     "params grads mean square decay lr:f beta1:f beta2:f new1:f new2:f step_size:f correction:f eps:f"
 )
 def adam(job, first, count, thread):
-    """Adam with decoupled weight decay; `step_size` and `correction` undo the start from zero."""
+    """Adam with decoupled weight decay; `step_size` and `correction` undo the start from zero.
+
+    Kingma & Ba 2015; Loshchilov & Hutter 2019.
+    """
     params, grads = floats(job.params + 4 * first), floats(job.grads + 4 * first)
     mean, square = floats(job.mean + 4 * first), floats(job.square + 4 * first)
     decay = floats(job.decay + 4 * first)
@@ -62,47 +67,11 @@ def ema(job, first, count, thread):
         average[i] += (float32(1) - keep) * (params[i] - average[i])
 
 
-def sgd_update(
-    params: np.ndarray,
-    grads: np.ndarray,
-    velocity: np.ndarray,
-    decay: np.ndarray,
-    lr: float,
-    momentum: float = 0.9,
-    nesterov: bool = True,
-    threads: int | None = None,
-) -> None:
-    """One step of SGD with momentum, in place (Sutskever et al. 2013, as PyTorch defines it)."""
-    vectors = {"params": params, "grads": grads, "velocity": velocity, "decay": decay}
-    _run(sgd, vectors, threads, lr=lr, momentum=momentum, nesterov=nesterov)
-
-
-def adam_update(
-    params: np.ndarray,
-    grads: np.ndarray,
-    mean: np.ndarray,
-    square: np.ndarray,
-    decay: np.ndarray,
-    lr: float,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    step: int = 1,
-    threads: int | None = None,
-) -> None:
-    """Step number `step` (from 1) of AdamW, in place (Kingma & Ba 2015; Loshchilov & Hutter 2019)."""
-    vectors = {"params": params, "grads": grads, "mean": mean, "square": square, "decay": decay}
-    _run(
-        adam, vectors, threads, lr=lr, beta1=beta1, beta2=beta2, new1=1 - beta1, new2=1 - beta2,
-        eps=eps, step_size=lr / (1 - beta1**step), correction=1 / sqrt(1 - beta2**step),
-    )  # fmt: skip
-
-
 def ema_update(
     average: np.ndarray, params: np.ndarray, keep: float, threads: int | None = None
 ) -> None:
     """Moves `average` towards `params`, keeping the share `keep` of it, in place."""
-    _run(ema, {"average": average, "params": params}, threads, keep=keep)
+    move(ema, {"average": average, "params": params}, threads, keep=keep)
 
 
 @cache
@@ -110,9 +79,10 @@ def _team(threads: int | None) -> Team:
     return Team(threads)
 
 
-def _run(
+def move(
     kernel: Kernel, vectors: dict[str, np.ndarray], threads: int | None, **numbers: float
 ) -> None:
+    """Runs one of these kernels on its vectors. Raises ShapeError where they don't match."""
     size = len(vectors["params"])
     for name, vector in vectors.items():
         fits = vector.dtype == np.float32 and vector.shape == (size,)

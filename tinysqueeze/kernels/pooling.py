@@ -113,8 +113,8 @@ _largest_normed = _largest(True, normed=True)
 
 @kernel("""
     x x_unit x_thread x_next x_row x_pixel height width
-    y y_unit y_thread y_next y_row y_pixel argmax argmax_unit out_height out_width
-    kernel_high kernel_wide stride_high stride_wide pad_high pad_wide channels by_row remember
+    y y_unit y_thread y_next y_row y_pixel argmax? argmax_unit? out_height out_width
+    kernel_high kernel_wide stride_high stride_wide pad_high pad_wide channels by_row? remember?
     normed? scale? shift? shut:f? full:f? chosen?
 """)
 def max_pool(job, first, count, thread):

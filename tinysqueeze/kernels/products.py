@@ -40,10 +40,10 @@ def zero_vector(e, target) -> None:
 
 
 @kernel("""
-    x x_unit x_thread x_batch x_rows x_steps
-    w w_batch depth vectors bias floor:f
-    y y_unit y_thread y_batch y_rows add
-    batch rows_per_unit rows_beyond rows_in_all by_panel
+    x x_unit? x_thread x_batch? x_rows x_steps
+    w w_batch? depth vectors bias floor:f
+    y y_unit? y_thread y_batch? y_rows add?
+    batch rows_per_unit rows_beyond? rows_in_all by_panel?
 """)
 def product(job, first, count, thread):
     """y[row] = max(floor, bias + sum over k of x[row, k] * w[k]) for rows and steps from tables.
@@ -98,9 +98,9 @@ def product(job, first, count, thread):
 
 
 @kernel("""
-    x x_unit x_thread x_batch x_rows x_steps rows neighbours
-    d d_unit d_thread d_batch d_step vectors zeros
-    y y_thread y_batch y_rows batch pixels
+    x x_unit? x_thread x_batch? x_rows x_steps rows neighbours
+    d d_unit? d_thread d_batch? d_step vectors zeros
+    y y_thread y_batch? y_rows batch pixels
 """)
 def weight_gradient(job, first, count, thread):
     """y[row] += sum over pixels of x[row + pixel] * d[pixel]: this thread's share of dweight.
@@ -187,7 +187,7 @@ def unpack(job, first, count, thread):
                     out[j] += other[j]
 
 
-@kernel("x x_unit x_thread x_next vectors")
+@kernel("x x_unit? x_thread x_next? vectors")
 def clear(job, first, count, thread):
     """Sets the first vectors of each unit to zero."""
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)

@@ -23,15 +23,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import SimpleNamespace
+from typing import Protocol
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import config
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
 from tinysqueeze.kernels.kernel import Job, Kernel, kernel
 from tinysqueeze.kernels.vectors import INT, Emitter, procedure
+from tinysqueeze.processors import allowed_processors, default_threads
 
 int_t = types.int64
 
@@ -65,9 +68,9 @@ class Stage:
     wait: bool = True
     jobs: list[tuple[Job, int]] = field(default_factory=list)
 
-    def add(self, job: Job, units: int = 1) -> None:
-        """Appends a job; `units` matter if the split is not SHARED."""
-        self.jobs.append((job, units))
+    def add(self, *jobs: Job, units: int = 1) -> None:
+        """Appends jobs; `units` matter if the split is not SHARED."""
+        self.jobs += [(job, units) for job in jobs]
 
 
 class Program:
@@ -210,9 +213,36 @@ def _table(typing_context, address):
 # --- the team --------------------------------------------------------------------------------
 
 
-def default_threads() -> int:
-    """As many threads as Numba would use: NUMBA_NUM_THREADS, or the processors we may use."""
-    return config.NUMBA_NUM_THREADS
+class Renewed(Protocol):
+    """What holds locks or threads, which a forked process must not inherit."""
+
+    def renew(self) -> None: ...
+
+
+_RENEWED: weakref.WeakSet[Renewed] = weakref.WeakSet()
+
+
+def renewed_after_fork(one: Renewed) -> None:
+    """Has `one` renewed in every forked process.
+
+    `os.fork` copies locks as they are, but of all threads only the one that called it: a lock that
+    another one held would stay locked for ever.
+    """
+    _RENEWED.add(one)
+
+
+def _renew_all() -> None:
+    global_compiler_lock.release()
+    for one in list(_RENEWED):
+        one.renew()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(  # nobody forks in the middle of a compilation: what it holds is Numba's own
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=_renew_all,
+    )
 
 
 class Team:
@@ -221,10 +251,14 @@ class Team:
     def __init__(self, threads: int | None = None) -> None:
         wanted = default_threads() if threads is None else max(1, threads)
         self.threads = 1 if config.DISABLE_JIT else wanted
+        self._stop: weakref.finalize = weakref.finalize(self, _dismiss, [])
+        self.renew()
+        renewed_after_fork(self)
+
+    def renew(self) -> None:
+        """No threads yet, and nobody at work: so it begins, and so a forked process finds it."""
         self._lock = threading.Lock()
         self._queues: list[queue.SimpleQueue] = []
-        self._process = os.getpid()
-        self._stop: weakref.finalize = weakref.finalize(self, _dismiss, [])
 
     def run(self, program: Program, images: int = 1) -> None:
         """Runs the program for this many images, and returns when all threads have finished."""
@@ -249,9 +283,7 @@ class Team:
             go(order.record.ctypes.data, images, 0, 0)
 
     def _start_threads(self) -> None:
-        """Starts the threads, the first time and again in a forked process, which has none."""
-        if self._process != os.getpid():
-            self._process, self._queues = os.getpid(), []
+        """Starts the threads, the first time."""
         if self._queues or self.threads == 1:
             return
         self._queues = [queue.SimpleQueue() for _ in range(1, self.threads)]
@@ -274,7 +306,7 @@ def _work(waiting: queue.SimpleQueue, number: int) -> None:
     and both then take turns until the system moves one of them.
     """
     if hasattr(os, "sched_setaffinity"):  # Linux
-        allowed = sorted(os.sched_getaffinity(0))
+        allowed = allowed_processors()
         os.sched_setaffinity(0, {allowed[number % len(allowed)]})
     while (order := waiting.get()) is not None:
         go, job, images, thread = order

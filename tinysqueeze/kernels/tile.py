@@ -32,14 +32,7 @@ from collections.abc import Callable
 from numba import types
 
 from tinysqueeze.kernels.target import TARGET
-from tinysqueeze.kernels.vectors import (
-    INT,
-    Emitter,
-    Value,
-    floats_t,
-    ints_t,
-    procedure,
-)
+from tinysqueeze.kernels.vectors import INT, Emitter, Value, floats_t, ints_t, procedure
 
 int_t = types.int64
 

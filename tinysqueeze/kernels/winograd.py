@@ -184,7 +184,7 @@ def winograd_input_adjoint(job, first, count, thread):
 @kernel("""
     m u u_thread u_position u_next channels bias floor:f
     y y_unit y_thread y_next y_row y_pixel height width
-    high wide by_row by_panel spare spare_thread
+    high wide by_row? by_panel? spare spare_thread
 """)
 def winograd_output(job, first, count, thread):
     """y = max(floor, Aᵀ M A + bias), M being u. Tiles that hang over the edge go through `spare`."""

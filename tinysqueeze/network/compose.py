@@ -13,16 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.network.layers import (
-    EVAL,
-    Backward,
-    Cache,
-    Forward,
-    Layer,
-    Mode,
-    Params,
-    Shape,
-)
+from tinysqueeze.network.layers import EVAL, Backward, Cache, Forward, Layer, Mode, Params, Shape
 
 Children = tuple[tuple[str, Layer], ...]
 

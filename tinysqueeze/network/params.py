@@ -111,6 +111,13 @@ def map_params(change: Callable[[np.ndarray], np.ndarray], params: Mapping[str, 
     return unflatten({path: change(array) for path, array in flatten(params).items()})
 
 
+def assign(places: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Copy every array of one tree into the same place of another."""
+    flat = flatten(places)
+    for path, value in flatten(values).items():
+        flat[path][...] = value
+
+
 def pack(params: Mapping[str, Any]) -> tuple[np.ndarray, Params]:
     """Copy all arrays into one contiguous vector; returns it and the same tree as views into it."""
     flat = flatten(params)

@@ -25,7 +25,7 @@ from tinysqueeze.network.loss import count_right, softmax_cross_entropy
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import fast
 from tinysqueeze.network.ops.reference import cross_entropies
-from tinysqueeze.network.params import check_fit, flatten, initialise, shapes, views
+from tinysqueeze.network.params import assign, check_fit, initialise, shapes, views
 
 
 class StepByStep:
@@ -55,7 +55,7 @@ class StepByStep:
     def load(self, params: Mapping[str, object]) -> None:
         """Copy parameters in. Raises ShapeError, naming the path, where they don't fit."""
         check_fit(self.model, params)
-        _assign(self.params, params)
+        assign(self.params, params)
 
     def loss_and_grads(
         self, images: np.ndarray, labels: np.ndarray, smoothing: float = 0.0, seed: int = 0
@@ -71,17 +71,10 @@ class StepByStep:
         loss, dlogits = softmax_cross_entropy(logits, labels, smoothing, mode)
         self.losses, _ = cross_entropies(logits, labels, smoothing)
         _, grads = self.model.backward(self.params, cache, dlogits, mode)
-        _assign(self.grads, grads)
-        _assign(self.params, self.model.moved_buffers(self.params, cache))
+        assign(self.grads, grads)
+        assign(self.params, self.model.moved_buffers(self.params, cache))
         return loss, count_right(logits, labels)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits (N, classes) of images (N, H, W, C), in evaluation mode."""
         return self.model.forward(self.params, images, Mode(self.ops))[0]
-
-
-def _assign(views: Mapping[str, object], values: Mapping[str, object]) -> None:
-    """Copy every array of one tree into the same place of another."""
-    places = flatten(views)
-    for path, value in flatten(values).items():
-        places[path][...] = value

@@ -16,6 +16,7 @@ from tinysqueeze.files import parse_json, write_atomically
 from tinysqueeze.labels import check_labels
 from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.ranges import Range, checked
+from tinysqueeze.training.run_folder import write_csv
 from tinysqueeze.training.scores import worst_mistakes
 
 
@@ -88,12 +89,8 @@ def write_results(path: str | Path, results: Sequence[Result]) -> None:
         key = (result.recipe, result.engine, result.seed)
         if found.setdefault(key, result) != result:
             raise UserError("two runs of recipe {}, engine {}, seed {}: give one".format(*key))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Result)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(found[key]) for key in sorted(found))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(Path(path), text.getvalue().encode())
+    columns = [f.name for f in fields(Result)]
+    write_csv(Path(path), columns, (asdict(found[key]) for key in sorted(found)))
 
 
 def read_results(path: str | Path) -> list[Result]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.network.compose import leaves
-from tinysqueeze.network.layers import Conv2D, Shape
+from tinysqueeze.network.layers import Conv2D, Layer, Shape
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten
@@ -52,6 +52,11 @@ class Table:
         """Multiply-adds of one forward pass over the batch."""
         return self.total("multiply_adds")
 
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of all layers' outputs."""
+        return self.total("activation_bytes")
+
     def share(self, kernel: int, column: str = "parameters") -> float:
         """What part of a column is in convolutions of kernel x kernel."""
         part = sum(getattr(row, column) for row in self.rows if row.kernel == (kernel, kernel))
@@ -80,11 +85,13 @@ def count(model: Model, input_size: int | None = None, batch: int = 1) -> Table:
     im2col would write (a pointwise convolution needs none).
     """
     model = model.at(input_size)
-    rows = [
-        _row(path, layer, in_shape, out_shape, batch)
-        for path, layer, in_shape, out_shape in leaves(model, model.input_shape)
-    ]
-    return Table(model.name, model.input_shape, batch, tuple(rows))
+    return count_layer(model, model.input_shape, batch, model.name)
+
+
+def count_layer(layer: Layer, in_shape: Shape, batch: int = 1, name: str = "") -> Table:
+    """The same of any layer or composition, for examples of `in_shape`."""
+    rows = (_row(*found, batch) for found in leaves(layer, in_shape))
+    return Table(name, in_shape, batch, tuple(rows))
 
 
 def _row(path: str, layer: Any, in_shape: Shape, out_shape: Shape, batch: int) -> Row:

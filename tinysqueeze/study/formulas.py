@@ -121,8 +121,7 @@ def _(layer: Conv2D | GroupedConv2D, record: Record, example: int, at: Place) ->
 
 @backward_formula.register
 def _(layer: Conv2D | GroupedConv2D, record: Record, example: int, at: Place) -> Formula:
-    assert record.dy is not None
-    weight, dy = record.params["weight"], record.dy[example]
+    weight, dy = record.params["weight"], record.down[example]
     row, column, channel = at
     group, c = divmod(channel, weight.shape[2])
     part = _part(layer)
@@ -156,9 +155,8 @@ def _(layer: Linear, record: Record, example: int, at: Place) -> Formula:
 
 @backward_formula.register
 def _(layer: Linear, record: Record, example: int, at: Place) -> Formula:
-    assert record.dy is not None
     (c,) = at
-    pairs = zip(record.dy[example], record.params["weight"][c], strict=True)
+    pairs = zip(record.down[example], record.params["weight"][c], strict=True)
     numbers, value = _sum_of([(float(a), float(b)) for a, b in pairs])
     return Formula(f"dx[{c}] = the sum over the outputs of dy·weight", numbers, value)
 
@@ -175,8 +173,7 @@ def _(layer: ReLU, record: Record, example: int, at: Place) -> Formula:
 
 @backward_formula.register
 def _(layer: ReLU, record: Record, example: int, at: Place) -> Formula:
-    assert record.dy is not None
-    y, dy = float(record.y[example][at]), float(record.dy[example][at])
+    y, dy = float(record.y[example][at]), float(record.down[example][at])
     value = dy if y > 0 else 0.0
     why = f"y = {y:.4g} > 0: it was open" if y > 0 else "y = 0: it was shut"
     rule = f"{_place('dx', at)} = dy where y > 0, else 0"
@@ -193,8 +190,7 @@ def _(layer: HardSwish, record: Record, example: int, at: Place) -> Formula:
 
 @backward_formula.register
 def _(layer: HardSwish, record: Record, example: int, at: Place) -> Formula:
-    assert record.dy is not None
-    x, dy = float(record.x[example][at]), float(record.dy[example][at])
+    x, dy = float(record.x[example][at]), float(record.down[example][at])
     slope = 0.0 if x <= -3 else 1.0 if x >= 3 else x / 3 + 0.5
     rule = f"{_place('dx', at)} = dy · slope: 0 up to -3, 1 from 3 on, x / 3 + 1/2 between"
     numbers = f"x = {x:.4g}: the slope is {slope:.6g}, so dx = {dy * slope:.6g} (dy = {dy:.6g})"
@@ -208,8 +204,7 @@ def _(layer: Dropout, record: Record, example: int, at: Place) -> Formula:
 
 @backward_formula.register
 def _(layer: Dropout, record: Record, example: int, at: Place) -> Formula:
-    assert record.dy is not None
-    return _masked("dx", record, float(record.dy[example][at]), example, at)
+    return _masked("dx", record, float(record.down[example][at]), example, at)
 
 
 def _masked(name: str, record: Record, through: float, example: int, at: Place) -> Formula:
@@ -235,8 +230,7 @@ def _(layer: MaxPool2D, record: Record, example: int, at: Place) -> Formula:
 
 @backward_formula.register
 def _(layer: MaxPool2D, record: Record, example: int, at: Place) -> Formula:
-    assert record.dy is not None
-    dy, winner = record.dy[example], record.cache["argmax"][example]
+    dy, winner = record.down[example], record.cache["argmax"][example]
     row, column, c = at
     windows = list(_seers(dy, layer.window, row, column))
     width = layer.window.kernel[1]
@@ -260,8 +254,7 @@ def _(layer: AvgPool2D, record: Record, example: int, at: Place) -> Formula:
 
 @backward_formula.register
 def _(layer: AvgPool2D, record: Record, example: int, at: Place) -> Formula:
-    assert record.dy is not None
-    dy, (row, column, c) = record.dy[example], at
+    dy, (row, column, c) = record.down[example], at
     areas = pool_divisor(record.x.shape, layer.window)
     windows = [pixel for _, pixel in _seers(dy, layer.window, row, column)]
     numbers, value = _sum_of([(float(dy[*p, c]), 1 / float(areas[*p, 0])) for p in windows])
@@ -279,8 +272,7 @@ def _(layer: GlobalAvgPool2D, record: Record, example: int, at: Place) -> Formul
 
 @backward_formula.register
 def _(layer: GlobalAvgPool2D, record: Record, example: int, at: Place) -> Formula:
-    assert record.dy is not None
-    dy, (height, width) = float(record.dy[example][at[2]]), record.x.shape[1:3]
+    dy, (height, width) = float(record.down[example][at[2]]), record.x.shape[1:3]
     value = dy / (height * width)
     rule = f"{_place('dx', at)} = dy[{at[2]}] / (H·W): every pixel gets an equal share"
     return Formula(rule, f"= {n(dy)} / ({height}·{width}) = {value:.6g}", value)
@@ -309,9 +301,8 @@ def _(layer: BatchNorm, record: Record, example: int, at: Place) -> Formula:
 
 @backward_formula.register
 def _(layer: BatchNorm, record: Record, example: int, at: Place) -> Formula:
-    assert record.dy is not None
     c, cache = at[-1], record.cache
-    dys = record.dy[..., c].astype(np.float64)
+    dys = record.down[..., c].astype(np.float64)
     spread = float(np.sqrt(float(cache["var"][c]) + layer.eps))
     weight, dy = float(record.params["weight"][c]), float(dys[example][at[:-1]])
     if not cache["batch_stats"]:
@@ -338,8 +329,7 @@ def _(layer: Softmax, record: Record, example: int, at: Place) -> Formula:
 
 @backward_formula.register
 def _(layer: Softmax, record: Record, example: int, at: Place) -> Formula:
-    assert record.dy is not None
-    y, dy = (a[example].astype(np.float64)[at[:-1]] for a in (record.y, record.dy))
+    y, dy = (a[example].astype(np.float64)[at[:-1]] for a in (record.y, record.down))
     mean = float((y * dy).sum())
     value = float(y[at[-1]] * (dy[at[-1]] - mean))
     numbers = f"= {n(y[at[-1]])}·({n(dy[at[-1]])} − {n(mean)}) = {value:.6g}"

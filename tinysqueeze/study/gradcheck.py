@@ -13,6 +13,7 @@ right gradient is right everywhere. What could not be compared even so is said, 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -324,19 +325,15 @@ def check_layer(
     mode every pass draws the same dropout masks.
     """
 
-    def point(params: Params, x: np.ndarray) -> _Point:
-        y, cache = layer.forward(params, x, _again(mode))
-        dy = np.random.default_rng((seed, 1)).standard_normal(y.shape)  # not the stream of x
-        dx, grads = layer.backward(params, cache, dy, _again(mode))
+    @cache
+    def drawn(shape: Shape) -> np.ndarray:
+        return np.random.default_rng((seed, 1)).standard_normal(shape)  # not the stream of x
 
-        def loss() -> tuple[float, Switches]:
-            y, cache = layer.forward(params, x, _again(mode))
-            return float((y * dy).sum()), switches(cache)
+    def judge(y: np.ndarray) -> tuple[float, np.ndarray]:
+        dy = drawn(y.shape)
+        return float((y * dy).sum()), dy
 
-        return _Point({"x": x} | flatten(params), {"x": dx} | flatten(grads), loss)
-
-    trained = flatten(layer.param_shapes(x.shape[1:]))
-    return _check_all(point, params, x, list(trained), seed, most, redraws)
+    return _check_all(layer, judge, params, x, mode, seed, most, redraws)
 
 
 def check_model(
@@ -357,19 +354,10 @@ def check_model(
     """
     labels = check_labels(labels, len(images), model.classes, model.name)
 
-    def point(params: Params, images: np.ndarray) -> _Point:
-        logits, cache = model.forward(params, images, _again(mode))
-        _, dlogits = softmax_cross_entropy(logits, labels, smoothing, mode)
-        dx, grads = model.backward(params, cache, dlogits, _again(mode))
+    def judge(logits: np.ndarray) -> tuple[float, np.ndarray]:
+        return softmax_cross_entropy(logits, labels, smoothing, mode)
 
-        def loss() -> tuple[float, Switches]:
-            logits, cache = model.forward(params, images, _again(mode))
-            return softmax_cross_entropy(logits, labels, smoothing, mode)[0], switches(cache)
-
-        return _Point({"x": images} | flatten(params), {"x": dx} | flatten(grads), loss)
-
-    trained = flatten(model.param_shapes(images.shape[1:]))
-    return _check_all(point, params, images, list(trained), seed, most, redraws)
+    return _check_all(model, judge, params, images, mode, seed, most, redraws)
 
 
 def _again(mode: Mode) -> Mode:
@@ -377,11 +365,27 @@ def _again(mode: Mode) -> Mode:
     return Mode(mode.ops, deepcopy(mode.rng))
 
 
+Judge = Callable[[np.ndarray], tuple[float, np.ndarray]]  # of y: the loss, and dy
+
+
+def _point(layer: Layer, judge: Judge, params: Params, x: np.ndarray, mode: Mode) -> _Point:
+    """Forward and backward once; the loss goes forward again, whenever it is asked for."""
+
+    def loss() -> tuple[float, Switches]:
+        y, cache = layer.forward(params, x, _again(mode))
+        return judge(y)[0], switches(cache)
+
+    y, cache = layer.forward(params, x, _again(mode))
+    dx, grads = layer.backward(params, cache, judge(y)[1], _again(mode))
+    return _Point({"x": x} | flatten(params), {"x": dx} | flatten(grads), loss)
+
+
 def _check_all(
-    point: Callable[[Params, np.ndarray], _Point],
+    layer: Layer,
+    judge: Judge,
     params: Params,
     x: np.ndarray,
-    trained: list[str],
+    mode: Mode,
     seed: int,
     most: int | None,
     redraws: int,
@@ -389,14 +393,15 @@ def _check_all(
     """x and every trained array, each at the first point that has a place off all kinks."""
     if most is not None and most < 1:
         raise UserError(f"at least 1 place of each array must be compared, not {most}")
-    rng = np.random.default_rng(seed)
+    rng, trained = np.random.default_rng(seed), list(flatten(layer.param_shapes(x.shape[1:])))
     params, x = map_params(_float64, params), _float64(x)
-    points = [point(params, x)]
+    points = [_point(layer, judge, params, x, mode)]
     for path in ("x", *trained):
         skipped = 0
         for number, nudge in enumerate((0.0, *NUDGES[:redraws])):
             if number == len(points):
-                points.append(point(*_moved(params, x, trained, nudge, seed)))
+                moved = _moved(params, x, trained, nudge, seed)
+                points.append(_point(layer, judge, *moved, mode))
             check = _check_one(path, points[number], rng, most)
             skipped += check.skipped
             if check.checked or not check.skipped:

@@ -9,6 +9,7 @@ from tinysqueeze.errors import UserError
 from tinysqueeze.labels import check_classes
 from tinysqueeze.network.compose import Composition
 from tinysqueeze.network.layers import EVAL, Layer, Mode, Params
+from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.network.params import flatten
 from tinysqueeze.study.formulas import Formula, Place, backward_formula, by, forward_formula
 from tinysqueeze.study.trace import Record, trace
@@ -104,18 +105,14 @@ class Steps:
         if record is None:
             assert self.trace.dlogits is not None
             logits = self.trace.logits[example]
-            return {
-                "logits": logits,
-                "softmax": _softmax(logits),
-                "dlogits": self.trace.dlogits[example],
-            }
+            dlogits = self.trace.dlogits[example]
+            return {"logits": logits, "softmax": softmax(logits.astype(float)), "dlogits": dlogits}
         first = "image" if self.stop == self.stops[0] else "x"
         if self.stop.direction == "forward":
             return {first: record.x[example], "y": record.y[example]}
-        assert record.dy is not None
         assert record.dx is not None
         grads = {f"d{name}": grad for name, grad in flatten(record.grads).items()}
-        return {"dy": record.dy[example], "dx": record.dx[example], **grads}
+        return {"dy": record.down[example], "dx": record.dx[example], **grads}
 
     def place(self, at: Place | None = None) -> Place:
         """A pixel (row, column, channel) that exists here: `at` cut to the shape, or the middle."""
@@ -140,7 +137,7 @@ class Steps:
 
     def _loss_formula(self) -> Formula:
         rows = zip(self.trace.logits, self.labels, strict=True)
-        chosen = [float(_softmax(row)[k]) for row, k in rows]
+        chosen = [float(softmax(row.astype(float))[k]) for row, k in rows]
         value = float(np.mean([-np.log(p) for p in chosen]))
         logs = " + ".join(f"ln {p:.4f}" for p in chosen[:4]) + (" + …" if len(chosen) > 4 else "")
         rule = "loss = the mean of −ln(the probability of the right class)"
@@ -167,8 +164,3 @@ class Steps:
 
     def __repr__(self) -> str:
         return self.text()
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits.astype(np.float64) - logits.max())
-    return powers / powers.sum()

@@ -27,6 +27,12 @@ class Record:
     dx: np.ndarray | None = None
     grads: Params = field(default_factory=dict)
 
+    @property
+    def down(self) -> np.ndarray:
+        """dy, where there was a way down."""
+        assert self.dy is not None
+        return self.dy
+
 
 @dataclass
 class Trace:

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save as to_bytes
 
 from tinysqueeze.data import Normalise
 from tinysqueeze.errors import CheckpointError, UserError
-from tinysqueeze.files import parse_json, write_atomically
+from tinysqueeze.files import parse_json, to_safetensors, write_atomically
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import check_fit, flatten, unflatten
@@ -98,7 +97,7 @@ def save(path: str | Path, training: Training, **extra: Any) -> Path:
     metadata = {"format": FORMAT, "tinysqueeze": text, "sha256": digest(arrays, text)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, to_bytes(arrays, metadata))
+        write_atomically(path, to_safetensors(arrays, metadata))
     except (OSError, UserError) as error:
         raise CheckpointError(f"{error}; what was saved there before is as it was") from None
     return path

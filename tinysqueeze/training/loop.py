@@ -1,7 +1,7 @@
 """The training loop: a generator that takes steps and yields reports; it never prints or plots."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import isfinite
 
@@ -16,6 +16,8 @@ from tinysqueeze.network.params import buffer_shapes
 from tinysqueeze.study.diagnose import first_broken
 from tinysqueeze.training.communicator import ALONE, Communicator
 from tinysqueeze.training.state import Training, evaluate_training
+
+SAVE_EVERY = 60.0  # seconds: what a kill may cost at most
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,22 @@ def run(
                 result = finish_epoch(training, report, test, communicator)
                 report = replace(report, result=result)
             yield report
+
+
+def saving(
+    reports: Iterable[Report], save: Callable[[], object], stop: Callable[[], int] = lambda: 0
+) -> Iterator[tuple[Report, int]]:
+    """Each report and what `stop` says after it, 0 being to go on.
+
+    After an epoch's last step, once a minute, and where it is to stop, all is saved first.
+    """
+    saved_at = time.perf_counter()
+    for report in reports:
+        told = stop()
+        if report.result is not None or told or time.perf_counter() - saved_at > SAVE_EVERY:
+            save()
+            saved_at = time.perf_counter()
+        yield report, told
 
 
 def rest_of_epoch(
@@ -167,10 +185,7 @@ def _report(training: Training, dataset: Dataset, lr: float) -> Report:
 
 
 def finish_epoch(
-    training: Training,
-    report: Report,
-    test: Dataset | None,
-    communicator: Communicator,
+    training: Training, report: Report, test: Dataset | None, communicator: Communicator
 ) -> dict[str, float]:
     """Evaluate, write the epoch into the history, and set the counters for the next one.
 

@@ -24,6 +24,7 @@ from typing import Any, Self
 import numpy as np
 
 from tinysqueeze.errors import UserError, missing_extra
+from tinysqueeze.processors import usable_processors
 from tinysqueeze.training.communicator import ALONE, Communicator
 
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
@@ -131,46 +132,35 @@ class MPICommunicator(Communicator):
     def mean(self, vector: np.ndarray) -> None:
         """Average over all ranks, in place: one all-reduce, or its two halves in 16 bits."""
         if self.half and vector.size >= self.ranks:
-            exact = self._exact_mean(vector) if self._check_due() else None
+            done = self.log.traffic.get("gradients in 16 bits")
+            exact = None
+            if done is None or done.calls % CHECK_EVERY == 0:
+                exact = vector.copy()
+                self.comm.Allreduce(self.in_place, exact, self.sum)
+                exact /= exact.dtype.type(self.ranks)
             self._half_mean(vector)
             if exact is not None:
                 norm = float(np.linalg.norm(exact))
                 self.log.errors.append(float(np.linalg.norm(vector - exact)) / (norm or 1.0))
             return
-        started = time.perf_counter()
-        self.comm.Allreduce(self.in_place, vector, self.sum)
+        self._reduce("gradients", vector, self.sum)
         vector /= vector.dtype.type(self.ranks)
-        self._count("gradients", vector.nbytes, started)
 
     def total(self, numbers: np.ndarray) -> np.ndarray:
         """The sum of a few float64 numbers over all ranks."""
-        started = time.perf_counter()
         summed = np.array(numbers, np.float64)
-        self.comm.Allreduce(self.in_place, summed, self.sum)
-        self._count("loss and hits, and waiting for the slowest rank", summed.nbytes, started)
+        self._reduce("loss and hits, and waiting for the slowest rank", summed, self.sum)
         return summed
 
     def largest(self, number: int) -> int:
         """The largest of one number over all ranks."""
-        started = time.perf_counter()
         found = np.array([number], np.int64)
-        self.comm.Allreduce(self.in_place, found, self.max)
-        self._count("stop?", found.nbytes, started)
+        self._reduce("stop?", found, self.max)
         return int(found[0])
 
     def lines(self) -> list[str]:
         """What communication has cost rank 0 so far."""
         return self.log.lines()
-
-    def _check_due(self) -> bool:
-        done = self.log.traffic.get("gradients in 16 bits")
-        return done is None or done.calls % CHECK_EVERY == 0
-
-    def _exact_mean(self, vector: np.ndarray) -> np.ndarray:
-        exact = vector.copy()
-        self.comm.Allreduce(self.in_place, exact, self.sum)
-        exact /= exact.dtype.type(self.ranks)
-        return exact
 
     def _half_mean(self, vector: np.ndarray) -> None:
         """Reduce-scatter and all-gather by hand, since MPI cannot add float16.
@@ -191,6 +181,12 @@ class MPICommunicator(Communicator):
         self.comm.Allgather(mine.view(np.uint16), sent.view(np.uint16))
         vector[...] = sent.reshape(-1)[: vector.size].astype(vector.dtype) * scale
         self._count("gradients in 16 bits", sent.nbytes, started)
+
+    def _reduce(self, kind: str, array: np.ndarray, operation: Any) -> None:
+        """In place, over all ranks."""
+        started = time.perf_counter()
+        self.comm.Allreduce(self.in_place, array, operation)
+        self._count(kind, array.nbytes, started)
 
     def _count(self, kind: str, size: int, started: float) -> None:
         sent = ring_bytes(size, self.ranks)
@@ -223,11 +219,4 @@ def threads_a_rank(threads: int | None = None) -> int | None:
     neighbours = next((int(os.environ[name]) for name in NEIGHBOURS if os.environ.get(name)), 1)
     if threads is not None or neighbours == 1:
         return threads
-    return max(1, len(_processors()) // neighbours)
-
-
-def _processors() -> list[int]:
-    """The processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+    return max(1, usable_processors() // neighbours)

@@ -5,7 +5,6 @@ for each number in the flat parameter vector, passed in and out.
 """
 
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from math import sqrt
@@ -14,9 +13,10 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from tinysqueeze.kernels import optimiser as kernels
-from tinysqueeze.kernels.team import default_threads
+from tinysqueeze.kernels.kernel import Kernel
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import trained_shapes
+from tinysqueeze.processors import default_threads, workers
 from tinysqueeze.training.settings import check, setting
 
 Slots = dict[str, np.ndarray]  # "velocity" -> a vector as long as the parameters
@@ -32,6 +32,7 @@ class Optimiser:
     """
 
     slots: tuple[str, ...]
+    kernel: Kernel
     matrices: Places = ()
 
     def __post_init__(self) -> None:
@@ -45,6 +46,10 @@ class Optimiser:
         """What it remembers before the first step: zeros."""
         return {name: np.zeros_like(params) for name in self.slots}
 
+    def numbers(self, lr: float, step: int) -> dict[str, float]:
+        """What its kernel must know beside the vectors and the rate."""
+        raise NotImplementedError
+
     def update(
         self,
         params: np.ndarray,
@@ -56,7 +61,8 @@ class Optimiser:
         threads: int | None = None,
     ) -> None:
         """Change params and slots in place. `step` counts from 1; `threads`: otherwise all."""
-        raise NotImplementedError
+        vectors = {"params": params, "grads": grads, "decay": decay, **slots}
+        kernels.move(self.kernel, vectors, threads, lr=lr, **self.numbers(lr, step))
 
 
 @dataclass(frozen=True)
@@ -70,21 +76,11 @@ class SGD(Optimiser):
     momentum: float = setting(0.9, "kept of the steps before", least=0, below=1)
     nesterov: bool = setting(True, "as if the momentum step had been made")
     slots = ("velocity",)
+    kernel = kernels.sgd
 
-    def update(
-        self,
-        params: np.ndarray,
-        grads: np.ndarray,
-        slots: Slots,
-        decay: np.ndarray,
-        lr: float,
-        step: int,
-        threads: int | None = None,
-    ) -> None:
-        """One step, in place."""
-        kernels.sgd_update(
-            params, grads, slots["velocity"], decay, lr, self.momentum, self.nesterov, threads
-        )
+    def numbers(self, lr: float, step: int) -> dict[str, float]:
+        """Its two settings."""
+        return {"momentum": self.momentum, "nesterov": self.nesterov}
 
 
 @dataclass(frozen=True)
@@ -99,31 +95,15 @@ class Adam(Optimiser):
     beta2: float = setting(0.999, "kept of their squares' mean", least=0, below=1)
     eps: float = setting(1e-8, "added to the square's root", above=0, most=1)
     slots = ("mean", "square")
+    kernel = kernels.adam
 
-    def update(
-        self,
-        params: np.ndarray,
-        grads: np.ndarray,
-        slots: Slots,
-        decay: np.ndarray,
-        lr: float,
-        step: int,
-        threads: int | None = None,
-    ) -> None:
-        """One step, in place."""
-        kernels.adam_update(
-            params,
-            grads,
-            slots["mean"],
-            slots["square"],
-            decay,
-            lr,
-            self.beta1,
-            self.beta2,
-            self.eps,
-            step,
-            threads,
-        )
+    def numbers(self, lr: float, step: int) -> dict[str, float]:
+        """With what undoes the start from zero."""
+        beta1, beta2 = self.beta1, self.beta2
+        return {
+            "beta1": beta1, "beta2": beta2, "new1": 1 - beta1, "new2": 1 - beta2, "eps": self.eps,
+            "step_size": lr / (1 - beta1**step), "correction": 1 / sqrt(1 - beta2**step),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -179,10 +159,9 @@ class Muon(Optimiser):
 
         largest_first = sorted(self.matrices, key=lambda place: -place[1] * place[2] ** 2)
         with _blas().limit(limits=1):  # a matrix a thread: they are too small to be shared
-            list(_workers(threads).map(turn, largest_first))
-        kernels.sgd_update(
-            params, grads, slots["velocity"], decay, lr, self.momentum, True, threads
-        )
+            list(workers(threads or default_threads()).map(turn, largest_first))
+        rest = SGD(self.momentum)
+        rest.update(params, grads, {"velocity": slots["velocity"]}, decay, lr, step, threads)
 
 
 def filter_matrices(model: Model, frozen: Collection[str] = ()) -> Places:
@@ -203,11 +182,6 @@ def filter_matrices(model: Model, frozen: Collection[str] = ()) -> Places:
 @cache
 def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
-
-
-@cache
-def _workers(threads: int | None) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads or default_threads())
 
 
 def orthogonalise(matrix: np.ndarray, steps: int = 5) -> np.ndarray:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,7 +56,6 @@ class RunFolder:
     path: Path
     about: About
     started: float = field(default_factory=time.perf_counter)
-    saved_at: float = field(default_factory=time.perf_counter)
 
     def now(self) -> About:
         """What to say of the run at this moment."""
@@ -66,11 +65,12 @@ class RunFolder:
     def save(self, training: Training) -> None:
         """Write the checkpoint."""
         checkpoint.save(self.path, training, **asdict(self.now()))
-        self.saved_at = time.perf_counter()
 
     def finish(self, training: Training, score: Evaluation | None) -> None:
         """history.csv and summary.json, beside the checkpoint."""
-        write_atomically(self.path / "history.csv", _history(training).encode())
+        history = training.history  # a row an epoch, of which not every one was tested
+        columns = dict.fromkeys(name for row in history for name in row)
+        write_csv(self.path / "history.csv", columns, history)
         summary = json.dumps(self._summary(training, score), indent=2)
         write_atomically(self.path / "summary.json", summary.encode())
 
@@ -95,11 +95,11 @@ class RunFolder:
         }
 
 
-def _history(training: Training) -> str:
-    """A row an epoch; empty where an epoch was not tested."""
+def write_csv(path: Path, columns: Collection[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A table, whole or not at all; empty where a row has nothing in a column."""
     table = io.StringIO()
-    columns = dict.fromkeys(name for row in training.history for name in row)
     writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(training.history)
-    return table.getvalue()
+    writer.writerows(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, table.getvalue().encode())

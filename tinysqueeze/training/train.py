@@ -18,13 +18,11 @@ from tinysqueeze.training.communicator import ALONE, Communicator
 from tinysqueeze.training.engine import ENGINES, EngineMaker
 from tinysqueeze.training.evaluate import Evaluation
 from tinysqueeze.training.interruptible import interruptible
-from tinysqueeze.training.loop import Report, run
+from tinysqueeze.training.loop import Report, run, saving
 from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.recipes import DEFAULTS, NamedRecipe, find_recipe
 from tinysqueeze.training.run_folder import About, RunFolder
 from tinysqueeze.training.state import Training, begin, evaluate_training
-
-SAVE_EVERY = 60.0  # seconds: what a kill may cost at most
 
 Spec = Mapping[str, Any]  # a network's name and metaparameters, as `models.build` takes them
 
@@ -96,18 +94,15 @@ class TrainingRun:
         hidden = None if progress and not self.communicator.rank else True
         reports = run(self.training, self.dataset, test, self.communicator)
         with interruptible() as interrupt, tqdm(total=0, unit="batch", disable=hidden) as bar:
-            for report in reports:
+            steps = saving(reports, self._save, lambda: self.communicator.largest(interrupt.by))
+            for report, told in steps:
                 _show(bar, report, self.training.recipe)
-                told = self.communicator.largest(interrupt.by)
-                self._save(bool(report.result or told))
                 if told:
                     raise Stopped(told, self.folder.path if self.folder else None)
 
-    def _save(self, now: bool) -> None:
-        """The checkpoint, if it is due; rank 0 saves for all."""
-        if self.folder is None or self.communicator.rank:
-            return
-        if now or time.perf_counter() - self.folder.saved_at > SAVE_EVERY:
+    def _save(self) -> None:
+        """The checkpoint; rank 0 saves for all."""
+        if self.folder and not self.communicator.rank:
             self.folder.save(self.training)
 
 

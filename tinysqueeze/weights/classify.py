@@ -18,6 +18,7 @@ from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.data.images import find_images, open_image, upright
 from tinysqueeze.errors import DataError, ShapeError, UserError
 from tinysqueeze.network.ops.reference import softmax
+from tinysqueeze.processors import usable_processors
 from tinysqueeze.weights.opening import Weights, open_weights
 from tinysqueeze.weights.trained import WeightSet
 
@@ -77,12 +78,7 @@ def plan_for(weights: WeightSet, batch: int = BATCH, threads: int | None = None)
     Winograd F(2x2) is used, which is as exact as the direct convolution: rankings stay the same.
     """
     return compile_plan(
-        weights.model,
-        batch,
-        training=False,
-        precision="f2",
-        threads=threads,
-        params=weights.params,
+        weights.model, batch, training=False, precision="f2", threads=threads, params=weights.params
     )
 
 
@@ -202,7 +198,7 @@ Waiting = tuple[Path | None, Future[NDArray[np.float32]]]
 @contextmanager
 def _pool() -> Iterator[ThreadPoolExecutor]:
     """As many decoding threads as processors; what was not begun is dropped when the caller stops."""
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(usable_processors())
     try:
         yield pool
     finally:

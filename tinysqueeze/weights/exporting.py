@@ -12,11 +12,7 @@ from tinysqueeze.weights.formats.safetensors_file import write_safetensors, writ
 from tinysqueeze.weights.opening import Weights, open_weights
 from tinysqueeze.weights.trained import WeightSet
 
-WRITERS = {
-    "safetensors": write_safetensors,
-    "torchvision": write_torchvision,
-    "onnx": write_onnx,
-}
+WRITERS = {"safetensors": write_safetensors, "torchvision": write_torchvision, "onnx": write_onnx}
 KINDS = (*WRITERS, "c")
 CALIBRATION_IMAGES = 20  # more change little and take longer
 

@@ -20,7 +20,7 @@ from tinysqueeze.training.train import TrainingRun
 from tinysqueeze.weights.class_names import named
 from tinysqueeze.weights.compression import fileformat, pipeline
 from tinysqueeze.weights.formats.caffe_file import read_caffemodel
-from tinysqueeze.weights.formats.deep_compression import read_deep_compression
+from tinysqueeze.weights.formats.deep_compression import layers_of, read_deep_compression
 from tinysqueeze.weights.formats.names import caffe_path, renamed, to_ours
 from tinysqueeze.weights.formats.onnx_file import read_onnx
 from tinysqueeze.weights.formats.safetensors_file import read_safetensors
@@ -37,7 +37,9 @@ from tinysqueeze.weights.trained import (
     recognise,
 )
 
-HASH_IN_NAME = re.compile(r"-([0-9a-f]{8})$")  # PyTorch's habit: the first digits of the SHA-256
+HASH_IN_NAME = re.compile(
+    r"squeezenet1_[01]-([0-9a-f]{8})\.pth?"
+)  # the first digits of the SHA-256
 
 
 Source = str | os.PathLike[str]
@@ -161,19 +163,24 @@ def load_weights(source: str | os.PathLike[str]) -> WeightSet:
         known = ", ".join(READERS)
         raise FormatError(f"{path}: weights end in {known}, not in {path.suffix or 'nothing'}")
     try:
-        if path.suffix != fileformat.SUFFIX:  # which has checksums inside
-            _check_name(path.stem, data)
+        _check_name(path.name, data)
         weights = READERS[path.suffix.lower()](data)
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
     return _vouched(weights, data)
 
 
-def _check_name(stem: str, data: bytes) -> None:
-    """torchvision's files carry the first eight digits of their SHA-256 in their name."""
-    found = HASH_IN_NAME.search(stem)
+def _check_name(name: str, data: bytes) -> None:
+    """torchvision's files carry the first eight digits of their SHA-256 in their name.
+
+    Other files don't: there such digits may be a date.
+    """
+    found = HASH_IN_NAME.fullmatch(name)
     if found and not hashlib.sha256(data).hexdigest().startswith(found[1]):
-        raise FormatError(f"its SHA-256 does not start with {found[1]}, as its name promises")
+        raise FormatError(
+            f"its SHA-256 does not start with {found[1]}, as its name, torchvision's, promises; load it "
+            "anew, or rename it if it is another file"
+        )
 
 
 def _vouched(weights: WeightSet, data: bytes) -> WeightSet:
@@ -193,12 +200,7 @@ def _vouched(weights: WeightSet, data: bytes) -> WeightSet:
 def _read_net(data: bytes) -> WeightSet:
     """The authors' file; conv10 gets the ring of zeros that it has in their prototxt."""
     model = squeezenet1_0(input_size=CAFFE.crop[0], conv10_pad=1)
-    places = {
-        path.removesuffix("/weight"): (shape[3], shape[2], shape[0], shape[1])
-        for path, shape in shapes(model).items()
-        if path.endswith("/weight")
-    }
-    layers = read_deep_compression(data, places)
+    layers = read_deep_compression(data, layers_of(model))
     flat = {}
     for layer in layers:
         flat[f"{layer.name}/weight"] = to_ours(layer.weight())

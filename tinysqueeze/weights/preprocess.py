@@ -140,10 +140,7 @@ CAFFE = Preprocess(
 
 # torchvision's presets for both of its SqueezeNets (references/classification/presets.py).
 TORCHVISION = Preprocess(
-    resize=256,
-    crop=(224, 224),
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
+    resize=256, crop=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )
 
 PRESETS = {"caffe": CAFFE, "torchvision": TORCHVISION}

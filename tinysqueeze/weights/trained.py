@@ -10,8 +10,9 @@ import numpy as np
 
 from tinysqueeze.errors import FormatError, ShapeError, UserError
 from tinysqueeze.files import parse_json
+from tinysqueeze.graph import rebuild
 from tinysqueeze.network.layers import Params
-from tinysqueeze.network.models import Model, build, squeezenet1_0, squeezenet1_1
+from tinysqueeze.network.models import MODELS, Model, squeezenet1_0, squeezenet1_1
 from tinysqueeze.network.params import check_fit, flatten, shapes, unflatten
 from tinysqueeze.weights.preprocess import Preprocess
 
@@ -89,7 +90,7 @@ class WeightSet:
         model = self.model
         if preprocess.crop != model.input_shape[:2]:
             size = preprocess.crop[0]
-            if not model.spec or preprocess.crop != (size, size):
+            if not has_sizes(model) or preprocess.crop != (size, size):
                 raise ShapeError(
                     f"{model.name} takes images of {model.input_shape[:2]}, the preprocessing crops to "
                     f"{preprocess.crop}"
@@ -100,7 +101,7 @@ class WeightSet:
     def with_preset(self, preset: Preprocess) -> "WeightSet":
         """The same for images prepared as others do, at the size that is known of the network, if it is."""
         size = self.model.input_shape[0]
-        keeps_size = self.known_by or not self.model.spec
+        keeps_size = self.known_by or not has_sizes(self.model)
         return self.with_preprocess(preset.with_size(size) if keeps_size else preset)
 
     def with_model(self, **changes: Any) -> "WeightSet":
@@ -115,6 +116,11 @@ class WeightSet:
         if size != preprocess.crop[0]:
             preprocess = preprocess.with_size(size)
         return replace(self, model=model, preprocess=preprocess)
+
+
+def has_sizes(model: Model) -> bool:
+    """Whether the network can be built for images of another size; a graph can't."""
+    return model.spec.get("name") in MODELS
 
 
 def recognise(flat: Mapping[str, np.ndarray], **changes: Any) -> Model:
@@ -167,7 +173,7 @@ def describe(model: Model, source: str) -> str:
     """One line: "SqueezeNet v1.0, 1,248,424 parameters, 1000 classes: <source>"."""
     names = {"squeezenet1_0": "SqueezeNet v1.0", "squeezenet1_1": "SqueezeNet v1.1"}
     count = sum(int(np.prod(shape)) for shape in shapes(model).values())
-    name = names.get(model.name, model.name)
+    name = names.get(model.spec.get("name", ""), model.name)  # a graph may be called anything
     return f"{name}, {count:,} parameters, {model.classes} classes: {source}"
 
 
@@ -180,16 +186,6 @@ def digest(flat: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
         total.update(f"{path} {array.dtype.str} {array.shape}\n".encode())
         total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
-
-
-def spec_of(model: Model) -> dict[str, Any]:
-    """What a file of ours keeps of a network. Raises UserError for one that no spec rebuilds."""
-    if not model.spec:
-        raise UserError(
-            f"{model.name} was read as a graph: our own files keep networks that metaparameters "
-            "rebuild; export it to ONNX or C"
-        )
-    return model.spec
 
 
 def preprocess_fields(weights: WeightSet) -> dict[str, Any]:
@@ -213,12 +209,9 @@ def names_of(found: Any) -> tuple[str, ...]:
 
 
 def to_metadata(weights: WeightSet) -> dict[str, str]:
-    """What our own files carry beside the arrays, with the digest of both.
-
-    Raises UserError for a network that no spec rebuilds.
-    """
+    """What our own files carry beside the arrays, with the digest of both."""
     texts = {
-        "spec": json.dumps(spec_of(weights.model)),
+        "spec": json.dumps(weights.model.spec),
         "preprocess": json.dumps(preprocess_fields(weights)),
         "classes": json.dumps(weights.classes),
         "wnids": json.dumps(weights.wnids),
@@ -248,6 +241,6 @@ def from_metadata(flat: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -
 def model_of(metadata: Mapping[str, str]) -> Model:
     """The network that the metadata describe. Raises FormatError."""
     try:
-        return build(parse_json(metadata["spec"]))
+        return rebuild(parse_json(metadata["spec"]))
     except (KeyError, ValueError, TypeError, UserError) as error:
         raise FormatError(f"the network it is for cannot be built: {error}") from error

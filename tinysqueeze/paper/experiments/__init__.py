@@ -6,14 +6,7 @@ CSV file, `agreement` compares the curve with the paper's.
 
 from tinysqueeze.paper.experiments.agreement import agreement, knee, places, rank_correlation
 from tinysqueeze.paper.experiments.grids import EXPERIMENTS, Experiment, Point, find, grid
-from tinysqueeze.paper.experiments.runs import (
-    SHORT,
-    affordable_epochs,
-    perform,
-    read_rows,
-    work,
-    write_rows,
-)
+from tinysqueeze.paper.experiments.runs import SHORT, affordable_epochs, perform, read_rows, work
 
 __all__ = [
     "EXPERIMENTS",
@@ -30,5 +23,4 @@ __all__ = [
     "rank_correlation",
     "read_rows",
     "work",
-    "write_rows",
 ]

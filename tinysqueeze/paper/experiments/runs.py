@@ -2,22 +2,22 @@
 
 import csv
 import io
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tinysqueeze.data import Augment, Dataset
 from tinysqueeze.errors import CheckpointError, FormatError, UserError
-from tinysqueeze.files import write_atomically
 from tinysqueeze.network.models import Model
 from tinysqueeze.paper.experiments.grids import Experiment, Point, grid
 from tinysqueeze.study.count import count
 from tinysqueeze.training import checkpoint
-from tinysqueeze.training.loop import Report, run
+from tinysqueeze.training.loop import Report, run, saving
 from tinysqueeze.training.optimisers import Muon
 from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.training.run_folder import write_csv
 from tinysqueeze.training.schedule import Schedule
 from tinysqueeze.training.state import Training, begin, evaluate_training
 
@@ -43,7 +43,7 @@ RATE = 5e10
 """Multiply-adds of the forward pass that a training does a second: 1,000 images a second of the CIFAR
 SqueezeNet, on the 2 cores of the README's table. For an estimate beforehand, no more."""
 
-MOST_EPOCHS, SAVE_EVERY = 12, 60.0
+MOST_EPOCHS = 12
 
 
 def work(experiment: Experiment, images: int, seeds: int = 1, **changes: Any) -> float:
@@ -68,16 +68,6 @@ def read_rows(path: Path) -> list[Row]:
         raise FormatError(
             f"{path}: not the table of an experiment ({error}); move it away"
         ) from None
-
-
-def write_rows(path: Path, rows: list[Row]) -> None:
-    """The table as CSV, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.getvalue().encode())
 
 
 def perform(
@@ -107,13 +97,14 @@ def perform(
     networks = {p.label: experiment.network(p, **sizes | changes) for p in experiment.points}
     _check_alike(path, rows, common, networks)
     done = {(row["point"], row["seed"]) for row in rows}
-    partial = path.with_suffix(".partial.safetensors")
+    kept_at = path.with_suffix(".partial.safetensors")
     for point, seed in grid(experiment, seeds):
         if (point.label, seed) in done:
             continue
         network, own = networks[point.label], replace(recipe, seed=seed)
-        training = _begun(partial, network, own, dataset, threads)
-        for step in _saving(partial, training, dataset):
+        training = _begun(kept_at, network, own, dataset, threads)
+        save = partial(checkpoint.save, kept_at, training, images=len(dataset))
+        for step, _ in saving(run(training, dataset), save):
             if report:
                 report(point, seed, step)
         table = count(network)
@@ -127,8 +118,8 @@ def perform(
             "seconds": sum(epoch["seconds"] for epoch in training.history),
         }
         rows.append(row)
-        write_rows(path, rows)
-        partial.unlink(missing_ok=True)
+        write_csv(path, COLUMNS, rows)
+        kept_at.unlink(missing_ok=True)
         yield row
 
 
@@ -146,22 +137,12 @@ def _check_alike(path: Path, rows: list[Row], common: Row, networks: dict[str, M
                 )
 
 
-def _saving(partial: Path, training: Training, dataset: Dataset) -> Iterator[Report]:
-    """Train to the end; a checkpoint every minute and after every epoch."""
-    saved_at = time.monotonic()
-    for step in run(training, dataset):
-        if step.result is not None or time.monotonic() - saved_at > SAVE_EVERY:
-            checkpoint.save(partial, training, images=len(dataset))
-            saved_at = time.monotonic()
-        yield step
-
-
 def _begun(
-    partial: Path, network: Model, recipe: Recipe, dataset: Dataset, threads: int | None
+    kept_at: Path, network: Model, recipe: Recipe, dataset: Dataset, threads: int | None
 ) -> Training:
     """The training, from its checkpoint if there is one of this very training, or from the start."""
     try:
-        saved = checkpoint.read(partial)
+        saved = checkpoint.read(kept_at)
     except CheckpointError:
         return begin(network, dataset, recipe, threads=threads)
     kept = saved.model.spec, saved.recipe, saved.meta["extra"]

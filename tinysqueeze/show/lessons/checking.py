@@ -1,14 +1,17 @@
 """Checking answers: any right one passes, a wrong one hears what is wrong, not what is right."""
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from math import isclose
 from typing import Any
 
 import numpy as np
 
 from tinysqueeze.errors import UserError
+from tinysqueeze.show.lessons import hints
+from tinysqueeze.show.lessons.answers import numbers, plain
 from tinysqueeze.show.lessons.exercise import Case, Exercise
 from tinysqueeze.show.lessons.exercises import EXERCISES
 
@@ -31,8 +34,9 @@ class Verdict:
 def check(name: str, answer: Any = None) -> Verdict:
     """Check an answer to the exercise `name`: a number, an array, or a function that is tried out.
 
-    Loops, einsum or a matrix product, lists or arrays, int or float: whatever gives the right
-    values is right. Raises UserError if there is no such exercise.
+    Loops, einsum or a matrix product, lists, sets or arrays, int, float or text: whatever gives the
+    right values is right, and a number may be rounded to three digits where it is no count. Raises
+    UserError if there is no such exercise.
     """
     if name not in EXERCISES:
         raise UserError(f"no exercise named {name!r}; there are {', '.join(EXERCISES)}")
@@ -51,12 +55,14 @@ def _right_answer(exercise: Exercise) -> Any:
 
 
 def _check_value(exercise: Exercise, got: Any, want: Any) -> Verdict:
-    for wrong, hint in exercise.mistakes:
-        value = wrong() if callable(wrong) else wrong
-        if _fault(got, value, exercise) is None and _fault(got, want, exercise) is not None:
-            return Verdict(False, hint)
+    got = plain(got)  # a generator can be read once
     fault = _fault(got, want, exercise)
-    return Verdict(True, exercise.ask) if fault is None else Verdict(False, fault)
+    if fault is None:
+        return Verdict(True, exercise.why)
+    for wrong, hint in exercise.mistakes:
+        if _fault(got, wrong() if callable(wrong) else wrong, exercise) is None:
+            return Verdict(False, hint)
+    return Verdict(False, fault)
 
 
 def _check_function(exercise: Exercise, function: Callable[..., Any]) -> Verdict:
@@ -66,11 +72,11 @@ def _check_function(exercise: Exercise, function: Callable[..., Any]) -> Verdict
         handed, kept = copy.deepcopy(case), copy.deepcopy(case)
         where = f"case {number} of {len(cases)}, called with {_describe(case)}"
         try:
-            got = function(*handed)
+            got = plain(function(*handed))
         except NotImplementedError:
             return Verdict(None, exercise.ask)
-        except Exception as error:
-            return Verdict(False, f"{where}: it raised {type(error).__name__}: {error}")
+        except (Exception, SystemExit) as error:  # exit() in an answer must not end the kernel
+            return Verdict(False, f"{where}: {_what_it_raised(function, case, error)}")
         if got is None or got is Ellipsis:
             text = "it returned nothing; is the `return` missing?"
             return Verdict(None if number == 1 else False, f"{exercise.ask} ({text})")
@@ -82,7 +88,19 @@ def _check_function(exercise: Exercise, function: Callable[..., Any]) -> Verdict
         if fault is not None:
             hint = _known_mistake(exercise, function, cases)
             return Verdict(False, f"{where}: {hint or fault}")
-    return Verdict(True, f"{len(cases)} cases agree with the library")
+    return Verdict(True, f"{len(cases)} cases agree with the library. {exercise.why}")
+
+
+def _what_it_raised(function: Callable[..., Any], case: Case, error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return "it called exit(); return the result instead"
+    try:
+        inspect.signature(function).bind(*case)
+    except ValueError:  # a function of C has none
+        pass
+    except TypeError:
+        return f"it does not take {len(case)} arguments"
+    return f"it raised {type(error).__name__}: {error}"
 
 
 def _known_mistake(
@@ -90,8 +108,8 @@ def _known_mistake(
 ) -> str | None:
     """The hint for a mistake that explains the answers to all cases."""
     try:
-        answers = [function(*copy.deepcopy(case)) for case in cases]
-    except Exception:  # it fails on a later case: no known mistake does
+        answers = [plain(function(*copy.deepcopy(case))) for case in cases]
+    except (Exception, SystemExit):  # it fails on a later case: no known mistake does
         return None
     for wrong, hint in exercise.mistakes:
         alike = (
@@ -108,16 +126,32 @@ def _fault(got: Any, want: Any, exercise: Exercise) -> str | None:
     if isinstance(want, tuple | Mapping):
         return _fault_of_several(got, want, exercise)
     if isinstance(want, str | bool):
-        return None if _plain(got) == want else "that is not it; try it out in a cell first"
+        return None if _word(got) == want else "that is not it; try it out in a cell first"
+    right = np.asarray(want, dtype=np.float64)
     try:
-        found, right = np.asarray(got, dtype=np.float64), np.asarray(want, dtype=np.float64)
-    except (TypeError, ValueError):
-        return f"expected numbers, got {type(got).__name__}"
+        found = numbers(got, several=right.ndim > 0)
+    except ValueError as error:
+        return str(error)
     if exercise.accepts is not None and exercise.accepts(found, right):
         return None
+    if right.ndim == 0 and found.size == 1:
+        return _fault_of_a_number(got, float(found.reshape(())), float(right), exercise)
     if found.shape != right.shape:
-        return _wrong_shape(found, right)
-    return _wrong_values(found, right, exercise.tolerance)
+        return hints.of_a_shape(found, right)
+    if hints.close(found, right, exercise.tolerance):
+        return None
+    return hints.of_values(found, right, exercise.tolerance)
+
+
+def _fault_of_a_number(got: Any, found: float, right: float, exercise: Exercise) -> str | None:
+    counted = exercise.cases is None and right.is_integer()  # then it is exact, or wrong
+    if found == right or (
+        not counted and isclose(found, right, rel_tol=exercise.tolerance, abs_tol=1e-12)
+    ):
+        return None
+    if exercise.cases is None and hints.is_rounded(got, right):
+        return None
+    return hints.of_a_number(got, found, right)
 
 
 def _fault_of_several(got: Any, want: Any, exercise: Exercise) -> str | None:
@@ -137,56 +171,6 @@ def _fault_of_several(got: Any, want: Any, exercise: Exercise) -> str | None:
     return None
 
 
-def _wrong_shape(found: np.ndarray, right: np.ndarray) -> str:
-    text = f"shape: expected {right.shape}, got {found.shape}"
-    if found.ndim == right.ndim <= 5:
-        for order in permutations(range(found.ndim)):
-            if found.transpose(order).shape == right.shape and _close(
-                found.transpose(order), right
-            ):
-                return f"{text}; the numbers are right, but the axes are in another order"
-    if found.size == right.size and _close(found.reshape(right.shape), right):
-        return f"{text}; the numbers are right, reshape them"
-    return text
-
-
-def _wrong_values(found: np.ndarray, right: np.ndarray, tolerance: float) -> str | None:
-    if _close(found, right, tolerance):
-        return None
-    if np.isnan(found).any():
-        return f"values: {int(np.isnan(found).sum())} of {found.size} are NaN"
-    if right.ndim == 0:
-        return _near_miss(found, right) or "that is not the number; go through it once more"
-    near = _near_miss(found, right)
-    if near:
-        return f"values: {near}"
-    bad = ~np.isclose(found, right, rtol=tolerance, atol=tolerance)
-    first = tuple(int(i) for i in np.argwhere(bad)[0])
-    where = f"the first at {list(first)}: got {found[first]:g}"
-    return f"values: {int(bad.sum())} of {found.size} differ, {where}"
-
-
-def _near_miss(found: np.ndarray, right: np.ndarray) -> str | None:
-    """A pattern in the error that says where to look."""
-    if found.size and np.abs(right).max() > 0 and _close(-found, right):
-        return "the sign is turned round"
-    if found.size > 1:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = found[right != 0] / right[right != 0]
-        if ratio.size and np.allclose(ratio, ratio[0]) and np.isfinite(ratio[0]) and ratio[0] != 0:
-            return "right but for a constant factor"
-    if found.size > 1 and np.allclose(found - right, (found - right).flat[0], rtol=1e-6):
-        return "right but for a constant added to each"
-    return None
-
-
-def _close(found: np.ndarray, right: np.ndarray, tolerance: float = 1e-5) -> bool:
-    finite = np.abs(right[np.isfinite(right)])
-    scale = max(float(finite.max()), 1e-12) if finite.size else 1.0
-    near = np.allclose(found, right, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
-    return bool(near)
-
-
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and np.array_equal(a, b)
@@ -197,10 +181,10 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _plain(value: Any) -> Any:
-    """A str or bool as Python has it, upper and lower case alike."""
+def _word(value: Any) -> Any:
+    """A word or truth value as Python has it: upper and lower case, quotes and a full stop aside."""
     if isinstance(value, str):
-        return value.strip().lower()
+        return value.strip(" \t\n.!?'\"`").lower()
     return bool(value) if isinstance(value, bool | np.bool_) else value
 
 

@@ -1,4 +1,4 @@
-"""What an exercise is: a question, its answer, and what people get wrong."""
+"""What an exercise is: a question, its answer, why that is so, and what people get wrong."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ Case = tuple[Any, ...]  # the arguments of one call
 class Exercise:
     """One exercise. `answer` is the right number or array, or the function to be written.
 
-    For a function, `cases(rng)` makes the arguments of several calls. `accepts(got, want)` may let
-    in what is right in another form, and `mistakes` are wrong answers people give, each with a
-    hint: (a function like `answer`, the hint).
+    `why` is what somebody reads who got it right. For a function, `cases(rng)` makes the arguments of
+    several calls. `accepts(got, want)` may let in what is right in another form, and `mistakes` are
+    wrong answers people give, each with a hint: (a function like `answer`, the hint).
     """
 
     ask: str
@@ -24,3 +24,4 @@ class Exercise:
     accepts: Callable[[np.ndarray, np.ndarray], bool] | None = None
     mistakes: tuple[tuple[Any, str], ...] = ()
     tolerance: float = 1e-5
+    why: str = ""

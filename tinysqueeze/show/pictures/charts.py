@@ -61,8 +61,7 @@ def bars(values: Mapping[str, float], unit: str, title: str, colour: str = BLUE)
     axes.set_xticks([])
     axes.spines[["bottom", "left"]].set_visible(False)
     axes.tick_params(left=False)
-    axes.set_xlim(0, max(sizes) * 1.3)
-    axes.set_title(title)
+    axes.set(xlim=(0, max(sizes) * 1.3), title=title)
     return picture
 
 
@@ -141,8 +140,7 @@ def map_sides(models: Mapping[str, Model]) -> Picture:
     axes.legend()
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set_xlabel("convolutions passed")
-    axes.set_title("Pixels a side of each convolution's output")
+    axes.set(xlabel="convolutions passed", title="Pixels a side of each convolution's output")
     axes.grid(axis="y")
     return picture
 
@@ -184,18 +182,25 @@ def _apart(heights: np.ndarray, least: float) -> np.ndarray:
 
 @styled
 def heat_maps(maps: Mapping[str, np.ndarray], title: str, signed: bool = True) -> Picture:
-    """Small arrays side by side on one colour scale; two axes each, other axes are laid in rows."""
+    """Small arrays side by side on one colour scale; two axes each, other axes are laid in rows.
+
+    Where no array has more than 8×8 numbers, they stand in their places.
+    """
     flat = {name: np.atleast_2d(array.reshape(-1, array.shape[-1])) for name, array in maps.items()}
     most = max(float(np.abs(array).max()) for array in flat.values()) or 1.0
     texts = [f"{n} from {a.min():.3g} to {a.max():.3g}" for n, a in flat.items()]
     widths = [max(a.shape[1], 2) for a in flat.values()]
+    written = all(max(array.shape) <= 8 for array in flat.values())
+    aspect = "equal" if all(array.ndim == 2 for array in maps.values()) else "auto"
     picture = Picture(8.4, 2.8, f"{title}: " + "; ".join(texts))
     sheets = picture.subplots(1, len(flat), squeeze=False, width_ratios=widths)[0]
     for axes, (name, array) in zip(sheets, flat.items(), strict=True):
         low = -most if signed else 0.0
         image = axes.imshow(
-            array, cmap=DIVERGING if signed else "cividis", vmin=low, vmax=most, aspect="auto"
+            array, cmap=DIVERGING if signed else "cividis", vmin=low, vmax=most, aspect=aspect
         )
+        if written:
+            _write_numbers(axes, array, signed, most)
         axes.set_title(f"{name}  {by(*maps[name].shape)}", fontsize=8.5)
         _no_ticks(axes)
     picture.colorbar(image, ax=list(sheets), fraction=0.04, pad=0.01)
@@ -203,9 +208,18 @@ def heat_maps(maps: Mapping[str, np.ndarray], title: str, signed: bool = True) -
     return picture
 
 
+def _write_numbers(axes: Axes, array: np.ndarray, signed: bool, most: float) -> None:
+    """Each number in its place, dark on light or light on dark."""
+    for (row, column), value in np.ndenumerate(array):
+        dark = abs(value) > 0.6 * most if signed else value < 0.5 * most
+        axes.text(
+            column, row, f"{value:.3g}", ha="center", va="center", fontsize=8,
+            color="white" if dark else "black",
+        )  # fmt: skip
+
+
 def _no_ticks(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 

@@ -2,16 +2,7 @@
 
 from collections.abc import Sequence
 
-from tinysqueeze.show.pictures.style import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    POOL,
-    PURPLE,
-    SKY,
-    Picture,
-    styled,
-)
+from tinysqueeze.show.pictures.style import BLUE, GREEN, ORANGE, POOL, PURPLE, SKY, Picture, styled
 from tinysqueeze.weights.compression.inspect import PARTS, Line
 
 COLOURS = dict(zip(PARTS, (BLUE, SKY, ORANGE, GREEN, PURPLE, POOL), strict=True))
@@ -44,8 +35,7 @@ def byte_map(lines: Sequence[Line], title: str) -> Picture:
             left += size
         axes.text(left + widest * 0.008, place, text, va="center", fontsize=6.5)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=7)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(0, widest * 1.36)
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, widest * 1.36))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g} kB")
     axes.tick_params(left=False)
     for part in PARTS:

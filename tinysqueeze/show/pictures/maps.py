@@ -39,7 +39,8 @@ def feature_maps(
 ) -> Picture:
     """Arrays of one example beside each other: maps (H, W, C) as mosaics, vectors (C,) as bars.
 
-    A three-channel array called "image" is shown in colour. `mark` = (row, column, channel) puts a
+    An array called "image" or "image ..." is shown as the picture it is, in colour if it has three
+    channels, in grey if it has one. `mark` = (row, column, channel) puts a
     box around a pixel of the array named `marked`. Signed arrays share white at zero.
     """
     words = "; ".join(f"{name} {by(*array.shape)}" for name, array in arrays.items())
@@ -63,8 +64,8 @@ def _show(axes: Axes, name: str, array: np.ndarray, most: int) -> None:
     shown = f"{min(most, array.shape[2])} of " if array.shape[2] > most else ""
     axes.set_title(f"{name}  {by(*array.shape[:2])}×{shown}{array.shape[2]}", fontsize=8.5)
     axes.axis("off")
-    if name == "image" and array.shape[2] == 3:
-        axes.imshow(as_picture(array))
+    if name.split(" ")[0] == "image" and array.shape[2] in (1, 3):
+        axes.imshow(as_picture(array), cmap="gray")  # which only one channel takes
         return
     sheet = mosaic(array, most)
     aspect: Literal["equal", "auto"] = (

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
@@ -13,7 +12,6 @@ from tinysqueeze.network.compose import walk
 from tinysqueeze.network.layers import Conv2D, Layer, Linear, Shape
 from tinysqueeze.network.models import Fire, Model
 from tinysqueeze.network.others import GroupedConv2D
-from tinysqueeze.network.params import flatten
 from tinysqueeze.show.pictures.style import (
     CONV,
     EXPAND1,
@@ -29,7 +27,7 @@ from tinysqueeze.show.pictures.style import (
     styled,
 )
 from tinysqueeze.show.pictures.volumes import SLANT, Volume, arrow, draw_volume, note
-from tinysqueeze.study.count import count
+from tinysqueeze.study.count import count, count_layer
 from tinysqueeze.study.formulas import by
 
 Weighted = Conv2D | GroupedConv2D | Linear  # the layers drawn as those that learn
@@ -38,7 +36,7 @@ Weighted = Conv2D | GroupedConv2D | Linear  # the layers drawn as those that lea
 
 
 def _parameters(layer: Layer, in_shape: Shape) -> int:
-    return sum(int(np.prod(shape)) for shape in flatten(layer.param_shapes(in_shape)).values())
+    return count_layer(layer, in_shape).parameters
 
 
 @styled
@@ -103,8 +101,7 @@ def fire_diagram(fire: Fire, in_shape: Shape = (55, 55, 96)) -> Picture:
         note(axes, x, y + 0.04, f"{conv.filters} filters {kernel}", fontsize=7.5)
         note(axes, x, y - 0.24, f"{_parameters(conv, narrow):,} parameters", fontsize=7.5)
         note(axes, x, y - 0.5, meaning, fontsize=7, color=QUIET)
-    axes.set_xlim(-0.2, out.right[0] + 0.2)
-    axes.set_ylim(-1.95, 1.8)
+    axes.set(xlim=(-0.2, out.right[0] + 0.2), ylim=(-1.95, 1.8))
     picture.suptitle(
         f"Fire module: {total:,} parameters; a plain 3×3 layer of the same width has "
         f"{9 * channels * expand + expand:,}",
@@ -169,8 +166,7 @@ def network_diagram(model: Model) -> Picture:
     picture = Picture(11, 3.6, _in_words(model))
     axes = bare(picture.add_subplot())
     right = _draw_network(axes, model, _drawn(model))
-    axes.set_xlim(-0.35, right + 0.45)
-    axes.set_ylim(-2.6, 2.3)
+    axes.set(xlim=(-0.35, right + 0.45), ylim=(-2.6, 2.3))
     picture.set_size_inches(11, 11 * 4.9 / (right + 0.8) + 0.25)
     _legend(axes, [model])
     picture.suptitle(_headline(model), x=0.01, ha="left", fontsize=10)

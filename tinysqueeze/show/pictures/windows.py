@@ -106,8 +106,7 @@ def sliding_window(x: np.ndarray, weight: np.ndarray, stride: int = 1, pad: int 
         note(axes, x_out + y.shape[1] / 2, max(y_out + 0.5, y_at), f"output {by(*y.shape)}")
         patch = padded[top : top + kh, left : left + kw]
         note(axes, (x_out + y.shape[1]) / 2, -h - 0.7, _sum(patch, weight, y[row, column]))
-        axes.set_xlim(-0.2, x_out + y.shape[1] + 0.2)
-        axes.set_ylim(-h - 1.2, 1)
+        axes.set(xlim=(-0.2, x_out + y.shape[1] + 0.2), ylim=(-h - 1.2, 1))
 
     alt = (
         f"A {by(kh, kw)} kernel slides over a {by(*x.shape)} image with stride {stride} and padding "
@@ -159,8 +158,7 @@ def through_channels(x: np.ndarray, weight: np.ndarray) -> Movie:
         note(axes, x_out + w / 2, -h - 0.4 + channels * step / 2, f"output {by(h, w, 1)}")
         text = _sum(x[row, column], weight, y[row, column])
         note(axes, (x_out + w) / 2, -h - 1.2, text)
-        axes.set_xlim(-0.2, x_out + w + 0.2)
-        axes.set_ylim(-h - 1.6, channels * step + 0.2)
+        axes.set(xlim=(-0.2, x_out + w + 0.2), ylim=(-h - 1.6, channels * step + 0.2))
 
     alt = (
         f"A 1×1 filter of {channels} weights looks at one pixel of a {by(h, w, channels)} input at a "
@@ -213,8 +211,10 @@ def patch_to_row(x: np.ndarray, window: Window, row: int | None = None) -> Pictu
         frame(axes, wide + 1, -i, 1, patches.shape[1], INK)
         label = f"patches: {by(*patches.shape)}   row {i} = the window at ({i // ow}, {i % ow})"
         note(axes, wide + 1, 0.45, label, fontsize=7.5, color=QUIET, ha="left")
-        axes.set_xlim(-0.2, wide + 1.2 + patches.shape[1])
-        axes.set_ylim(-max(channels * (high + 1) - 1, oh * ow) - 0.2, 0.9)
+        axes.set(
+            xlim=(-0.2, wide + 1.2 + patches.shape[1]),
+            ylim=(-max(channels * (high + 1) - 1, oh * ow) - 0.2, 0.9),
+        )
 
     alt = (
         f"im2col of a {by(h, w, channels)} image with a {by(kh, kw)} window: each of the {oh * ow} "
@@ -241,9 +241,7 @@ def overlap_counts(height: int, width: int, windows: dict[str, Window]) -> Pictu
         bare(axes)
         colours = np.vectorize(lambda v: matplotlib.colors.to_hex(tones(0.9 * v / largest)))(seen)
         grid(axes, 0, 0, seen, colours)
-        axes.set_title(name)
-        axes.set_xlim(0, width)
-        axes.set_ylim(-height, 0)
+        axes.set(title=name, xlim=(0, width), ylim=(-height, 0))
     return picture
 
 

@@ -1,7 +1,6 @@
 """The numbers behind the panels, as pure functions: count a layer, a Fire, a design, measure a time."""
 
 import time
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -10,18 +9,7 @@ import numpy as np
 from tinysqueeze.network.compose import Concat
 from tinysqueeze.network.layers import Conv2D, Layer
 from tinysqueeze.network.others import alexnet
-from tinysqueeze.network.params import flatten, trained_shapes
-from tinysqueeze.study.count import FLOAT_BYTES
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one layer costs on one image. `activation_bytes` is its float32 output."""
-
-    parameters: int
-    multiply_adds: int
-    activation_bytes: int
-    im2col_bytes: int
+from tinysqueeze.study.count import FLOAT_BYTES, Table, count, count_layer
 
 
 def expand_layer(channels: int, filters: int, share3x3: float) -> Concat:
@@ -31,26 +19,12 @@ def expand_layer(channels: int, filters: int, share3x3: float) -> Concat:
     return Concat(tuple(arm for arm in arms if arm[1].filters))
 
 
-def cost(layer: Concat, size: int, channels: int) -> Cost:
-    """Count a layer of convolutions side by side, on a size x size map of `channels`."""
-    convs = [arm for _, arm in layer.arms if isinstance(arm, Conv2D)]
-    pixels = size * size
-    shapes = [conv.param_shapes((size, size, channels)) for conv in convs]
-    weights = [int(np.prod(shape["weight"])) for shape in shapes]
-    patches = sum(conv.window.area for conv in convs if not conv.window.is_pointwise)
-    return Cost(
-        parameters=sum(weights) + sum(conv.filters for conv in convs),
-        multiply_adds=pixels * sum(weights),
-        activation_bytes=FLOAT_BYTES * pixels * sum(conv.filters for conv in convs),
-        im2col_bytes=FLOAT_BYTES * pixels * channels * patches,
-    )
-
-
-def one_against_three(channels: int, filters: int, share3x3: float, size: int) -> dict[str, Cost]:
+def one_against_three(channels: int, filters: int, share3x3: float, size: int) -> dict[str, Table]:
     """The same number of filters three ways: all 1x1, the chosen mix, all 3x3."""
     names = ("1×1 only", "your mix", "3×3 only")
     layers = (expand_layer(channels, filters, share) for share in (0.0, share3x3, 1.0))
-    return {n: cost(layer, size, channels) for n, layer in zip(names, layers, strict=True)}
+    shape = (size, size, channels)
+    return {n: count_layer(layer, shape) for n, layer in zip(names, layers, strict=True)}
 
 
 @lru_cache(maxsize=256)
@@ -81,12 +55,7 @@ def random_params(layer: Layer, in_shape: tuple[int, ...], rng: np.random.Genera
     return fill(layer.param_shapes(in_shape))
 
 
-def total_parameters(layer: Layer, in_shape: tuple[int, ...]) -> int:
-    """How many numbers a layer trains."""
-    return sum(int(np.prod(shape)) for shape in flatten(layer.param_shapes(in_shape)).values())
-
-
 @lru_cache(maxsize=1)
 def alexnet_megabytes() -> float:
     """The paper's 240 MB: the grouped AlexNet's float32 parameters."""
-    return sum(int(np.prod(s)) for s in trained_shapes(alexnet()).values()) * FLOAT_BYTES / 1e6
+    return count(alexnet()).parameters * FLOAT_BYTES / 1e6

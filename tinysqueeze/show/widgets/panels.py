@@ -6,14 +6,9 @@ from tinysqueeze.errors import UserError
 from tinysqueeze.network.models import Fire, squeezenet1_0
 from tinysqueeze.show.pictures.charts import short, split_bars
 from tinysqueeze.show.pictures.networks import fire_diagram, network_diagram
-from tinysqueeze.show.widgets.numbers import (
-    alexnet_megabytes,
-    milliseconds,
-    one_against_three,
-    total_parameters,
-)
+from tinysqueeze.show.widgets.numbers import alexnet_megabytes, milliseconds, one_against_three
 from tinysqueeze.show.widgets.panel import Choice, Panel, Shown, Slider
-from tinysqueeze.study.count import count
+from tinysqueeze.study.count import count, count_layer
 from tinysqueeze.study.formulas import by
 
 
@@ -37,10 +32,10 @@ def show_one_by_one(channels: int, filters: int, percent3x3: int, size: int) -> 
         f"weights of a 3×3 filter: 9·{channels} = {9 * channels:,}; of a 1×1 filter: {channels:,}; "
         f"multiply-adds 3×3 / 1×1 = {three.multiply_adds / one.multiply_adds:.1f}"
     )
-    measures = {
-        "parameters": {name: float(c.parameters) for name, c in costs.items()},
-        "multiply-adds": {name: float(c.multiply_adds) for name, c in costs.items()},
-        "activation bytes": {name: float(c.activation_bytes) for name, c in costs.items()},
+    measures: dict[str, dict[str, float]] = {
+        "parameters": {name: c.parameters for name, c in costs.items()},
+        "multiply-adds": {name: c.multiply_adds for name, c in costs.items()},
+        "activation bytes": {name: c.activation_bytes for name, c in costs.items()},
         "milliseconds": times,
     }
     title = f"{filters} filters over a {by(size, size, channels)} map"
@@ -66,7 +61,7 @@ def show_fire(squeeze: int, expand1x1: int, expand3x3: int, channels: int, size:
     except UserError as error:
         fire = Fire(squeeze, expand1x1, expand3x3, allow_wide_squeeze=True)
         verdict = f"REFUSED. {error}"
-    parameters = total_parameters(fire, shape)
+    parameters = count_layer(fire, shape).parameters
     expand = expand1x1 + expand3x3
     direct = 9 * channels * expand3x3 + channels * expand1x1 + expand
     inside = squeeze / expand

@@ -1,6 +1,6 @@
 """The SqueezeNet authors' own file, written bit for bit: codebooks, codes and 4-bit gaps, no Huffman.
 
-The format is described where it is read, in `pretrained/deep_compression.py`; no encoder for it was
+The format is described where it is read, in `formats/deep_compression.py`; no encoder for it was
 ever published. Given the authors' codebooks and codes, the bytes are those of their file.
 """
 
@@ -10,10 +10,9 @@ import numpy as np
 
 from tinysqueeze.errors import UserError
 from tinysqueeze.network.models import Model
-from tinysqueeze.network.params import shapes
 from tinysqueeze.weights.compression.relative_index import from_gaps, to_gaps
 from tinysqueeze.weights.compression.tensors import Dense, Shared, Tensor
-from tinysqueeze.weights.formats.deep_compression import read_deep_compression
+from tinysqueeze.weights.formats.deep_compression import layers_of, read_deep_compression
 
 CODEBOOK = 256
 
@@ -50,12 +49,8 @@ def deep_compression_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 def deep_compression_tensors(data: bytes, model: Model) -> dict[str, Tensor]:
     """The reverse: the authors' own codebooks, in their order, and codes. Raises FormatError."""
-    places = {}
-    for path, shape in shapes(model).items():
-        if path.endswith("/weight"):
-            places[path.removesuffix("/weight")] = (shape[3], shape[2], shape[0], shape[1])
     tensors: dict[str, Tensor] = {}
-    for layer in read_deep_compression(data, places):
+    for layer in read_deep_compression(data, layers_of(model)):
         flat = from_gaps(layer.gaps, layer.codes, int(np.prod(layer.shape)))
         codes = np.ascontiguousarray(flat.reshape(layer.shape).transpose(2, 3, 1, 0))
         tensors[f"{layer.name}/weight"] = Shared(codes, layer.codebook[1:].copy())

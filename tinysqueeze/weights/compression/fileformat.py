@@ -1,8 +1,8 @@
-"""The file format .tsq, version 2, to the byte. All numbers little-endian.
+"""The file format .tsq, versions 2 and 3, to the byte. All numbers little-endian.
 
     offset  bytes
     0       8    magic: 89 54 53 51 0D 0A 1A 0A ("\\x89TSQ\\r\\n\\x1a\\n"; PNG's idea)
-    8       2    version, 2
+    8       2    version: 2, or 3 where the network is a graph
     10      2    number of sections
     12      4    length of the whole file in bytes
     16      4    CRC-32 (zlib's) of the 16 bytes above
@@ -10,8 +10,10 @@
     end-32  32   SHA-256 of everything before it
 
 A section is 4 bytes length n, 1 byte kind, n bytes content, 4 bytes CRC-32 of all that. Section 0 is
-of kind "M": the metadata, JSON, deflated (RFC 1950), whose "spec" rebuilds the network. Then there is
-one section for each of the network's arrays, in its order, whose shape the network tells:
+of kind "M": the metadata, JSON, deflated (RFC 1950), whose "spec" rebuilds the network: a model's name
+with its metaparameters, or since version 3 all nodes of a graph (`graph.spec`). Networks that have a
+name are still written as version 2, to the bit as before. Then there is one section for each of the
+network's arrays, in its order, whose shape the network tells:
 
     kind "D"  dense numbers: float32 each
     kind "H"  the same in float16
@@ -32,7 +34,6 @@ smallest of the others, and so on outwards; the codebook itself may stand in any
 
 import hashlib
 import json
-import os
 import struct
 import zlib
 from collections.abc import Mapping
@@ -46,16 +47,17 @@ import numpy as np
 
 from tinysqueeze.errors import FormatError, UserError
 from tinysqueeze.files import parse_json, write_atomically
-from tinysqueeze.network.models import Model, build
+from tinysqueeze.graph import GraphModel, rebuild
+from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import shapes
+from tinysqueeze.processors import usable_processors
 from tinysqueeze.weights.compression import huffman
 from tinysqueeze.weights.compression.rans import decode_levels, encode_levels
 from tinysqueeze.weights.compression.relative_index import from_gaps, to_gaps
 from tinysqueeze.weights.compression.tensors import Dense, Levels, Shared, Stepped, Tensor
-from tinysqueeze.weights.trained import spec_of
 
 MAGIC = b"\x89TSQ\r\n\x1a\n"
-VERSION = 2
+VERSION, WITH_GRAPH = 2, 3
 HEADER = struct.Struct("<8sHHI")
 SECTION = struct.Struct("<Ic")
 HUFFMAN = struct.Struct("<IIhH")
@@ -86,7 +88,7 @@ def to_bytes(compressed: Compressed, coding: str = "ans") -> bytes:
     missing = set(shapes(compressed.model)) ^ set(compressed.tensors)
     if missing:
         raise UserError(f"{compressed.model.name} and the arrays differ in {sorted(missing)[0]}")
-    meta = {"spec": spec_of(compressed.model), **compressed.extra}
+    meta = {"spec": compressed.model.spec, **compressed.extra}
     sections = [_section(b"M", zlib.compress(json.dumps(meta).encode(), 9))]
     for path in shapes(compressed.model):
         sections.append(_section(*_content(compressed.tensors[path], CODINGS[coding])))
@@ -94,7 +96,7 @@ def to_bytes(compressed: Compressed, coding: str = "ans") -> bytes:
     excess = _excess(compressed.model, size)
     if excess:
         raise UserError(excess)
-    head = HEADER.pack(MAGIC, VERSION, len(sections), size)
+    head = HEADER.pack(MAGIC, _version(compressed.model), len(sections), size)
     body = b"".join([head, _crc(head), *sections])
     return body + hashlib.sha256(body).digest()
 
@@ -125,6 +127,8 @@ def from_bytes(data: bytes) -> Compressed:
     """
     parts = sections(data)
     model, extra = _metadata(parts[0], len(data))
+    if _version(model) != HEADER.unpack_from(data)[1]:
+        raise FormatError("a graph in a file of a version that has none, or the other way round")
     expected = shapes(model)
     if len(parts) != len(expected) + 1:
         raise FormatError(f"{len(parts) - 1} arrays, {model.name} has {len(expected)}")
@@ -138,7 +142,7 @@ def from_bytes(data: bytes) -> Compressed:
 
     items = list(zip(expected.items(), parts[1:], strict=True))
     # The decoders are compiled and run side by side; the longest begin, so that none ends alone.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_processors()) as pool:
         running = {
             item[0][0]: pool.submit(tensor, item)
             for item in sorted(items, key=lambda item: -len(item[1][1]))
@@ -155,8 +159,10 @@ def sections(data: bytes) -> list[tuple[bytes, bytes]]:
     _, version, count, size = HEADER.unpack_from(data)
     if _crc(data[: HEADER.size]) != data[HEADER.size : HEADER.size + 4]:
         raise FormatError("the header is damaged (its CRC-32 differs)")
-    if version != VERSION:
-        raise FormatError(f"version {version} of the format; this program reads version {VERSION}")
+    if version not in (VERSION, WITH_GRAPH):
+        raise FormatError(
+            f"version {version} of the format; this program reads {VERSION} and {WITH_GRAPH}"
+        )
     if size != len(data):
         raise FormatError(f"{len(data):,} bytes of {size:,}: it was cut off or joined to another")
     found, at, end = [], HEADER.size + 4, len(data) - 32
@@ -178,6 +184,10 @@ def sections(data: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
+def _version(model: Model) -> int:
+    return WITH_GRAPH if isinstance(model, GraphModel) else VERSION
+
+
 def _crc(data: bytes) -> bytes:
     return struct.pack("<I", zlib.crc32(data))
 
@@ -197,7 +207,7 @@ def _metadata(section: tuple[bytes, bytes], size: int) -> tuple[Model, dict[str,
         if not inflate.eof or inflate.unused_data:
             raise FormatError("its deflated metadata do not end where they should")
         meta = parse_json(text)
-        model = build(meta.pop("spec"))
+        model = rebuild(meta.pop("spec"))
         excess = _excess(model, size)
     except FormatError:
         raise

@@ -1,8 +1,8 @@
 """A run folder made small: pruned, retrained, shared, fine-tuned, stored; what each stage costs."""
 
 import os
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from tinysqueeze.network.params import flatten, unflatten
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training.checkpoint import Saved
 from tinysqueeze.training.interruptible import interruptible
+from tinysqueeze.training.loop import saving
 from tinysqueeze.training.state import Training, begin
 from tinysqueeze.weights.compression import fileformat, pipeline, prune, trained
 from tinysqueeze.weights.compression.fileformat import Compressed
@@ -26,7 +27,6 @@ from tinysqueeze.weights.opening import open_weights
 
 PRUNED = 0.7  # of all weights, where it is not said
 HELD_OUT = 0.02  # of the training images, for the choices; the retraining lacks them, so few
-SAVE_EVERY = 60.0  # seconds: what a kill may cost at most
 
 Masks = dict[str, NDArray[np.bool_]]
 
@@ -175,26 +175,23 @@ def _retrain(asked: Request, training: Training, dataset: Dataset, keep: Masks) 
     """Train what is left, saved every minute; the engine ends with the last step's parameters."""
     saved = checkpoint.read(Path(asked.run))
     steps = len(dataset) // training.recipe.batch_size
-    done = training.epoch * steps + training.batch
-    saved_at = time.perf_counter()
+    save = partial(checkpoint.save, kept_at(asked.out), training, **_origin(asked, saved))
     with (
         interruptible() as interrupt,
         tqdm(
             total=steps * training.recipe.epochs,
-            initial=done,
+            initial=training.epoch * steps + training.batch,
             unit="batch",
             desc="retraining",
             disable=not asked.progress,
         ) as bar,
     ):
-        for report in retrain(training, dataset, keep):
+        reports = retrain(training, dataset, keep)
+        for report, told in saving(reports, save, lambda: interrupt.by):
             bar.set_postfix_str(f"loss {report.loss:.3f}, accuracy {report.accuracy:.1%}", False)
             bar.update()
-            if interrupt.by or training.finished or time.perf_counter() - saved_at > SAVE_EVERY:
-                checkpoint.save(kept_at(asked.out), training, **_origin(asked, saved))
-                saved_at = time.perf_counter()
-            if interrupt.by:
-                raise Stopped(interrupt.by, kept_at(asked.out))
+            if told:
+                raise Stopped(told, kept_at(asked.out))
 
 
 def _chosen_bits(

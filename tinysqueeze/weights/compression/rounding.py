@@ -12,7 +12,6 @@ Three ideas, each a few lines:
   bits everywhere, so that layers, once their errors are measured in one unit, need no other tuning.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +19,8 @@ from itertools import pairwise
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
+
+from tinysqueeze.processors import usable_processors
 
 Matrix = NDArray[np.float64]
 
@@ -105,7 +106,7 @@ def _rounded(rows: Matrix, factor: Matrix, step: float, price: float) -> Rounded
     """With one step: (F, D) levels. The first costs are those of plain rounding."""
     levels = np.clip(np.rint(rows / step), -LARGEST, LARGEST).astype(np.int32)
     error = np.zeros(len(rows))
-    threads = os.cpu_count() or 1
+    threads = usable_processors()
     edges = np.linspace(0, len(rows), threads + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(ROUNDS):

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysqueeze.errors import FormatError
+from tinysqueeze.network.models import Model
+from tinysqueeze.network.params import shapes
 
 CODEBOOK = 256
 WIDEST_GAP = 15
@@ -43,18 +45,27 @@ class SparseLayer:
         return flat.reshape(self.shape)
 
 
+def layers_of(model: Model) -> dict[str, tuple[int, int, int, int]]:
+    """The (out, in, height, width) of each of a model's convolutions, as `read_deep_compression` wants."""
+    return {
+        path.removesuffix("/weight"): (shape[3], shape[2], shape[0], shape[1])
+        for path, shape in shapes(model).items()
+        if path.endswith("/weight")
+    }
+
+
 def read_deep_compression(
-    data: bytes, shapes: dict[str, tuple[int, int, int, int]]
+    data: bytes, sizes: dict[str, tuple[int, int, int, int]]
 ) -> list[SparseLayer]:
-    """Take the file apart; `shapes` are the layers' (out, in, height, width) in the file's order.
+    """Take the file apart; `sizes` are the layers' (out, in, height, width) in the file's order.
 
     Raises FormatError where the bytes cannot be such a file: they end early or late, an entry lies
     outside its layer, a filler is no filler, a number is not finite.
     """
     reader = _Reader(data)
-    counts = reader.take("<u4", len(shapes))
+    counts = reader.take("<u4", len(sizes))
     layers = []
-    for (name, shape), count in zip(shapes.items(), counts.tolist(), strict=True):
+    for (name, shape), count in zip(sizes.items(), counts.tolist(), strict=True):
         if not 1 <= count <= prod(shape):
             raise FormatError(f"{name}: {count} entries stored of {prod(shape)}: corrupt")
         codebook = reader.take("<f4", CODEBOOK)

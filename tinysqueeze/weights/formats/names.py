@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from tinysqueeze.errors import FormatError, UserError
-from tinysqueeze.graph import lower, without_dropout
+from tinysqueeze.graph import GraphModel, lower, without_dropout
 from tinysqueeze.network.models import Model, squeezenet1_0, squeezenet1_1
 from tinysqueeze.network.params import shapes
 
@@ -34,6 +34,11 @@ def torchvision_names(model: Model) -> dict[str, str]:
     some that differ only in what has none, an activation, and compute something else. The authors' ring
     of zeros around conv10 may stay: whoever loads the arrays can set it there (`export` says how).
     """
+    if isinstance(model, GraphModel):
+        raise UserError(
+            f"torchvision's SqueezeNet has no place for {model.name}, which was read as a graph: export "
+            "it to ONNX, C or our own safetensors"
+        )
     ours = without_dropout(lower(model.at(SIZE))).nodes
     same = {"input_channels": model.input_shape[2], "conv10_pad": model.spec.get("conv10_pad", 0)}
     versions = (make(model.classes, **same) for make in TORCHVISIONS)

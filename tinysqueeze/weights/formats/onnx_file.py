@@ -25,6 +25,7 @@ from tinysqueeze.graph import (
     without_dropout,
 )
 from tinysqueeze.network.layers import Flatten, Softmax
+from tinysqueeze.network.models import Model
 from tinysqueeze.network.window import Window
 from tinysqueeze.weights.formats.names import to_ours, to_theirs
 from tinysqueeze.weights.formats.onnx_graph import read_graph, with_biases
@@ -85,7 +86,7 @@ def to_onnx(weights: WeightSet) -> Any:
         ir_version=IR_VERSION,
         producer_name="tinysqueeze",
     )
-    if weights.model.spec:  # without one, it is read back as anyone's
+    if weights.model.spec:  # one put together from layers is read back as anyone's
         onnx.helper.set_model_props(proto, to_metadata(weights))
     onnx.checker.check_model(proto, full_check=True)
     return proto
@@ -126,11 +127,11 @@ def read_foreign(onnx: Any, proto: Any) -> WeightSet:
     graph, flat, notes = read_graph(onnx, proto, OPERATORS)
     notes += rounding_notes(flat)
     found = squeezenet_of(*with_biases(graph, flat))
-    model, arrays = found or (model_of(graph), flat)
+    model, arrays = found or (_graph_model(graph), flat)
     if found is None:
         notes.append(
-            "no SqueezeNet: read as a graph, which predicts, is measured and exported to ONNX or C, but "
-            "does not train, nor go into a .tsq or .safetensors file"
+            "no SqueezeNet: read as a graph, which predicts, is evaluated, measured, compressed and "
+            "exported to ONNX or C, but does not train"
         )
     height, width, channels = model.input_shape
     preprocess = Preprocess(
@@ -145,6 +146,14 @@ def read_foreign(onnx: Any, proto: Any) -> WeightSet:
     source = f"an ONNX file of {maker}"
     params = fitting(model, arrays)
     return WeightSet(model, params, preprocess, describe(model, source), (*notes, UNCHECKED))
+
+
+def _graph_model(graph: Graph) -> Model:
+    """A graph as a model, within the bounds that our own files set. Raises FormatError."""
+    try:
+        return model_of(graph)
+    except UserError as error:
+        raise FormatError(str(error)) from error
 
 
 class _Writer:

@@ -14,12 +14,20 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.errors import FormatError, ShapeError
-from tinysqueeze.graph import Conv, Graph, Node, Other, arrays_of, without_copies
+from tinysqueeze.graph import (
+    LARGEST_MAP,
+    MOST_NODES,
+    Conv,
+    Graph,
+    Node,
+    Other,
+    arrays_of,
+    without_copies,
+)
 from tinysqueeze.network.layers import Flatten, Shape, Softmax
 from tinysqueeze.weights.preprocess import LARGEST_SIDE
 
 SIZE = 224  # pixels a side, where the file leaves it open
-LARGEST_MAP = 1 << 28  # numbers in one map: 1 GB
 LARGEST_FILLED = 1 << 26  # numbers in all constants that repeat one number
 NUMBERS = ("float16", "float32", "float64")
 
@@ -271,6 +279,8 @@ def _read(onnx: Any, reader: Reader, node: Any, i: int, operators: Operators) ->
         AttributeError,
     ) as error:  # an attribute of another type
         raise op.refused(f"it is malformed ({type(error).__name__}: {error})") from error
+    if len(reader.nodes) > MOST_NODES:
+        raise FormatError(f"a network of more than {MOST_NODES:,} nodes")
     if op.attributes:
         key, value = next(iter(op.attributes.items()))
         raise op.refused(f"its attribute {key} = {value!r} is not understood", "export it without")
@@ -291,16 +301,14 @@ def _ended(reader: Reader, proto: Any, result: str, notes: list[str]) -> Graph:
         output = target
     elif len(shape) != 1 or prod(reader.flattened.get(output, (1, 1))[:2]) != 1:
         raise FormatError(f"it gives a map of {shape}, not one number a class")
-    name = (
-        "".join(c if c.isalnum() and c.isascii() else "_" for c in str(proto.graph.name))[
-            :60
-        ].strip("_")
-        or "network"
-    )
-    graph = Graph.of(
-        name if not name[0].isdigit() else f"net_{name}", reader.shapes, reader.nodes, output
-    )
+    graph = Graph.of(_name(str(proto.graph.name)), reader.shapes, reader.nodes, output)
     return without_copies(graph)
+
+
+def _name(text: str) -> str:
+    """A graph's name as one that C and files take."""
+    kept = "".join(c if c.isalnum() and c.isascii() else "_" for c in text)[:50].strip("_")
+    return f"net_{kept}" if kept[:1].isdigit() else kept or "network"
 
 
 def with_biases(

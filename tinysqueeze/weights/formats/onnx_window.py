@@ -27,6 +27,8 @@ def window_of(
     if len(pads) != 4 or min(pads) < 0 or max(pads) > 255 or max(stride) > 255 or min(stride) < 1:
         raise op.refused(f"pads {pads} with strides {stride}")
     begin, end = pads[:2], pads[2:]
+    if pool and any(pad >= side for pad, side in zip(pads, (*kernel, *kernel), strict=True)):
+        raise op.refused(f"pads {pads} around a kernel of {kernel}: windows of nothing but padding")
     if begin == end:
         return Window(kernel, stride, (begin[0], begin[1]), ceil), True
     out = tuple(

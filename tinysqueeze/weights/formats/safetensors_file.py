@@ -5,19 +5,12 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, deserialize
-from safetensors.numpy import save
 
 from tinysqueeze.errors import FormatError
-from tinysqueeze.files import parse_json, write_atomically
+from tinysqueeze.files import parse_json, to_safetensors, write_atomically
 from tinysqueeze.weights.formats.names import renamed, to_ours, to_theirs, torchvision_names
 from tinysqueeze.weights.formats.torchvision import from_torchvision
-from tinysqueeze.weights.trained import (
-    UNCHECKED,
-    WeightSet,
-    from_metadata,
-    model_of,
-    to_metadata,
-)
+from tinysqueeze.weights.trained import UNCHECKED, WeightSet, from_metadata, model_of, to_metadata
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
@@ -25,7 +18,7 @@ DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 def write_safetensors(weights: WeightSet, path: str | Path) -> None:
     """Our own file: paths as names, our layout; network, preprocessing and classes beside them."""
     metadata = {"format": "tinysqueeze"} | to_metadata(weights)
-    write_atomically(path, save(weights.flat, metadata))
+    write_atomically(path, to_safetensors(weights.flat, metadata))
 
 
 def write_torchvision(weights: WeightSet, path: str | Path) -> None:
@@ -36,7 +29,7 @@ def write_torchvision(weights: WeightSet, path: str | Path) -> None:
     """
     names = torchvision_names(weights.model)
     arrays = {names[path]: to_theirs(array) for path, array in weights.flat.items()}
-    write_atomically(path, save(arrays, {"format": "pt"} | to_metadata(weights)))
+    write_atomically(path, to_safetensors(arrays, {"format": "pt"} | to_metadata(weights)))
 
 
 def read_safetensors(data: bytes) -> WeightSet:

@@ -9,13 +9,7 @@ from tinysqueeze.errors import FormatError
 from tinysqueeze.network.models import squeezenet1_0, squeezenet1_1
 from tinysqueeze.weights.formats.names import renamed, to_ours, torchvision_names, without_prefix
 from tinysqueeze.weights.preprocess import TORCHVISION
-from tinysqueeze.weights.trained import (
-    WeightSet,
-    describe,
-    fitting,
-    recognise,
-    rounding_notes,
-)
+from tinysqueeze.weights.trained import WeightSet, describe, fitting, recognise, rounding_notes
 
 # Under which key a checkpoint of a training loop keeps the weights.
 CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")

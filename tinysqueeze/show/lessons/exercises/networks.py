@@ -4,17 +4,14 @@ import numpy as np
 
 from tinysqueeze.network.models import Fire, squeezenet1_0, squeezenet_cifar
 from tinysqueeze.network.others import alexnet
-from tinysqueeze.network.params import flatten
 from tinysqueeze.show.lessons.exercise import Exercise
 from tinysqueeze.show.widgets import Stepper
-from tinysqueeze.study.count import count
+from tinysqueeze.study.count import count, count_layer
 
 
 def fire_parameters(channels: int, squeeze: int, expand1x1: int, expand3x3: int) -> int:
     """What a Fire trains, biases and all."""
-    fire = Fire(squeeze, expand1x1, expand3x3)
-    shapes = flatten(fire.param_shapes((9, 9, channels))).values()
-    return sum(int(np.prod(shape)) for shape in shapes)
+    return count_layer(Fire(squeeze, expand1x1, expand3x3), (9, 9, channels)).parameters
 
 
 def share_of_fires() -> float:
@@ -65,57 +62,72 @@ NETWORKS: dict[str, Exercise] = {
                 "the expand filters see the squeeze layer's channels, not the input's",
             ),
         ),
+        why="Three small convolutions: the expands see only the squeeze layer's channels, "
+        "which keeps the 3×3 small.",
     ),
     "widest-squeeze": Exercise(
         "the widest squeeze layer that Strategy 2 allows before 64 + 64 expand filters?",
         127,
         mistakes=((128, "narrower, not as wide as"), (64, "the two expands count together")),
+        why="Narrower than the 128 filters of both expands together, so that the 3×3 filters "
+        "get fewer inputs.",
     ),
     "fire-share": Exercise(
         "what share of all Fire parameters of v1.0 sits in the 3×3 filters?",
         share_of_fires,
         tolerance=0.01,
         mistakes=((0.5, "that is the share of the *filters*; a 3×3 filter is larger"),),
+        why="Half of the expand filters hold nine times the weights of the other half.",
     ),
     "conv-weights": Exercise(
         "write conv3x3_weights(inputs, filters): Strategy 2's formula, no biases",
         lambda inputs, filters: inputs * filters * 9,
         lambda rng: [(16, 64), (128, 64)],
+        why="Inputs × filters × 9: a squeeze layer makes the first of the three small.",
     ),
     "all-3x3": Exercise(
         "how many parameters has squeezenet1_0 if every expand filter is 3×3?",
         lambda: count(squeezenet1_0(pct3x3=1.0)).parameters,
         mistakes=((lambda: count(squeezenet1_0()).parameters, "that is with half of them 3×3"),),
+        why="The expands' weights grow ninefold where they were 1×1: that is Strategy 1, undone.",
     ),
     "late-cost": Exercise(
         "how many times the multiply-adds of pools after layers 1, 2, 3 does v1.0 do (227×227)?",
         late_over_early,
         tolerance=0.01,
         mistakes=((lambda: 1 / late_over_early(), "the other way round"),),
+        why="The same filters run over larger maps. Late pools cost no parameters, but time.",
     ),
     "fifty-times": Exercise(
         "how many times the parameters of squeezenet1_0 has the paper's AlexNet (grouped)?",
         lambda: count(alexnet()).parameters / count(squeezenet1_0()).parameters,
         tolerance=0.01,
+        why="About 50 times, before any compression: the paper's headline.",
     ),
     "fully-connected": Exercise(
         "what share of AlexNet's parameters sits in its fully connected layers?",
         fully_connected_share,
         tolerance=0.01,
         mistakes=((lambda: 100 * fully_connected_share(), "a share, from 0 to 1"),),
+        why="Nearly all. SqueezeNet has none of them: it averages over pixels instead.",
     ),
     "gradient-bytes": Exercise(
         "how many bytes of float32 gradient does a worker send each step, for squeezenet1_0?",
         lambda: 4 * count(squeezenet1_0()).parameters,
         mistakes=((lambda: count(squeezenet1_0()).parameters, "a float32 has four bytes"),),
+        why="A gradient is as large as the parameters: with fewer of them workers wait less "
+        "for each other.",
     ),
     "simple-bypass": Exercise(
         "around which fires of v1.0 can a simple bypass go? a list of their numbers",
         np.array([3, 5, 7, 9]),
+        accepts=lambda got, want: set(got.ravel()) == set(want) and got.size == want.size,
         mistakes=(
             (np.arange(2, 10), "x and body(x) are added: they need as many channels"),
             (np.array([2, 4, 6, 8]), "there the channels change: those need the complex bypass"),
         ),
+        why="Where a Fire gives as many channels as it takes, input and output can be added "
+        "as they are.",
     ),
     "complex-bypass": Exercise(
         "how many parameters does the complex bypass add to squeezenet1_0?",
@@ -123,12 +135,19 @@ NETWORKS: dict[str, Exercise] = {
             count(squeezenet1_0(bypass="complex")).parameters - count(squeezenet1_0()).parameters
         ),
         mistakes=((lambda: count(squeezenet1_0(bypass="complex")).parameters, "that is the sum"),),
+        why="A 1×1 convolution for each Fire whose channels change: that is what the sum "
+        "costs there.",
     ),
     "expand-filters": Exercise(
         "write expand_filters(i, base_e, incr_e, freq): §5.1's e_i, fires counted from 0",
         expand_filters,
         lambda rng: [(0, 128, 128, 2), (5, 128, 128, 2), (7, 64, 32, 3)],
         mistakes=((lambda i, b, inc, f: b + inc * i / f, "the number grows in steps: round down"),),
+        why="The number grows by incr_e after every freq Fires.",
     ),
-    "stops": Exercise("how many stops does a stepper make on squeezenet_cifar?", stops),
+    "stops": Exercise(
+        "how many stops does a stepper make on squeezenet_cifar?",
+        stops,
+        why="Forward and backward stop at each layer, the Fires' parts included.",
+    ),
 }

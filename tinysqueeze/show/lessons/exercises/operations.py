@@ -90,14 +90,45 @@ def _images(rng: Rng) -> list[Case]:
 
 
 OPERATIONS: dict[str, Exercise] = {
+    "one-number": Exercise(
+        "what do the weights (1, 0, −1 in each row) make of the rows 1 2 0, 3 1 1, 2 2 2?",
+        3,
+        mistakes=(
+            (9, "the right column counts as negative"),
+            (14, "multiply by the weights first"),
+        ),
+        why="The left column adds up to 6, the right one to 3, and the middle one counts for nothing.",
+    ),
+    "first-map": Exercise(
+        "how high and wide is the map that a 5×5 filter makes of 96×96 pixels?",
+        np.array([92, 92]),
+        mistakes=((np.array([91, 91]), "count the places, not the steps between them"),),
+        why="The window starts at pixels 0 to 91 of each side: 96 − 5 + 1 places.",
+    ),
+    "relu": Exercise(
+        "write relu(x) for an array of any shape",
+        lambda x: np.maximum(x, 0),
+        lambda rng: [(rng.standard_normal(6),), (rng.standard_normal((2, 3, 2)),)],
+        mistakes=(
+            (np.abs, "what is negative becomes 0, not positive"),
+            (
+                lambda x: (x > 0).astype(float),
+                "that is its slope; keep the positive numbers themselves",
+            ),
+        ),
+        why="Positive numbers stay, the others become 0.",
+    ),
     "first-parameters": Exercise(
         "how many parameters has squeezenet_cifar with 100 classes?",
         lambda: count(squeezenet_cifar(classes=100)).parameters,
         mistakes=((lambda: count(squeezenet_cifar()).parameters, "that is with 10 classes"),),
+        why="Only conv10 grows: each further class is one more filter of 512 weights and a bias.",
     ),
     "first-shape": Exercise(
         "what shape (H, W, C) leaves fire5 of squeezenet1_0 for a 227×227 image?",
         lambda: np.array((*row("fire5/squeeze").out_shape[:2], 256)),
+        why="conv1 halves 227 to 111, the pools make 55 and 27 of it; fire5's two expand "
+        "layers give 128 channels each.",
     ),
     "first-difference": Exercise(
         "write difference(f, v): the central difference of f at v, with h = 1e-5",
@@ -111,6 +142,7 @@ OPERATIONS: dict[str, Exercise] = {
                 "that is one-sided; go h to both sides, the error is far smaller",
             ),
         ),
+        why="The errors of first order on either side cancel, so the error falls with h squared.",
     ),
     "output-size": Exercise(
         "write out_size(size, kernel, stride, pad): how many places a window takes along one side",
@@ -121,6 +153,8 @@ OPERATIONS: dict[str, Exercise] = {
             (lambda s, k, t, p: (s + p - k) // t + 1, "padding goes on both sides"),
             (lambda s, k, t, p: (s + 2 * p - k) / t + 1, "a window that does not fit is left out"),
         ),
+        why="A window fits at the start, and once more for each stride that is left: "
+        "floor((size + 2·pad − kernel) / stride) + 1.",
     ),
     "convolve": Exercise(
         "write convolve(x, weight, stride) for one channel and one filter: (H, W), (KH, KW) -> (OH, OW)",
@@ -133,6 +167,8 @@ OPERATIONS: dict[str, Exercise] = {
                 "that correlation)",
             ),
         ),
+        why="At each place the window's numbers are multiplied by the weights and added up: "
+        "nothing else happens.",
     ),
     "conv1-multiply-adds": Exercise(
         "how many multiply-adds has conv1 of squeezenet1_0 at 227×227?",
@@ -140,6 +176,7 @@ OPERATIONS: dict[str, Exercise] = {
         mistakes=(
             (lambda: row("conv1").parameters, "those are its parameters; each is used often"),
         ),
+        why="Each of 111 × 111 × 96 outputs costs one filter's 7 × 7 × 3 products.",
     ),
     "patches": Exercise(
         "write patches(x, size): each size×size window of x (H, W, C) as a row, stride 1, no padding",
@@ -152,21 +189,27 @@ OPERATIONS: dict[str, Exercise] = {
                 "that is the transpose: one *row* for each window",
             ),
         ),
+        why="Row i is what the window sees at place i, so that a filter is a column it is "
+        "multiplied by.",
     ),
     "patches-matmul": Exercise(
         "write convolve_patches(rows, weight): (P, KH*KW*C) and (KH, KW, C, F) -> (P, F)",
         lambda rows, weight: rows @ weight.reshape(-1, weight.shape[3]),
         lambda rng: [(rng.standard_normal((6, 18)), rng.standard_normal((3, 3, 2, 4)))],
+        why="A filter's weights, read in the order of a patch, are one column: the "
+        "convolution is one product.",
     ),
     "patches-bytes": Exercise(
         "how many bytes are conv1's patches for one 227×227 image in float32 (squeezenet1_0)?",
         lambda: row("conv1").im2col_bytes,
         mistakes=((lambda: row("conv1").im2col_bytes // 4, "a float32 has four bytes"),),
+        why="111 × 111 places of 7 × 7 × 3 numbers of four bytes: many times the image itself.",
     ),
     "overlap": Exercise(
         "a 3×3 window with stride 2: the most windows that see one pixel?",
         4,
         mistakes=((9, "that is with stride 1"),),
+        why="With stride 2, two windows at most cover a pixel along each side, and 2 × 2 are four.",
     ),
     "scatter-add": Exercise(
         "write fold(rows, length): add row i of (places, K) to a line, starting at position i",
@@ -178,11 +221,15 @@ OPERATIONS: dict[str, Exercise] = {
                 "windows overlap, and a pixel collects from all of them: += where you have =",
             ),
         ),
+        why="A number that several windows saw moved each of their outputs, so all their "
+        "gradients add up.",
     ),
     "dweight": Exercise(
         "write dweight(rows, dy): (P, K) and (P, F) -> (K, F), when y = rows @ weight",
         lambda rows, dy: rows.T @ dy,
         lambda rng: [(rng.standard_normal((7, 4)), rng.standard_normal((7, 3)))],
+        why="A weight meets every place, so its gradient is a sum over places: that is what "
+        "rows.T @ dy adds up.",
     ),
     "gradient": Exercise(
         "write gradient(f, x): the central difference at every element, h = 1e-5; x stays as it is",
@@ -192,45 +239,58 @@ OPERATIONS: dict[str, Exercise] = {
             (lambda x: float(np.sin(x).prod()), rng.standard_normal(4)),
         ],
         tolerance=1e-6,
+        why="One number at a time moves and comes back: slow, but it needs no calculus, so "
+        "it can judge one that does.",
     ),
     "kink": Exercise(
         "what does the central difference of max(x, 0) give at x = 0 exactly?",
         0.5,
         mistakes=((0, "that is what backward says there"), (1, "that is the slope on the right")),
+        why="It averages the slopes 0 on the left and 1 on the right; backward has to choose "
+        "one. Check away from kinks.",
     ),
     "which-gradient": Exercise(
         'col2im crops the padding at the wrong corner: which gradient is wrong, "dx", "dweight" or "dbias"?',
         "dx",
+        why="Forward and the weight's gradient read patches and never fold them back; only "
+        "dx does.",
     ),
     "one-by-one": Exercise(
         "write pointwise(x, weight): a 1×1 convolution, (N, H, W, C) and (C, F) -> (N, H, W, F)",
         lambda x, weight: x @ weight,
         lambda rng: [(rng.standard_normal((2, 3, 4, 5)), rng.standard_normal((5, 6)))],
+        why="A pixel's channels are a row already, so there is nothing to unfold: each row "
+        "times the weights.",
     ),
     "nine-times": Exercise(
         "how many weights (no biases) have 128 filters of 3×3 over 64 channels?",
         9 * 64 * 128,
         mistakes=((9 * 64 * 128 + 128, "without the biases"), (64 * 128, "those are 1×1 filters")),
+        why="Each filter has 3 × 3 weights a channel where a 1×1 has one.",
     ),
     "receptive-field": Exercise(
         "three 3×3 convolutions of stride 1 one after another: how many pixels a side does one output see?",
         7,
         mistakes=((9, "each adds one pixel on either side"), (27, "each adds, none multiplies")),
+        why="The first sees 3 pixels, and each one after it sees one more on either side: 3, 5, 7.",
     ),
     "max-pool": Exercise(
         "write max_pool(x, size): the largest of each size×size tile of (H, W)",
         pool,
         lambda rng: [(rng.standard_normal((4, 6)), 2), (-np.abs(rng.standard_normal((6, 3))), 3)],
+        why="Each tile keeps its largest number; on the way back only that one gets the gradient.",
     ),
     "ceil": Exercise(
         "a 3×3 pool of stride 2 over 110 pixels, in ceil mode as in Caffe: how many outputs a side?",
         lambda: Window.of(3, 2, ceil=True).out_size(110, 110)[0],
         mistakes=((54, "that is in floor mode; one more window hangs over the edge"),),
+        why="The last window hangs over the edge and is kept: (110 − 3) / 2 rounded up, and one.",
     ),
     "average-share": Exercise(
         "a 3×3 average-pool of stride 3, dy = 18 at one output: what dx does each of its pixels get?",
         2,
         mistakes=((18, "that is max-pool's way, and only for the winner"),),
+        why="All nine took the same part in the mean, so each gets a ninth.",
     ),
     "softmax": Exercise(
         "write softmax(x) for (N, classes); scores may be as large as 1000",
@@ -249,11 +309,14 @@ OPERATIONS: dict[str, Exercise] = {
                 "exp overflows on large scores; softmax does not change when all scores move alike",
             ),
         ),
+        why="Less its largest score, no row can overflow, and the shares stay the same.",
     ),
     "even-loss": Exercise(
         "what is the loss of a network that gives all of 1,000 classes the same chance?",
         lambda: np.log(1000),
         mistakes=((lambda: np.log(10), "that is with 10 classes"), (3, "that is log10; take ln")),
+        why="The right class has the chance 1/1,000, and the loss is −ln of it. Start "
+        "training near it, or look for a mistake.",
     ),
     "dlogits": Exercise(
         "write dlogits(logits, labels): the gradient of the mean softmax cross-entropy",
@@ -266,5 +329,7 @@ OPERATIONS: dict[str, Exercise] = {
             ),
             (lambda logits, labels: reference.softmax(logits), "and where are the labels?"),
         ),
+        why="Softmax and logarithm together have a gradient as simple as can be: (chances − "
+        "labels) / batch.",
     ),
 }

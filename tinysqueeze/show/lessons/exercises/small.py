@@ -46,6 +46,8 @@ SMALL: dict[str, Exercise] = {
                 "that is of the whole message; bits a symbol are asked",
             ),
         ),
+        why="Shannon's limit: a symbol of share p costs at least −log2 p bits, however "
+        "clever the code.",
     ),
     "gaps": Exercise(
         "write gaps(flat) -> the zeros before each weight that is not zero",
@@ -58,11 +60,14 @@ SMALL: dict[str, Exercise] = {
                 "count the zeros in between, and those before the first weight",
             ),
         ),
+        why="Most weights are zero, so counting the zeros in between takes fewer bits than "
+        "places do.",
     ),
     "sending": Exercise(
         "AlexNet has 240 MB: how many seconds does it take at 10 Mbit/s?",
         240e6 * 8 / 10e6,
         mistakes=((24, "a byte has 8 bits"),),
+        why="1,920 million bits at 10 million a second.",
     ),
     "ring-bytes": Exercise(
         "write sent(size, workers) -> bytes each worker sends in a ring all-reduce of size bytes",
@@ -75,6 +80,8 @@ SMALL: dict[str, Exercise] = {
                 "each step sends one part of the vector, not all of it",
             ),
         ),
+        why="Each of workers − 1 steps sends one part of the vector, once to add up and once "
+        "to hand out.",
     ),
     "whole-mean": Exercise(
         "write whole(gradients, images): workers' mean gradients and image counts -> that of all images",
@@ -89,11 +96,13 @@ SMALL: dict[str, Exercise] = {
                 "right only where all have as many images: weigh them",
             ),
         ),
+        why="A mean over unequal parts weighs each by its images.",
     ),
     "ring-messages": Exercise(
         "how many messages, one after the other, does a ring of 1,024 workers need for one all-reduce?",
         2 * 1023,
         mistakes=((1023, "that brings the sums together; they must go round again"),),
+        why="1,023 steps bring the sums together, and as many hand them round.",
     ),
     "chain-peak": Exercise(
         "write peak(sizes): layer i reads map i, writes map i + 1 -> bytes needed with buffers reused",
@@ -103,6 +112,8 @@ SMALL: dict[str, Exercise] = {
             (lambda sizes: sum(sizes), "a map that no layer will read any more can make room"),
             (lambda sizes: max(sizes), "a layer needs its source and its target at once"),
         ),
+        why="Only the map being read and the one being written must be there; the rest is "
+        "free again.",
     ),
     "to-bytes": Exercise(
         "write encode(x, scale, zero) -> the nearest whole q in 0 .. 255 with x = scale * (q - zero)",
@@ -118,5 +129,6 @@ SMALL: dict[str, Exercise] = {
                 "the nearest, not the one below",
             ),
         ),
+        why="Nearest step of the grid, and what lies outside is brought to its edge.",
     ),
 }
