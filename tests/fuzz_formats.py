@@ -24,15 +24,16 @@ FORMATS = {
     "cifar-archive": data.cifar_archive,
     "answers-npz": data.answers,
     "safetensors-ours": lambda: weights.safetensors(
-        "safetensors-ours", made(lambda p: write_safetensors(weights.little(), p), "x"),
+        "safetensors-ours",
+        [made(lambda p, w=w: write_safetensors(w, p), "x") for w in (weights.little(), weights.graph())],
         weights.ours_again,
     ),
     "safetensors-torchvision": lambda: weights.safetensors(
         "safetensors-torchvision",
-        made(lambda p: write_torchvision(weights.files.small(1, 2), p), "x"), weights.theirs_again,
+        [made(lambda p: write_torchvision(weights.files.small(1, 2), p), "x")], weights.theirs_again,
     ),
     "safetensors-foreign": lambda: weights.safetensors(
-        "safetensors-foreign", weights.foreign(), lambda arrays, metadata: metadata, ""
+        "safetensors-foreign", [weights.foreign()], lambda arrays, metadata: metadata, ""
     ),
     "checkpoint": weights.checkpoints,
     "tsq": weights.tsq,

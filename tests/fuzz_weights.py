@@ -1,5 +1,6 @@
 """The formats of weights and checkpoints: whole samples, where their parts begin, crafted others."""
 
+import dataclasses
 import json
 import random
 import re
@@ -31,6 +32,7 @@ from torch_files import archive, tensor
 
 import tinysqueeze as ts
 from tinysqueeze.data import Dataset
+from tinysqueeze.graph import lower, model_of
 from tinysqueeze.network.models import squeezenet1_0, squeezenet_cifar
 from tinysqueeze.network.params import shapes
 from tinysqueeze.training import checkpoint
@@ -63,6 +65,12 @@ def little() -> Any:
         classes=3, input_size=16, base_e=8, incr_e=8, fires=2, pools=(1,), stem_filters=8, norm=True
     )
     return files.weight_set(model)
+
+
+def graph() -> Any:
+    """A network that no metaparameters rebuild: all its nodes stand in the file."""
+    weights = little()
+    return dataclasses.replace(weights, model=model_of(lower(weights.model)))
 
 
 def state_of(weights: Any) -> tuple[dict, list[np.ndarray]]:
@@ -148,9 +156,11 @@ def theirs_again(arrays: dict, metadata: dict) -> dict:
     return ours_again(flat, metadata)
 
 
-def safetensors(name: str, data: bytes, repair: Callable, check: str = "SHA-256") -> Format:
+def safetensors(
+    name: str, samples: list[bytes], repair: Callable, check: str = "SHA-256"
+) -> Format:
     return Format(
-        name, "net.safetensors", [data], weights_in, safetensors_edges, resaved(repair), check
+        name, "net.safetensors", samples, weights_in, safetensors_edges, resaved(repair), check
     )  # fmt: skip
 
 
@@ -243,6 +253,7 @@ def tsq() -> Format:
         made(lambda path, how=how: ts.compress(little(), path, progress=False, **how), "net.tsq")
         for how in options
     ]
+    whole.append(made(lambda path: ts.compress(graph(), path, progress=False), "net.tsq"))
     return Format("tsq", "net.tsq", whole, weights_in, tsq_edges, reframed, "CRC-32 and SHA-256")
 
 
@@ -320,8 +331,8 @@ def _array(onnx: Any, stored: Any) -> np.ndarray:
 
 
 def onnx_ours() -> Format:
-    whole = made(lambda path: ts.export(little(), path), "net.onnx")
-    return Format("onnx-ours", "net.onnx", [whole], weights_in, onnx_edges,
+    whole = [made(lambda path, w=w: ts.export(w, path), "net.onnx") for w in (little(), graph())]
+    return Format("onnx-ours", "net.onnx", whole, weights_in, onnx_edges,
                   lambda data, rng: odd_node(data, rng, repair=True), "SHA-256")  # fmt: skip
 
 
