@@ -25,16 +25,18 @@ import numpy as np
 from deciding import CLOSE, Decision, Truth, truth
 
 from tinysqueeze.compiled import compile
+from tinysqueeze.devices.int8 import quantise
+from tinysqueeze.errors import UserError
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.ops import fast, reference
 from tinysqueeze.network.params import flatten, map_params
 from tinysqueeze.network.stepwise import StepByStep
 
-LIMIT = {"f4": 1e-4, "f2": 5e-5, "direct": 5e-5, "plain": 1e-4}
+LIMIT = {"4x4": 1e-4, "2x2": 5e-5, "direct": 5e-5, "plain": 1e-4}
 """The most that an array of gradients may differ, by `apart`, in each precision; "plain" is step by step,
 where NumPy adds up thousands of float32 one after the other for a bias."""
-ROUNDINGS = {"f4": 100, "f2": 100, "direct": 100, "plain": 1000}
+ROUNDINGS = {"4x4": 100, "2x2": 100, "direct": 100, "plain": 1000}
 """Where numbers cancel, more may be lost: so many times what one rounding of every sum does to them.
 (A bias sums ten thousand pixels: kernels in vectors and by threads, NumPy one after the other.)"""
 FORWARD = 1e-4
@@ -189,6 +191,25 @@ def trial(d: networks.Draw, tally: Tally) -> None:
         )
         name = f"inference {'one by one' if batch == 1 else 'in batches'}, {d.precision}"
         tally.judge(d, name, "logits", difference(plan.predict(d.x), logits), FORWARD)
+    integers(d, tally)
+
+
+def integers(d: networks.Draw, tally: Tally) -> None:
+    """The network in integers: compiled, the same bits as node by node, and the same a second time."""
+    try:
+        network = quantise(d.model, d.params, d.x)
+    except UserError as error:
+        tally.refused[f"int8: {str(error).partition(': ')[2] or error}"] += 1
+        return
+    codes, logits = network.encode(d.x), network.logits(d.x)
+    expected = network.integers(codes)
+    for batch in (d.batch, 1):
+        plan = compile(network, batch, precision="int8", threads=d.threads)
+        name = f"inference {'one by one' if batch == 1 else 'in batches'}, int8"
+        same = np.array_equal(plan.integers(codes), expected)
+        same &= np.array_equal(plan.predict(d.x), logits)
+        same &= np.array_equal(plan.integers(codes[::-1]), expected[::-1])
+        tally.judge(d, name, "logits, bit for bit", 0 if same else np.inf, 0)
 
 
 def training(

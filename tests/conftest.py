@@ -1,6 +1,7 @@
 """What all tests share: a seeded generator and the way to the real data, if it is there."""
 
 import os
+import shutil
 from pathlib import Path
 
 import matplotlib
@@ -14,6 +15,8 @@ matplotlib.use("Agg")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`pytest tests/test_battery.py --networks 2000 -s`: any number, and the table of errors."""
     parser.addoption("--networks", type=int, help="how many networks the battery draws")
+    parser.addoption("--lines", type=int, help="how many command lines are generated")
+    parser.addoption("--kills", type=int, help="how many processes are killed by each signal")
     parser.addoption("--faults", type=int, help="how many faults are planted (all, if not said)")
 
 
@@ -44,3 +47,35 @@ def folder(tmp_path_factory):
                 pixels = rng.integers(0, 90, (16, 16, 3), dtype=np.uint8) + np.uint8(120 * bright)
                 Image.fromarray(pixels).save(place / f"{i}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's chromium without a window."""
+    pytest.importorskip("selenium")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not program or not driver:
+        pytest.skip("no chromium: apt install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--window-size=1400,1300",
+    ):
+        options.add_argument(flag)
+    window = webdriver.Chrome(options=options, service=Service(driver))
+    yield window
+    window.quit()
+
+
+@pytest.fixture
+def screenshot(browser, tmp_path):
+    """Save what the browser shows, where $TINYSQUEEZE_SCREENSHOTS points or beside the test."""
+    folder = Path(os.environ.get("TINYSQUEEZE_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return lambda name: browser.save_screenshot(str(folder / f"{name}.png"))

@@ -13,7 +13,7 @@ from tinysqueeze.network.ops import reference
 from tinysqueeze.network.params import flatten, map_params
 from tinysqueeze.network.window import Window
 
-CLOSE = {"f4": 1e-5, "f2": 3e-6, "direct": 2e-6, "plain": 2e-6}
+CLOSE = {"4x4": 1e-5, "2x2": 3e-6, "direct": 2e-6, "plain": 2e-6}
 """How near its kink, relative to the largest number of the map, a decision counts as open."""
 SUMS = ("conv2d", "conv2d_backward", "linear", "linear_backward")
 TINY = np.finfo(np.float64).tiny

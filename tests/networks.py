@@ -86,7 +86,7 @@ def drawn(
         seed, model, lively(model, rng), x, labels,
         batch=images + int(rng.choice([0, 0, 1, 4])),
         threads=int(rng.integers(1, 5)),
-        precision=str(rng.choice(["f4", "f2", "direct"])),
+        precision=str(rng.choice(["4x4", "2x2", "direct"])),
         smoothing=float(rng.choice([0.0, 0.1])),
         refused=Counter() if refused is None else refused,
     )  # fmt: skip

@@ -39,7 +39,7 @@ def canned() -> dict:
     """Three rounds of two sides, ours on one thread as well, a cold start and two sizes."""
     about = {
         "title": "a step", "model": {}, "input_shape": [32, 32, 3], "batch": 64, "training": True,
-        "flops": {"direct": 20e9, "f2": 12e9, "f4": 8e9},
+        "flops": {"direct": 20e9, "2x2": 12e9, "4x4": 8e9},
     }  # fmt: skip
     runs = [run("ours", i, ms) for i, ms in enumerate((40, 50, 44))]
     runs += [run("torch", i, ms) for i, ms in enumerate((100, 90, 110))]
@@ -107,12 +107,12 @@ def test_the_floor_counts_what_the_paper_of_winograd_says():
     """19.8 GFLOP a training step of 64 images; conv1's dx is not needed, 3x3 shrink by 2.25 and 4."""
     train = flops(WORKLOADS["train"])
     assert train["direct"] == pytest.approx(19.84e9, rel=1e-3)
-    assert train["f4"] < train["f2"] < train["direct"]
+    assert train["4x4"] < train["2x2"] < train["direct"]
     forward = flops(WORKLOADS["infer"])
     stem = 2 * 64 * 32 * 32 * 27 * 96
     assert train["direct"] == 3 * forward["direct"] - stem
-    wide = (forward["direct"] - forward["f2"]) / (1 - 1 / 2.25)  # all 3x3 but the stem
-    assert forward["direct"] - forward["f4"] == pytest.approx(wide * 3 / 4)
+    wide = (forward["direct"] - forward["2x2"]) / (1 - 1 / 2.25)  # all 3x3 but the stem
+    assert forward["direct"] - forward["4x4"] == pytest.approx(wide * 3 / 4)
 
 
 def test_the_peak_is_a_number_of_operations():

@@ -1,8 +1,6 @@
-"""In a real browser: the slider is dragged and the counts are right; the stepper walks there and back."""
+"""In a real browser: the slider is dragged and the counts are right; the explorer lives in a notebook."""
 
 import os
-import re
-import shutil
 import subprocess
 import sys
 import time
@@ -18,15 +16,10 @@ ROOT = Path(__file__).parents[1]
 CELLS = {
     "one_by_one": "from tinysqueeze.show.widgets import one_by_one\n\none_by_one()",
     "stepper": """\
-import numpy as np
-
-from tinysqueeze.network.models import squeezenet_cifar
-from tinysqueeze.network.params import initialise
+from tinysqueeze.show.page import small_network
 from tinysqueeze.show.widgets import Stepper
 
-model = squeezenet_cifar()
-images = np.random.default_rng(0).standard_normal((1, 32, 32, 3), np.float32)
-stepper = Stepper(model, initialise(model), images, np.array([7]))
+stepper = Stepper.of(small_network())
 stepper""",
 }
 
@@ -85,38 +78,6 @@ def lab(tmp_path_factory):
         log.close()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """Debian's chromium without a window."""
-    pytest.importorskip("selenium")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not program or not driver:
-        pytest.skip("no chromium: apt install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        "--window-size=1400,1300",
-    ):
-        options.add_argument(flag)
-    window = webdriver.Chrome(options=options, service=Service(driver))
-    yield window
-    window.quit()
-
-
-@pytest.fixture
-def screenshot(browser, tmp_path):
-    """Save what the browser shows, where $TINYSQUEEZE_SCREENSHOTS points or beside the test."""
-    folder = Path(os.environ.get("TINYSQUEEZE_SCREENSHOTS", tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
-    return lambda name: browser.save_screenshot(str(folder / f"{name}.png"))
-
-
 def open_and_run(browser, lab: str, name: str) -> None:
     browser.get(f"{lab}/workspaces/{name}/tree/{name}.ipynb?reset")
     ready = "return !!window.jupyterapp && !!document.querySelector('.jp-Notebook .jp-Cell')"
@@ -127,7 +88,8 @@ def open_and_run(browser, lab: str, name: str) -> None:
     )
     wait_for(lambda: browser.execute_script(idle), 60, "the kernel is ready")
     browser.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    wait_for(lambda: shown_text(browser), 90, "the widget is there")
+    shown = "return !!document.querySelector('.tinysqueeze-text, .jp-OutputArea iframe')"
+    wait_for(lambda: browser.execute_script(shown), 120, "the widget is there")
 
 
 def shown_text(browser) -> str:
@@ -170,35 +132,35 @@ def test_dragging_the_sliders_changes_the_counts_to_the_right_numbers(browser, l
     screenshot("one_by_one_after")
 
 
-def test_the_stepper_goes_to_the_loss_and_back_to_conv1(browser, lab, screenshot):
-    from selenium.webdriver.common.by import By
+def in_the_explorer(browser, code: str):
+    """What JavaScript says in the explorer's frame, `explorer` being what it runs; None before."""
+    frame = "document.querySelector('.jp-OutputArea iframe')?.contentDocument"
+    find = f"{frame}?.querySelector('.ts-explorer')?.explorer"
+    return browser.execute_script(f"const explorer = {find}; if (!explorer) return null; {code}")
 
+
+def test_the_explorer_lives_in_a_notebook_and_when_it_is_opened_again(browser, lab, screenshot):
     same: dict = {}
     exec(CELLS["stepper"], same)
-    loss = re.escape(f"loss {same['stepper'].trace.loss:.4f} = ln ")
+    loss = same["stepper"].trace.loss
     open_and_run(browser, lab, "stepper")
-    buttons = {
-        button.text.strip(): button
-        for button in browser.find_elements(By.CSS_SELECTOR, ".tinysqueeze-step")
-    }
 
-    def press(label: str, expected: str) -> None:
-        next(b for text, b in buttons.items() if label in text).click()
-        wait_for(lambda: re.search(expected, shown_text(browser)), 30, f"{label}: {expected}")
+    def walks() -> None:
+        found = wait_for(
+            lambda: in_the_explorer(browser, "return explorer.step.loss"),
+            60,
+            "the explorer is there",
+        )
+        assert found == pytest.approx(loss, rel=1e-5)
+        in_the_explorer(browser, "explorer.goTo('loss')")
+        assert f"{loss:.4f}" in in_the_explorer(browser, "return explorer.headline.textContent")
 
-    assert "→ conv1" in shown_text(browser)
-    screenshot("stepper_first")
-    press("next", r"→ conv1_relu")
-    press("to the loss", loss)
-    screenshot("stepper_loss")
-    press("next", r"← pool10")
-    for _ in range(100):
-        if re.search(r"← conv1 ", shown_text(browser)):
-            break
-        before = shown_text(browser)
-        next(b for text, b in buttons.items() if "next" in text).click()
-        wait_for(lambda b=before: shown_text(browser) != b, 30, "one stop on")
-    assert re.search(r"← conv1 .*\n.*dy", shown_text(browser))
-    assert "dweight" in shown_text(browser)
-    screenshot("stepper_back_at_conv1")
-    press("first", r"→ conv1 ")
+    walks()
+    screenshot("explorer_in_a_notebook")
+    browser.execute_script("return window.jupyterapp.commands.execute('docmanager:save')")
+    dirty = "return window.jupyterapp.shell.currentWidget.context.model.dirty"
+    wait_for(lambda: not browser.execute_script(dirty), 30, "the notebook is saved")
+    browser.get(f"{lab}/workspaces/again/tree/stepper.ipynb?reset")  # nothing is run this time
+    walks()
+    assert "Error displaying" not in browser.execute_script("return document.body.textContent")
+    screenshot("explorer_opened_again")

@@ -68,7 +68,7 @@ def exact(model, params, images, labels):
     return logits, loss, flatten(grads)
 
 
-def compare(model, n=3, size=None, precision="f2", threads=2, limit=2e-4):
+def compare(model, n=3, size=None, precision="2x2", threads=2, limit=2e-4):
     """Predictions, loss and gradients of a plan are those of float64, within rounding."""
     params, (images, labels) = lively(model), batch(model, n)
     plan = compile(model, size or n, precision=precision, threads=threads, params=params)
@@ -128,11 +128,11 @@ def test_many_chunks_of_images(norm, bypass):
     compare(squeezenet_cifar(**SMALL | changes), 70, 75, "direct", limit=2e-3)
 
 
-@pytest.mark.parametrize("precision", ["direct", "f2", "f4"])
+@pytest.mark.parametrize("precision", ["direct", "2x2", "4x4"])
 @pytest.mark.parametrize("make", [squeezenet1_0, squeezenet1_1])
 def test_the_published_networks(make, precision):
     model = make(7, input_size=47, base_e=16, incr_e=16, dropout=0.0)
-    compare(model, 2, precision=precision, limit=2e-3 if precision == "f4" else 2e-4)
+    compare(model, 2, precision=precision, limit=2e-3 if precision == "4x4" else 2e-4)
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -180,7 +180,7 @@ def test_large_images_are_shared_by_all_threads(changes):
 
 
 @needs_jit
-@pytest.mark.parametrize("precision", ["direct", "f2", "f4"])
+@pytest.mark.parametrize("precision", ["direct", "2x2", "4x4"])
 @pytest.mark.parametrize("changes", [{}, {"input_size": 247, "fires": 2, "pools": (1, 2, 3)}])
 def test_maps_are_pooled_in_bands_and_panels(changes, precision):
     """Bands of Winograd tiles, carried over and cut at the edge; panels, where those share out."""
@@ -383,7 +383,7 @@ def test_whole_network_gradients_against_pytorch_in_float64():
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
     model = squeezenet_cifar()
-    errors = {"direct": [], "f2": [], "f4": [], "torch": []}
+    errors = {"direct": [], "2x2": [], "4x4": [], "torch": []}
     for seed in range(7):
         params = initialise(model, seed)
         flatten(params)["conv10/weight"][...] *= 30
@@ -394,11 +394,11 @@ def test_whole_network_gradients_against_pytorch_in_float64():
             return max(np.linalg.norm(grads[p] - g) / np.linalg.norm(g) for p, g in want.items())
 
         errors["torch"].append(worst(torch_gradients(params, images, labels, torch.float32)))
-        for precision in ("direct", "f2", "f4"):
+        for precision in ("direct", "2x2", "4x4"):
             plan = compile(model, 2, precision=precision, params=params)
             plan.loss_and_grads(images, labels)
             errors[precision].append(worst(flatten(plan.grads)))
-    for precision in ("direct", "f2", "f4"):
+    for precision in ("direct", "2x2", "4x4"):
         assert np.median(errors[precision]) <= 1e-5, errors
         assert max(errors[precision]) <= 2e-2, errors
 

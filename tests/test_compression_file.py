@@ -429,7 +429,7 @@ def test_the_authors_network_in_350_kb_loses_nothing(shared_data: Path) -> None:
     wnids = [line.split()[0] for line in names]
     labels = np.array([wnids.index(path.name.partition("_")[0]) for path in paths])
     images = np.stack([weights.preprocess(open_image(path)) for path in paths])
-    plan = compile(weights.model, 10, training=False, precision="f2", params=weights.params)
+    plan = compile(weights.model, 10, training=False, precision="2x2", params=weights.params)
     before = plan.predict(images).argmax(1)
     found = pipeline.to_size(weights, 350_000, images[::2])
     data = to_bytes(found)

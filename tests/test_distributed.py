@@ -113,6 +113,79 @@ def test_half_gradients_are_close_and_say_how_close(trained):
     assert str(exact["lines"][1]).startswith("gradients: 14 collectives")
 
 
+ALIKE = """
+import sys
+import numpy as np
+from tinysqueeze.data import Dataset, Normalise
+from tinysqueeze.training.mpi import MPICommunicator
+from tinysqueeze.training.engine import stepwise_engine
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.network.params import initialise
+from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.training.loop import run
+from tinysqueeze.training.state import begin
+from tinysqueeze.errors import TrainingError
+
+def train(together, what):
+    odd = what if together.rank == 1 else ""
+    tiny = dict(base_e=8, incr_e=4, stem_filters=6, squeeze_ratio=0.25, input_size=12, fires=3,
+                pools=(1, 3), classes=3, norm=odd == "model")
+    count = 48 if odd == "count" else 64
+    images = np.random.default_rng(7).integers(0, 256, (count, 12, 12, 3), dtype=np.uint8)
+    images[0, 0, 0, 0] += odd == "pixel"
+    classes = ("a", "b", "d" if odd == "classes" else "c")
+    dataset = Dataset(images, np.arange(count) % 3, classes, "noise")
+    test = dataset.subset(slice(8, 16)) if odd == "test" else dataset.subset(slice(8))
+    model = squeezenet_cifar(**tiny)
+    recipe = Recipe().changed(epochs=3, batch_size=16, lr=0.02 if odd == "recipe" else 0.01)
+    normalise = Normalise((0.5, 0.5, 0.5 + 1e-6 * (odd == "normalise")), (0.2, 0.2, 0.2))
+    training = begin(model, dataset, recipe, initialise(model, int(odd == "parameters")), normalise,
+                     ranks=together.ranks, make_engine=stepwise_engine)
+    for report in run(training, dataset, test, together):
+        if odd == "drift" and report.epoch == 1:
+            training.engine.vector[0] += 1e-6
+    return f"finished {training.normalise.mean[2]}"
+
+with MPICommunicator() as together:
+    for what in sys.argv[1:]:
+        try:
+            said = train(together, what)
+        except TrainingError as error:
+            said = str(error)
+        if together.rank == 0:
+            print(*(f"{what}: {one}" for one in together.everybody(said)), sep="\\n", flush=True)
+        else:
+            together.everybody(said)
+    train(together, "pixel")
+"""
+
+DIFFERENT = {
+    "count": "the number of training images (rank 0: 64, rank 1: 48)",
+    "pixel": "the training images (rank 0: ",
+    "classes": "the classes (rank 0: ",
+    "test": "the test images (rank 0: ",
+    "model": "the model (rank 0: ",
+    "recipe": "the recipe (rank 0: ",
+    "parameters": "the parameters (rank 0: ",
+    "drift": "the parameters before epoch 3 (rank 0: ",
+}
+
+
+def test_ranks_that_differ_refuse_on_every_rank():
+    done = mpi(2, ALIKE, *DIFFERENT, "nothing", "normalise")
+    said = done.stdout.splitlines()
+    for what, message in DIFFERENT.items():
+        start = f"{what}: the ranks do not train the same: {message}"
+        assert sum(line.startswith(start) for line in said) == 2, what
+    for what in ("nothing", "normalise"):  # rank 0's is taken
+        assert said.count(f"{what}: finished 0.5") == 2
+    assert done.returncode != 0
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("tinysqueeze: "))
+    assert line.startswith(
+        "tinysqueeze: rank 0 of 2: the ranks do not train the same: the training i"
+    )
+
+
 DYING = """
 import os, signal, sys
 import numpy as np

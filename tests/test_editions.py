@@ -8,7 +8,7 @@ import pytest
 
 from tinysqueeze.cli import main
 from tinysqueeze.errors import UserError
-from tinysqueeze.show.lessons import EXERCISES, editions
+from tinysqueeze.show.lessons import EXERCISES, editions, plan
 
 LESSONS = sorted(path.name for path in editions.folder().glob("*.ipynb"))
 
@@ -44,6 +44,20 @@ def test_the_teacher_edition_has_every_solution_in_a_cell_of_its_own(tmp_path):
     solved = [n for name in LESSONS for code in code_of(tmp_path / name, "solution")
               for n in editions.CHECKED.findall(code)]  # fmt: skip
     assert sorted(solved) == sorted(EXERCISES)
+
+
+def test_links_inside_an_edition_lead_somewhere(tmp_path):
+    editions.write_lessons(tmp_path)
+    for path in [*tmp_path.glob("*.ipynb"), *tmp_path.glob("*.md")]:
+        for target in re.findall(r"\]\(([\w.-]+\.(?:md|ipynb))", path.read_text(encoding="utf-8")):
+            assert (tmp_path / target).exists(), f"{path.name}: {target}"
+
+
+def test_every_notebook_begins_as_the_plan_says():
+    assert [one.name + ".ipynb" for one in plan.LESSONS] == LESSONS
+    for one in plan.LESSONS:
+        first = cells(editions.folder() / f"{one.name}.ipynb")[0]
+        assert "".join(first["source"]) == plan.header(one)
 
 
 def test_the_first_code_cell_installs_what_is_missing(tmp_path):

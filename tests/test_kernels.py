@@ -111,7 +111,7 @@ class OneConvolution:
     channels=st.sampled_from([1, 3, 16, 19]),
     filters=st.sampled_from([1, 5, 16, 33, 48]),
     kernel=st.sampled_from([(1, 1, 0), (3, 3, 1), (3, 3, 0), (1, 3, 0), (5, 5, 2), (1, 1, 1)]),
-    precision=st.sampled_from(["direct", "f2", "f4"]),
+    precision=st.sampled_from(["direct", "2x2", "4x4"]),
 )
 def test_a_convolution_and_its_gradients(
     images, height, width, channels, filters, kernel, precision
@@ -128,7 +128,7 @@ def test_a_convolution_and_its_gradients(
     wide64 = [a.astype(np.float64) for a in (x, conv.weight, conv.bias, dy)]
     expected = reference.conv2d(*wide64[:3], window)
     expected_dx, expected_dw, _ = reference.conv2d_backward(wide64[0], wide64[1], window, wide64[3])
-    limit = 3e-5 if precision == "f4" else 3e-6
+    limit = 3e-5 if precision == "4x4" else 3e-6
     for got, want in ((y, expected), (dx, expected_dx), (conv.grads["weight"], expected_dw)):
         assert np.linalg.norm(got - want) <= limit * np.linalg.norm(want) + 1e-6
 

@@ -46,14 +46,14 @@ def test_buffers_that_live_together_lie_apart(name, choice):
                 assert lead is not None
                 source, target = (high, low) if (high, low) in pairs else (low, high)
                 assert target.offset + lead <= source.offset
-    assert plan.lower_bound <= plan.arena <= plan.all_bytes + 4 * plan.scratch
+    assert plan.lower_bound <= plan.bytes <= plan.all_bytes + 4 * plan.scratch
 
 
 @pytest.mark.parametrize("name", ["v1.0", "cifar", "complex bypass"])
 def test_in_order_execution_never_reads_what_was_overwritten(name):
     """Run the plan's reads and writes, row by row, on an arena that remembers who wrote each value."""
     plan = memory.plan(NETS[name] if name != "v1.0" else models.squeezenet1_0(input_size=63), 1)
-    owner = np.full(plan.arena, -1)
+    owner = np.full(plan.bytes, -1)
     image = plan.maps[0]
     owner[image.offset : image.offset + image.size] = 0
 
@@ -97,14 +97,14 @@ def test_in_order_execution_never_reads_what_was_overwritten(name):
 def test_known_peaks():
     """float32 at 224x224: every map 20.2 MB; sharing 5.7; tiled as well 1.9; written over sources 1.7."""
     sizes = [
-        memory.plan(models.squeezenet1_0(), 4, tiled, overlap).arena
+        memory.plan(models.squeezenet1_0(), 4, tiled, overlap).bytes
         for tiled, overlap in ((False, False), (True, False), (True, True))
     ]
     assert sizes == [5_682_048, 1_866_240, 1_679_616]
-    assert memory.plan(models.squeezenet1_0(), 1).arena == 1_679_616 // 4
+    assert memory.plan(models.squeezenet1_0(), 1).bytes == 1_679_616 // 4
     expand = 32 * 32 * (96 + 3) * 4  # without tiling, conv1's whole map beside the image
-    assert memory.plan(models.squeezenet_cifar(), 4, tiled=False, overlap=False).arena > expand
-    assert memory.plan(models.squeezenet_cifar()).arena < expand / 2
+    assert memory.plan(models.squeezenet_cifar(), 4, tiled=False, overlap=False).bytes > expand
+    assert memory.plan(models.squeezenet_cifar()).bytes < expand / 2
 
 
 def test_tiling_saves_what_the_pool_throws_away():
@@ -112,12 +112,12 @@ def test_tiling_saves_what_the_pool_throws_away():
     model = models.Model("small", steps, (18, 18, 1), {})
     plan = memory.plan(model, 1, overlap=False)
     image, pooled, ring = 18 * 18, 8 * 8 * 8, 2 * 16 * 8
-    assert plan.arena == plan.lower_bound == image + pooled + ring
-    assert memory.plan(model, 1, tiled=False, overlap=False).arena == max(
+    assert plan.bytes == plan.lower_bound == image + pooled + ring
+    assert memory.plan(model, 1, tiled=False, overlap=False).bytes == max(
         image + 16 * 16 * 8, 16 * 16 * 8 + pooled
     )
     assert plan.scratch == 4 * 8
-    assert plan.peak_bytes == plan.arena + 32 + 32
+    assert plan.peak_bytes == plan.bytes + 32 + 32
 
 
 def test_lead_is_the_least_that_works():
@@ -144,7 +144,7 @@ def test_compiled_plan_against_the_planner(name):
     compiled.predict(np.zeros((1, *model.input_shape), np.float32))
     planned = memory.plan(model)
     weights = sum(a.nbytes for a in _arrays(initialise(model)))
-    assert planned.arena < compiled.peak_bytes < planned.all_bytes + 8 * weights
+    assert planned.bytes < compiled.peak_bytes < planned.all_bytes + 8 * weights
 
 
 def _arrays(tree):
@@ -160,7 +160,7 @@ def test_says_what_it_cannot_do():
         memory.plan(NETS["cifar"], 3)
     text = memory.table(memory.plan(NETS["cifar"]))
     assert "conv1, pool" in text
-    assert f"{memory.plan(NETS['cifar']).arena:,}" in text
+    assert f"{memory.plan(NETS['cifar']).bytes:,}" in text
 
 
 def test_what_a_device_runs_is_what_the_model_computes(rng):
@@ -207,5 +207,5 @@ def test_the_arena_is_drawn(tmp_path):
     }
     want = {(b.first, b.last - b.first + 1, b.offset, b.size) for b in planned.buffers}
     assert drawn == want
-    assert f"{planned.arena:,}" in picture.alt
+    assert f"{planned.bytes:,}" in picture.alt
     picture.save(str(tmp_path / "arena.png"))

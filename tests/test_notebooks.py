@@ -1,21 +1,34 @@
 """The lessons: each runs from an empty kernel in any folder, its solutions pass, its outputs are small."""
 
+import ast
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import tinysqueeze as ts
+
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 
 ROOT = Path(__file__).parents[1]
+tidy = runpy.run_path(str(ROOT / "notebooks" / "execute.py"))["tidy"]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CHECKED = re.compile(r'check\("([a-z0-9-]+)"')
 QUICK = ("00", "08")  # the others are slow together
 WIDGET = "application/vnd.jupyter.widget-view+json"
+ROOMS = {  # beside the face itself: what a lesson may import from
+    *(f"tinysqueeze.{name}" for name in (
+        "devices", "kernels", "network", "network.ops", "paper", "show", "study", "training", "weights",
+        "weights.compression", "show.lessons", "show.pictures", "show.widgets",
+    )),
+    "tinysqueeze.devices.c",
+}  # fmt: skip
+DRAWINGS = "tinysqueeze.show.pictures."  # a picture may come from the file that draws it
 
 every_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 
@@ -56,10 +69,23 @@ def text_of(cell) -> str:
     ],
 )
 def test_runs_from_an_empty_kernel_and_its_solutions_pass(path, tmp_path, monkeypatch):
-    notebook = execute(read(path), tmp_path, monkeypatch)
+    notebook, committed = execute(read(path), tmp_path, monkeypatch), read(path)
     for cell in tagged(notebook, "solution"):
         if CHECKED.search(cell.source):
             assert "✔ right" in text_of(cell), text_of(cell)
+    tidy(notebook, path.stem)
+    for now, before in zip(code_cells(notebook), code_cells(committed), strict=True):
+        assert told(now) == told(before), f"run notebooks/execute.py {path.stem[:2]}"
+
+
+def told(cell) -> str:
+    """What a cell says; where it is tagged `varies` (timings, what rounding decides) without numbers."""
+    text = re.sub(r"\s*\n\s*", "\n", text_of(cell)).strip()
+    return (
+        re.sub(r"[-−+]?\d[\d.,e+-]*", "#", text)
+        if "varies" in cell.metadata.get("tags", [])
+        else text
+    )
 
 
 @every_lesson
@@ -71,6 +97,20 @@ def test_committed_outputs_are_complete_and_small(path):
             assert output.output_type != "error", cell.source
             assert WIDGET not in output.get("data", {}), "run notebooks/execute.py"
             assert "/work/" not in json.dumps(output), "no paths of a machine"
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_what_the_face_has_comes_from_the_face(path):
+    """`import tinysqueeze as ts`, a few named rooms, and nothing from files deep inside."""
+    code = "\n".join(cell.source for cell in code_cells(read(path)))
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            ours = [alias for alias in node.names if alias.name.startswith("tinysqueeze")]
+            assert all((a.name, a.asname) == ("tinysqueeze", "ts") for a in ours)
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("tinysqueeze"):
+            assert node.module in ROOMS or str(node.module).startswith(DRAWINGS), node.module
+            face = {alias.name for alias in node.names} & set(ts.__all__)
+            assert not face, f"{node.module}: import tinysqueeze as ts, and take {face} from there"
 
 
 @every_lesson

@@ -121,7 +121,7 @@ def test_changed_by_the_names_of_the_options():
         ({"epochs": 0}, "epochs must be at least 1 and at most 1000000, not 0"),
         ({"lr": float("inf")}, "lr must be above 0 and at most 1000000000.0, not inf"),
         ({"seed": 2**200}, "seed must be at least 0 and at most 9223372036854775808"),
-        ({"precision": "f8"}, "no precision named 'f8'; there are f4, f2, direct"),
+        ({"precision": "f8"}, "no precision named 'f8'; there are 4x4, 2x2, direct"),
         ({"freeze": ("conv1", 3)}, "freeze must be of type tuple"),
         ({"freeze": "conv1"}, "freeze must be of type tuple, not 'conv1'"),
         ({"augment": Schedule()}, "augment must be of type Augment"),

@@ -128,20 +128,20 @@ def test_a_late_thread_changes_no_gradient(name):
 
 
 SINGLE = {
-    "one image": (small(), 1, "f4"),
-    "one image, norm and bypass": (small(norm=True, bypass="simple"), 1, "f4"),
+    "one image": (small(), 1, "4x4"),
+    "one image, norm and bypass": (small(norm=True, bypass="simple"), 1, "4x4"),
     "one image, complex bypass": (small(bypass="complex", pools=(2, 3)), 1, "direct"),
     "large image": (
         squeezenet1_1(5, input_size=131, base_e=32, incr_e=16, bypass="simple"),
         1,
-        "f2",
+        "2x2",
     ),
 }
 
 
 @pytest.mark.parametrize(
     ("model", "batch", "precision"),
-    [*((model, 8, "f4") for model in NETWORKS.values()), *SINGLE.values()],
+    [*((model, 8, "4x4") for model in NETWORKS.values()), *SINGLE.values()],
     ids=[*NETWORKS, *SINGLE],
 )
 def test_a_late_thread_changes_no_prediction(model, batch, precision):

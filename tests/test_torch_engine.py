@@ -56,7 +56,7 @@ def distances(got, expected):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("against", ["stepwise", "direct", "f4"])
+@pytest.mark.parametrize("against", ["stepwise", "direct", "4x4"])
 def test_follows_our_engines(changes, against):
     pytest.importorskip("torch")
     model = squeezenet_cifar(**SMALL, **changes)

@@ -2,17 +2,12 @@
 
 import sys
 
-import numpy as np
 import pytest
 
 from tinysqueeze.errors import MissingExtra, UserError
-from tinysqueeze.network.models import squeezenet_cifar
-from tinysqueeze.network.params import initialise
 from tinysqueeze.show import widgets
-from tinysqueeze.show.widgets import Stepper
 from tinysqueeze.show.widgets.bugs import compare
 from tinysqueeze.show.widgets.numbers import one_against_three
-from tinysqueeze.show.widgets.step import StepperPanel
 
 PANELS = [
     widgets.one_by_one,
@@ -97,24 +92,6 @@ def test_an_unknown_control_is_named():
 def test_each_planted_bug_is_caught_and_only_bugs_are(bug):
     wrong = [name for name, found in compare(bug).items() if found.error > 1e-6]
     assert len(wrong) == (bug != "no bug")
-
-
-def test_the_stepper_panel_walks():
-    pytest.importorskip("ipywidgets")
-    model = squeezenet_cifar()
-    images = np.zeros((1, 32, 32, 3), np.float32)
-    panel = StepperPanel(Stepper(model, initialise(model), images, np.array([0])))
-    buttons, select, *_, text, _ = panel.live().children
-    first, back, forth, loss, last = buttons.children
-    forth.click()
-    assert "conv1_relu" in text.value
-    loss.click()
-    assert "ln 10.00" in text.value
-    last.click()
-    assert "← conv1" in text.value
-    back.click()
-    first.click()
-    assert select.index == 0
 
 
 def test_the_live_curve_passes_rows_on():

@@ -48,7 +48,7 @@ from tinysqueeze.network.models import (
     squeezenet_cifar,
 )
 from tinysqueeze.network.others import GroupedConv2D, alexnet, alexnet_torchvision, vgg16
-from tinysqueeze.network.params import flatten, initialise, unflatten
+from tinysqueeze.network.params import flatten, initialise, map_params, unflatten
 from tinysqueeze.network.stepwise import StepByStep
 from tinysqueeze.network.window import Window
 from tinysqueeze.study.count import count
@@ -100,7 +100,7 @@ __all__ = [
     "__version__",
     "alexnet", "alexnet_torchvision", "begin", "build", "check_layer", "check_model", "checkpoint",
     "classify", "compile", "compress", "count", "data", "diagnose", "evaluate", "evaluate_training",
-    "export", "flatten", "initialise", "leaves", "map_layers", "map_leaves", "open_weights", "resume", "run",
-    "softmax_cross_entropy", "squeezenet1_0", "squeezenet1_1", "squeezenet_cifar", "trace", "train",
-    "unflatten", "vgg16",
+    "export", "flatten", "initialise", "leaves", "map_layers", "map_leaves", "map_params", "open_weights",
+    "resume", "run", "softmax_cross_entropy", "squeezenet1_0", "squeezenet1_1", "squeezenet_cifar", "trace",
+    "train", "unflatten", "vgg16",
 ]  # fmt: skip

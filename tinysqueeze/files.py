@@ -13,6 +13,8 @@ from safetensors.numpy import save
 from tinysqueeze.errors import UserError
 
 DEEPEST_JSON = 64
+SHORT = 40  # letters of a name, so that one beside it is not too long
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -49,11 +51,16 @@ def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Write beside the target, then rename: a full disk or a crash leaves the old file as it was.
 
-    Raises UserError naming the file where it cannot be written.
+    A link stays one, and what it leads to is written; a device or a pipe is written as it is. Raises
+    UserError naming the file where it cannot be written.
     """
     path = Path(path)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if _is_special(path):
+            path.write_bytes(data)
+            return
+        path = Path(os.path.realpath(path))
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:SHORT]}.")
         try:
             with open(handle, "wb") as file:
                 file.write(data)
@@ -64,8 +71,49 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         except BaseException:
             os.unlink(name)
             raise
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise UserError(f"{path}: cannot be written ({reason(error)})") from error
+
+
+def check_writable(path: str | os.PathLike[str], picture: bool = False) -> None:
+    """Find out before the work whether a file of this name can be written in its folder, which exists.
+
+    Raises UserError naming the file and the reason, also for a `picture` in no known format.
+    """
+    path = Path(path)
+    if picture and path.suffix.lower() not in PICTURES:
+        known = ", ".join(PICTURES)
+        raise UserError(f"{path}: cannot be written (a picture's name ends in {known})")
+    try:
+        if path.is_dir() or not path.name:
+            raise IsADirectoryError("it is a folder")
+        if not _is_special(path):
+            tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent).close()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be written ({reason(error)})") from None
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Find out whether files can be written in this folder, which may be made later.
+
+    Raises UserError naming the folder and the reason.
+    """
+    path = Path(path)
+    try:
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        tempfile.TemporaryFile(dir=there).close()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be written to ({reason(error)})") from None
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read or written, without its name."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _is_special(path: Path) -> bool:
+    """A device or a pipe: there is no beside to write to, and it must not be replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _umask() -> int:

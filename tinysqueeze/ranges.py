@@ -81,10 +81,10 @@ def checked(owner: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> 
 
     Raises UserError, which names `owner`, the field, what it may be and what it is.
     """
-    unknown = ", ".join(sorted(set(values) - set(hints)))
+    unknown = sorted(set(values) - set(hints))
     if unknown:
-        known = ", ".join(sorted(hints))
-        raise UserError(f"{owner}: no such metaparameter: {unknown}; there are {known}")
+        wrong, known = ", ".join(unknown) or "''", ", ".join(sorted(hints))
+        raise UserError(f"{owner}: no such metaparameter: {wrong}; there are {known}")
     found = {}
     for name, value in values.items():
         try:

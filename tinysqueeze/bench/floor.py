@@ -8,7 +8,7 @@ from tinysqueeze.network.layers import Conv2D
 from tinysqueeze.network.params import flatten
 
 # Winograd's F(m×m, 3×3) does (m + 2)² products for m² pixels instead of 9 each (Lavin & Gray 2016).
-SAVINGS = {"direct": 1.0, "f2": 9 * 4 / 16, "f4": 9 * 16 / 36}
+SAVINGS = {"direct": 1.0, "2x2": 9 * 4 / 16, "4x4": 9 * 16 / 36}
 
 
 def flops(workload: Workload) -> dict[str, float]:

@@ -15,7 +15,7 @@ ROUNDS = 10_000_000  # long enough for the system to give each thread a processo
 
 
 @procedure(floats_t, types.int64)
-def _chains(e: Emitter, y, rounds) -> None:
+def _chains(e: Emitter, y: Value, rounds: Value) -> None:
     """total = total * a + b in every chain; the chains do not wait for each other."""
     factor, term = e.load(y), e.every(1e-3)
 

@@ -76,7 +76,7 @@ def _row(data: Data, workload: str, side: str, threads: int) -> dict[str, Any]:
     }
 
 
-ALGORITHM = {"ours": "f4", "ours-f2": "f2", "ours-direct": "direct"}
+ALGORITHM = {"ours": "4x4", "ours-2x2": "2x2", "ours-direct": "direct"}
 
 
 def _bytes(runs: Sequence[Run], key: str) -> float | None:

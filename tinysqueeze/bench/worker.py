@@ -8,16 +8,18 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
+from typing import Any
 
 CHECK_STEPS = 2  # enough for momentum to count; after more, roundings have grown too large
 LEAST_CALLS = 5
 
 
-def main(request):
+def main(request: dict[str, Any]) -> dict[str, Any]:
     """Carry out the request; returns what is to be printed."""
     threads = request["threads"]
     use_processors(threads)
@@ -45,7 +47,7 @@ def main(request):
     return found | timed(step, request["seconds"]) | {"peak_bytes": peak_bytes()}
 
 
-def timed(step, seconds):
+def timed(step: Callable[[], object], seconds: float) -> dict[str, float]:
     """Milliseconds a call: the median, the fastest, and how many there were; after a warm-up."""
     warm_until = time.perf_counter() + 0.3 * seconds
     while time.perf_counter() < warm_until:
@@ -59,13 +61,13 @@ def timed(step, seconds):
     return {"ms": median(times), "fastest_ms": min(times), "calls": len(times)}
 
 
-def use_processors(threads):
+def use_processors(threads: int) -> None:
     """Keep this process on as many processors as it may have threads, where the system can."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
-def peak_bytes():
+def peak_bytes() -> int | None:
     """The most memory this process has had so far (resident), or None where nobody says.
 
     Linux's getrusage is of no use: a process starts with its parent's peak. /proc counts afresh.
@@ -83,7 +85,7 @@ def peak_bytes():
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def read_task(folder, threads, variant):
+def read_task(folder: Path, threads: int, variant: str) -> SimpleNamespace:
     """The files of `workloads.write`, with arrays."""
     import numpy as np
 
@@ -97,7 +99,7 @@ def read_task(folder, threads, variant):
     )  # fmt: skip
 
 
-def load_module(path):
+def load_module(path: Path) -> Any:
     """A module by its file, without the package around it."""
     spec = spec_from_file_location(path.stem, path)
     assert spec

@@ -11,8 +11,10 @@ from tinysqueeze.bench import Settings, complete, measure, text
 from tinysqueeze.bench.peers import SIDES, chosen
 from tinysqueeze.bench.runner import workloads_named
 from tinysqueeze.bench.workloads import WORKLOADS
+from tinysqueeze.cli import values
+from tinysqueeze.cli.output import draw
 from tinysqueeze.errors import UserError
-from tinysqueeze.files import parse_json
+from tinysqueeze.files import check_writable, parse_json
 from tinysqueeze.processors import usable_processors
 from tinysqueeze.show.pictures.speed import speed_bars
 
@@ -27,9 +29,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workload", metavar="W,...", help=f"what to run: {', '.join(WORKLOADS)} (otherwise all)"
     )
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns each side gets")
     parser.add_argument(
-        "--seconds", type=float, default=1.0, metavar="S", help="time a turn, after warming up"
+        "--rounds", type=values.whole(), default=5, metavar="N", help="turns each side gets"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=values.number(least=0),
+        default=1.0,
+        metavar="S",
+        help="time a turn, after warming up",
     )
     parser.add_argument(
         "--threads", metavar="N,...", help="threads for every side (otherwise all, and ours with 1)"
@@ -54,11 +62,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and draw."""
-    data = _read(args.read) if args.read else _measure(args)
     if args.plot:
-        speed_bars(data).save(str(args.plot))
+        check_writable(args.plot, picture=True)
+    data = _read(args.read) if args.read else _measure(args)
     print(json.dumps(data, indent=1) if args.json else text(data))
-    return 0
+    return draw({args.plot: lambda: speed_bars(data)}) if args.plot else 0
 
 
 def _read(path: Path) -> dict[str, Any]:

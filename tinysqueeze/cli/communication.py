@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from tinysqueeze.cli import values
+from tinysqueeze.files import check_writable
 from tinysqueeze.paper.scaling import LINKS, NETWORKS, WORKERS, Demand, demands, efficiency
 from tinysqueeze.show.pictures.scaling import scaling_efficiency
 
@@ -10,14 +12,22 @@ from tinysqueeze.show.pictures.scaling import scaling_efficiency
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), metavar="M", help="which")
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="images a worker")
-    parser.add_argument("--ranks", type=int, default=2, metavar="R", help="ranks to measure with")
+    parser.add_argument(
+        "--batch", type=values.images, default=32, metavar="N", help="images a worker"
+    )
+    parser.add_argument(
+        "--ranks",
+        type=values.whole(1, values.MOST_THREADS),
+        default=2,
+        metavar="R",
+        help="ranks to measure with",
+    )
     parser.add_argument(
         "--figure", type=Path, metavar="FILE", help="draw scaling efficiency (.png)"
     )
     parser.add_argument(
         "--faster",
-        type=float,
+        type=values.number(above=0),
         default=1.0,
         metavar="X",
         help="as if workers computed X times as fast",
@@ -26,6 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, draw."""
+    if args.figure:
+        check_writable(args.figure, picture=True)
     found = demands(args.networks, args.batch, args.ranks, args.faster)
     print(
         f"A step of {args.batch} images, and an all-reduce of its gradients between {args.ranks} ranks, "

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from tinysqueeze.cli import values
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import NAMES, add_about
 from tinysqueeze.weights import open_weights
@@ -22,11 +23,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("weights", metavar="WEIGHTS", help=NAMES)
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="to write")
-    parser.add_argument("--bits", type=int, metavar="N", help="share weights by 2^N values a layer")
     parser.add_argument(
-        "--prune", type=float, metavar="X", help="first set this fraction of each layer to zero"
+        "--bits", type=values.whole(), metavar="N", help="share weights by 2^N values a layer"
     )
-    parser.add_argument("--target-kb", type=float, metavar="N", help="at most N * 1,000 bytes")
+    parser.add_argument(
+        "--prune",
+        type=values.number(least=0),
+        metavar="X",
+        help="first set this fraction of each layer to zero",
+    )
+    parser.add_argument(
+        "--target-kb", type=values.number(above=0), metavar="N", help="at most N * 1,000 bytes"
+    )
     parser.add_argument(
         "--photos",
         nargs="+",
@@ -35,17 +43,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--retrain",
-        type=int,
+        type=values.whole(),
         metavar="N",
         help="train a pruned run folder for N epochs (--prune 0.7 if not given, of all layers "
         "together; without --bits as few as a validation part of the training images allows)",
     )
     parser.add_argument(
-        "--finetune", type=int, default=2, metavar="N", help="then epochs for the shared values"
+        "--finetune",
+        type=values.whole(0),
+        default=2,
+        metavar="N",
+        help="then epochs for the shared values",
     )
     parser.add_argument("--data", help="to retrain on (otherwise as trained)")
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="processor threads to retrain with (otherwise all)"
+        "--threads",
+        type=values.threads,
+        metavar="N",
+        help="processor threads to retrain with (otherwise all)",
     )
     parser.add_argument(
         "--coding",

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.files import write_atomically
+from tinysqueeze.files import check_writable, write_atomically
 from tinysqueeze.weights import write_safetensors
 from tinysqueeze.weights.compression import fileformat, pipeline
 from tinysqueeze.weights.compression.deep_compression import deep_compression_bytes
@@ -25,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the weights."""
+    check_writable(args.out)
     compressed = fileformat.read(args.file)
     if args.out.suffix == ".safetensors":
         write_safetensors(pipeline.unpack(compressed, str(args.file)), args.out)

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze import data
-from tinysqueeze.cli import photographs
+from tinysqueeze.cli import photographs, values
 from tinysqueeze.cli.compiling import compile_kernels
+from tinysqueeze.cli.output import draw
 from tinysqueeze.cli.weights import NAMES, add_about, find_weights
 from tinysqueeze.data import Dataset, Normalise, cifar10
 from tinysqueeze.errors import DataError, ShapeError, UserError
+from tinysqueeze.files import check_folder
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops.reference import softmax
@@ -48,9 +50,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help='which folder is which class, where names differ: JSON, {"Rouge": "red", "other": null}',
     )
-    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="images at once")
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="processor threads (otherwise all)"
+        "--batch-size", type=values.images, default=256, metavar="N", help="images at once"
+    )
+    parser.add_argument(
+        "--threads", type=values.threads, metavar="N", help="processor threads (otherwise all)"
     )
     parser.add_argument(
         "--flip", action="store_true", help="average with the mirrored images (as trained)"
@@ -81,6 +85,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print loss, top-1 and top-5."""
+    if args.plot:
+        check_folder(args.plot)
+    if args.answers:
+        check_folder(args.answers.parent)
     ours = checkpoint.is_checkpoint(args.weights) and not args.preprocess
     if not ours and not (args.data and _is_dataset(args.data)):
         if args.plot or args.answers:
@@ -95,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.stepwise:
         compile_kernels()
     make = stepwise_engine if args.stepwise else compiled_engine
-    engine = make(EngineSpec(model, args.batch_size, one.params, args.threads))
+    engine = make(EngineSpec(model, args.batch_size, one.params, args.threads, training=False))
     score = evaluate(engine, dataset, one.normalise, args.batch_size, one.flip, one.shift)
     probabilities = softmax(score.logits.astype(float))
     error = calibration(probabilities, score.labels).error
@@ -116,12 +124,11 @@ def run(args: argparse.Namespace) -> int:
         f"loss {score.loss:.4f}, calibration error {error:.2%} ({len(dataset):,} images)"
     )
     if args.plot:
-        _draw(args.plot, dataset, score, probabilities)
         line += f"; pictures in {args.plot}"
+    print(json.dumps(found) if args.json else line)
     if args.answers:
         save_answers(args.answers, score.logits, score.labels, dataset.images, dataset.classes)
-    print(json.dumps(found) if args.json else line)
-    return 0
+    return _draw(args.plot, dataset, score, probabilities) if args.plot else 0
 
 
 @dataclass(frozen=True)
@@ -170,6 +177,14 @@ def _dataset(args: argparse.Namespace, one: _Evaluated) -> Dataset:
         one.trained_on
     )
     dataset = data.load(source, "test", size=one.model.input_shape[0], whole=not seen)
+    if dataset.images.shape[1:] != one.model.input_shape:
+        remedy = "evaluate it on a folder of photographs, which are cropped to fit"
+        if one.model.input_shape[2] != 3:
+            remedy = "give it arrays of its own in Python (ts.classify)"
+        raise ShapeError(
+            f"{one.model.name} takes images of {one.model.input_shape}, {dataset.name} has "
+            f"{dataset.images.shape[1:]}: {remedy}"
+        )
     named = read_map(args.map) if args.map else None
     try:
         return matched(dataset, one.classes, named)
@@ -184,18 +199,19 @@ def _by_class(dataset: Dataset, score: Evaluation) -> dict[str, Any]:
     return {name: None if np.isnan(share) else share for name, share in shares}
 
 
-def _draw(folder: Path, dataset: Dataset, score: Evaluation, probabilities: np.ndarray) -> None:
-    """The four pictures of a network's mistakes."""
+def _draw(folder: Path, dataset: Dataset, score: Evaluation, probabilities: np.ndarray) -> int:
+    """The four pictures of a network's mistakes; returns the exit status."""
     predicted, labels, classes = probabilities.argmax(axis=1), score.labels, dataset.classes
-    drawn = {
-        "confusion_matrix": confusion_matrix(labels, predicted, classes),
-        "class_accuracy": class_accuracy(labels, predicted, classes),
-        "calibration": reliability_diagram(probabilities, labels),
-        "worst_mistakes": worst_mistake_sheet(dataset.images, labels, probabilities, classes),
+    pictures = {
+        "confusion_matrix": lambda: confusion_matrix(labels, predicted, classes),
+        "class_accuracy": lambda: class_accuracy(labels, predicted, classes),
+        "calibration": lambda: reliability_diagram(probabilities, labels),
+        "worst_mistakes": lambda: worst_mistake_sheet(
+            dataset.images, labels, probabilities, classes
+        ),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in drawn.items():
-        picture.save(str(folder / f"{name}.png"))
+    return draw({folder / f"{name}.png": picture for name, picture in pictures.items()})
 
 
 def _is_dataset(source: str) -> bool:

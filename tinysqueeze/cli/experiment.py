@@ -7,8 +7,11 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from tinysqueeze import data
+from tinysqueeze.cli import values
 from tinysqueeze.cli.models import add_changes, changes
+from tinysqueeze.cli.output import draw
 from tinysqueeze.data import Dataset
+from tinysqueeze.files import check_folder
 from tinysqueeze.paper.experiments import (
     EXPERIMENTS,
     SHORT,
@@ -35,25 +38,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--data", default="cifar10", help="builtin, cifar10, or a folder or archive"
     )
     parser.add_argument(
-        "--minutes", type=float, default=60, metavar="M", help="for the grid; decides the epochs"
+        "--minutes",
+        type=values.number(above=0),
+        default=60,
+        metavar="M",
+        help="for the grid; decides the epochs",
     )
     parser.add_argument(
-        "--epochs", type=int, metavar="N", help="of each training (otherwise what the time allows)"
+        "--epochs",
+        type=values.whole(),
+        metavar="N",
+        help="of each training (otherwise what the time allows)",
     )
     parser.add_argument(
-        "--seeds", type=int, default=2, metavar="N", help="trainings of each network"
+        "--seeds", type=values.whole(), default=2, metavar="N", help="trainings of each network"
     )
     parser.add_argument(
         "--lr",
-        type=float,
+        type=values.number(above=0),
         metavar="F",
         default=SHORT.schedule.lr,
         help="peak rate (otherwise %(default)s)",
     )
-    parser.add_argument("--images", type=int, metavar="N", help="train on so many images only")
+    parser.add_argument(
+        "--images", type=values.whole(), metavar="N", help="train on so many images only"
+    )
     parser.add_argument(
         "--validation",
-        type=int,
+        type=values.whole(),
         metavar="N",
         help="measure on so many held-out training images (otherwise a tenth)",
     )
@@ -61,7 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--on-test", action="store_true", help="measure on the test images: where nothing is chosen"
     )
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="processor threads (otherwise all)"
+        "--threads", type=values.threads, metavar="N", help="processor threads (otherwise all)"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("runs/experiments"), metavar="DIR", help="for CSV and PNG"
@@ -72,6 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train what is missing of the grid, then draw the curve and compare it with the paper's."""
     experiment, own = find(args.name), changes(args)
+    check_folder(args.out)
     table = args.out / f"{experiment.name}.csv"
     dataset, measured, split = _images(args)
     epochs = _epochs(args, experiment, table, len(dataset), own)
@@ -115,9 +128,7 @@ def run(args: argparse.Namespace) -> int:
             )
     rows = read_rows(table)
     print(agreement(experiment, rows))
-    experiment_curve(experiment, rows).save(str(table.with_suffix(".png")))
-    print(f"drawn: {table.with_suffix('.png')}")
-    return 0
+    return draw({table.with_suffix(".png"): lambda: experiment_curve(experiment, rows)})
 
 
 def _images(args: argparse.Namespace) -> tuple[Dataset, Dataset, str]:

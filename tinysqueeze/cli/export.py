@@ -7,6 +7,7 @@ from pathlib import Path
 from tinysqueeze.cli.weights import NAMES, add_about, find_weights
 from tinysqueeze.devices.c.boards import table
 from tinysqueeze.errors import UserError
+from tinysqueeze.files import check_folder, check_writable
 from tinysqueeze.weights import WeightSet
 from tinysqueeze.weights.exporting import KINDS, export, export_c, kind_of
 
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
             "say which file to write, or with --c DIR which folder; --int8 goes with --c"
         )
     kind = "c" if args.c else kind_of(args.out, args.to)
+    check_folder(args.c or args.out) if kind == "c" else check_writable(args.out)
     weights = find_weights(args.weights, args.classes, args.preprocess)
     if kind == "c":
         return _write_c(weights, args.c or args.out, args.int8)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from tinysqueeze.cli import values
 from tinysqueeze.cli.models import add_model, chosen_model
 from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.ops import fast, reference
@@ -20,9 +21,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     add_model(parser, "squeezenet_cifar")
     parser.add_argument(
-        "--places", type=int, default=4, metavar="N", help="numbers compared in each array"
+        "--places",
+        type=values.whole(),
+        default=4,
+        metavar="N",
+        help="numbers compared in each array",
     )
-    parser.add_argument("--batch-size", type=int, default=2, metavar="N", help="random images")
+    parser.add_argument(
+        "--batch-size", type=values.images, default=2, metavar="N", help="random images"
+    )
     parser.add_argument(
         "--ops", choices=("fast", "reference"), default="fast", help="which operations"
     )
@@ -30,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--training", action="store_true", help="batch norm and dropout as in a training step"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="for weights, images, places"
+        "--seed", type=values.whole(0), default=0, metavar="N", help="for weights, images, places"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
 

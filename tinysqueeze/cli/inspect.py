@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tinysqueeze.errors import FormatError, UserError
+from tinysqueeze.files import check_writable
 from tinysqueeze.weights.compression.inspect import PARTS, Line, inspect
 
 
@@ -18,6 +19,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each array, and draw."""
+    if args.out:
+        check_writable(args.out, picture=True)
     try:
         lines = inspect(args.file.read_bytes())
     except OSError as error:

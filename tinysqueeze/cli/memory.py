@@ -5,14 +5,13 @@ import argparse
 import numpy as np
 
 from tinysqueeze.bench.resident import measure
-from tinysqueeze.cli.models import add_changes, changes
-from tinysqueeze.cli.weights import NAMES, find_weights
+from tinysqueeze.cli.models import add_changes, chosen_model
+from tinysqueeze.cli.weights import NAMES
 from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.devices import memory
 from tinysqueeze.devices.c.boards import table as boards_table
 from tinysqueeze.errors import UserError
 from tinysqueeze.graph import GraphModel
-from tinysqueeze.network.models import Model, build
 from tinysqueeze.study.count import count
 
 SIDES = ("ours", "ours-stepwise", "torch", "torch-nchw", "onnxruntime")
@@ -30,23 +29,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _model(args: argparse.Namespace) -> Model:
-    """The network that is meant. Raises UserError."""
-    if not args.weights:
-        return build(args.model, **changes(args))
-    if changes(args):
-        raise UserError(
-            "--weights has a network of its own: leave out --classes, --input-size, --set"
-        )
-    model = find_weights(args.weights).model
-    if args.compare and isinstance(model, GraphModel):
-        raise UserError(f"{model.name} was read as a graph: --compare measures SqueezeNets only")
-    return model
-
-
 def run(args: argparse.Namespace) -> int:
     """Print the plan, the boards, and if asked the measured growth."""
-    model = _model(args)
+    model = chosen_model(args)
+    if args.compare and isinstance(model, GraphModel):
+        raise UserError(f"{model.name} was read as a graph: --compare measures SqueezeNets only")
     plan = memory.plan(model, 1 if args.int8 else 4)
     print(memory.table(plan))
     weights = count(model).parameters * plan.itemsize

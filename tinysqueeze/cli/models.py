@@ -2,8 +2,10 @@
 
 import argparse
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from tinysqueeze.cli.weights import NAMES, find_weights
 from tinysqueeze.errors import UsageError, UserError
 from tinysqueeze.network.models import METAPARAMETERS, MODELS, Model, build
 from tinysqueeze.ranges import from_text, said
@@ -45,11 +47,11 @@ def _change(item: str) -> tuple[str, Any]:
 
 
 def add_model(parser: argparse.ArgumentParser, default: str) -> None:
-    """The positional MODEL, and its changes."""
+    """The positional MODEL, and its changes; or else --weights."""
     known = ", ".join(MODELS)
-    parser.add_argument(
-        "model", nargs="?", default=default, metavar="MODEL", help=f"one of {known}"
-    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("model", nargs="?", default=default, metavar="MODEL", help=f"one of {known}")
+    which.add_argument("--weights", metavar="W", help=f"the network of {NAMES}")
     add_changes(parser)
 
 
@@ -59,6 +61,14 @@ def changes(args: argparse.Namespace) -> dict[str, Any]:
     return dict(args.set) | {name: value for name, value in chosen.items() if value is not None}
 
 
-def chosen_model(args: argparse.Namespace, **defaults: Any) -> Model:
-    """The model that the arguments name, with their changes on top of `defaults`."""
-    return build(args.model, **defaults | changes(args))
+def chosen_model(args: argparse.Namespace) -> Model:
+    """The model that the arguments name, with their changes; or the network of `--weights`, as it is."""
+    if not args.weights:
+        if Path(args.model).is_file():
+            raise UserError(f"{args.model} is a file, no model's name: say --weights {args.model}")
+        return build(args.model, **changes(args))
+    if changes(args):
+        raise UserError(
+            "--weights has a network of its own: leave out --classes, --input-size, --set"
+        )
+    return find_weights(args.weights).model

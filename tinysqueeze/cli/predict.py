@@ -8,10 +8,12 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from tinysqueeze.cli import values
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import add_weights, find_weights
 from tinysqueeze.data.images import look
 from tinysqueeze.errors import DataError
+from tinysqueeze.files import check_writable
 from tinysqueeze.weights import Prediction, Skipped, WeightSet, classify
 
 SHEET = 40  # pictures on a sheet at most, whatever the number predicted
@@ -26,18 +28,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="pictures, or folders")
     add_weights(parser)
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes to name")
+    parser.add_argument(
+        "--top", type=values.whole(), default=5, metavar="K", help="how many classes to name"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object a line")
     parser.add_argument(
         "--out", type=Path, metavar="SHEET.png", help=f"draw the first {SHEET} with their classes"
     )
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once")
+    parser.add_argument(
+        "--batch-size", type=values.images, default=16, metavar="N", help="images at once"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the likeliest classes of every picture."""
+    if args.out:
+        check_writable(args.out, picture=True)
     weights = find_weights(args.weights, args.classes, args.preprocess)
-    top = min(max(args.top, 1), weights.model.classes)
+    top = min(args.top, weights.model.classes)
     found = look(args.images)
     paths = found.pictures
     for note in found.left_out:
@@ -45,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     compile_kernels()
     shown: list[Prediction] = []
     read = 0
-    results = classify(weights, paths, max(args.batch_size, 1))
+    results = classify(weights, paths, args.batch_size)
     for result in _with_progress(results, len(paths)):
         if args.json:
             tqdm.write(json.dumps(_record(result, weights, top)), file=sys.stdout)
@@ -102,8 +110,5 @@ def _record(result: Prediction | Skipped, weights: WeightSet, top: int) -> dict[
 def _draw(shown: list[Prediction], out: Path, top: int) -> None:
     from tinysqueeze.show.inside import prediction_sheet  # matplotlib, which only the sheet needs
 
-    try:
-        prediction_sheet(shown, top).save(str(out))
-    except (OSError, ValueError) as error:  # no such folder, or no such format
-        raise DataError(f"{out}: the sheet cannot be written ({error})") from error
+    prediction_sheet(shown, top).save(str(out))
     print(f"{out}: {len(shown)} pictures", file=sys.stderr)

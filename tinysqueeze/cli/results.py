@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from tinysqueeze.files import check_folder
 from tinysqueeze.paper.results import markdown, read_results, read_run, write_results
 
 
@@ -21,6 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; with --out write the rows."""
+    if args.out:
+        check_folder(args.out.parent)
     found = [read_run(folder) for folder in args.runs]
     if args.add and args.out and args.out.exists():
         new = {(r.recipe, r.engine, r.seed) for r in found}

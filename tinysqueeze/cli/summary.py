@@ -3,8 +3,12 @@
 import argparse
 import json
 
+import numpy as np
+
+from tinysqueeze.cli import values
 from tinysqueeze.cli.models import add_model, chosen_model
 from tinysqueeze.compiled import compile as compile_plan
+from tinysqueeze.graph import GraphModel
 from tinysqueeze.network.models import Model
 from tinysqueeze.study.count import FLOAT_BYTES, Row, Table, count
 
@@ -14,7 +18,9 @@ HEADER = ("Layer", "Kind", "Kernel", "Output", "Parameters", "Mult-adds", "Activ
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     add_model(parser, "squeezenet1_0")
-    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images at once")
+    parser.add_argument(
+        "--batch-size", type=values.images, default=1, metavar="N", help="images at once"
+    )
     parser.add_argument(
         "--compiled", action="store_true", help="how the compiled plan trains each layer"
     )
@@ -61,8 +67,13 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _plan_text(model: Model, batch: int) -> str:
-    """The steps of the plan that trains the model: what is fused, what runs layer by layer."""
-    plan = compile_plan(model, batch)
+    """The steps of the plan that trains the model: what is fused, what runs layer by layer.
+
+    A graph does not train: its plan's buffers are those of inference.
+    """
+    plan = compile_plan(model, batch, training=not isinstance(model, GraphModel))
+    if not plan.training:
+        plan.predict(np.zeros((batch, *model.input_shape), np.float32))
     rows: list[tuple[str, ...]] = [("Layers", "As one step", "Run by", "Output")]
     for step in plan.steps:
         how = "kernels" if step.compiled else "its layer"

@@ -10,11 +10,13 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from tinysqueeze.cli import values
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.models import add_changes, changes
+from tinysqueeze.cli.output import draw
 from tinysqueeze.cli.weights import find_weights
 from tinysqueeze.errors import UserError
-from tinysqueeze.show.pictures.training import save_pictures
+from tinysqueeze.show.pictures.training import run_pictures
 from tinysqueeze.study.count import count
 from tinysqueeze.training import engine
 from tinysqueeze.training.communicator import Communicator
@@ -74,7 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--resume", type=Path, metavar="DIR", help="go on with the run in this folder"
     )
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="processor threads (otherwise all)"
+        "--threads", type=values.threads, metavar="N", help="processor threads (otherwise all)"
     )
     parser.add_argument(
         "--engine",
@@ -105,7 +107,7 @@ def _how(setting: Setting) -> dict[str, Any]:
             "help": f"{how['help']} ({', '.join(names)})",
             "metavar": "S",
         }
-    return how | {"type": setting.type, "metavar": setting.type.__name__[0].upper()}
+    return how | {"type": values.of_setting(setting), "metavar": setting.type.__name__[0].upper()}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -136,17 +138,19 @@ def _run(args: argparse.Namespace, together: Communicator) -> int:
     except Stopped as stop:
         print(f"stopped; go on with: tinysqueeze train --resume {folder.path}")
         return 128 + stop.by
-    score = training.evaluation
-    if score is None:  # rank 0 alone has it
+    finally:  # whatever comes next, and may fail: this is what all was done for
+        score = training.evaluation
+        if score is not None:  # rank 0 alone has it
+            print(
+                f"test accuracy {score.accuracy:.2%} on {len(test):,} images of {test.name} after "
+                f"{folder.now().wall_seconds:.0f} s; see {folder.path}"
+            )
+    if score is None:
         return 0
     for line in together.lines():
         print(line)
-    save_pictures(folder.path, training.training, score, test)
-    print(
-        f"test accuracy {score.accuracy:.2%} on {len(test):,} images of {test.name} after "
-        f"{folder.now().wall_seconds:.0f} s; see {folder.path}"
-    )
-    return 0
+    pictures = run_pictures(training.training, score, test)
+    return draw({folder.path / f"{name}.png": picture for name, picture in pictures.items()})
 
 
 def _announce(args: argparse.Namespace, run: TrainingRun) -> None:

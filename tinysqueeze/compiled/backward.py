@@ -28,7 +28,7 @@ from tinysqueeze.compiled.layout import Arrays, Layout, extent, map_job, source_
 from tinysqueeze.compiled.sequence import Chunks, Sequence
 from tinysqueeze.compiled.space import Space, View, job
 from tinysqueeze.compiled.steps import ConvStep, DropStep, JoinStep, MeanStep, NodeStep
-from tinysqueeze.compiled.weights import Gradients
+from tinysqueeze.compiled.weights import Gradients, Sums
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.norm import norm_backward, norm_gradient_finish, norm_gradient_sums
@@ -269,7 +269,7 @@ class _Backward:
         self._hand_on(around, step.bypass, chunks)
         return around
 
-    def _mask(self, d: View, y: View, z: View, totals: tuple[np.ndarray, int], low: float) -> Job:
+    def _mask(self, d: View, y: View, z: View, totals: Sums, low: float) -> Job:
         """z = d where y is above `low`, summed up for the biases."""
         return job(
             mask, {"d": d, "y": y, "z": z}, height=z.height, width=z.width, channels=z.channels,
@@ -277,7 +277,7 @@ class _Backward:
         )  # fmt: skip
 
     def _activation(
-        self, step: ConvStep, d: View, chunks: Chunks, totals: tuple[np.ndarray, int],
+        self, step: ConvStep, d: View, chunks: Chunks, totals: Sums,
         unpooled: bool,
     ) -> View:  # fmt: skip
         """d through ReLU and pool, dense, for the arms; the biases' gradients are summed on the way."""

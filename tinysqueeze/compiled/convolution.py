@@ -17,7 +17,7 @@ from tinysqueeze.compiled.space import (
     ramp,
 )
 from tinysqueeze.compiled.steps import Arm, Map
-from tinysqueeze.compiled.weights import Gradients, Weights
+from tinysqueeze.compiled.weights import Gradients, Sums, Weights
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.kernel import Job, Kernel
 from tinysqueeze.kernels.pointwise import copy_map
@@ -235,7 +235,7 @@ class Convolution:
         return jobs
 
     def _winograd_backward(
-        self, x: View, d: View, dx: View | None, sums: tuple[np.ndarray, int], number: int
+        self, x: View, d: View, dx: View | None, sums: Sums, number: int
     ) -> "Backward":
         high, wide = self.tiles
         tiles, positions = self.count * high * wide, (self.m + 2) ** 2
@@ -278,4 +278,4 @@ class Backward:
     before: list[Job]
     jobs: list[Job]
     after: list[Job]
-    sums: tuple[np.ndarray, int]
+    sums: Sums

@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numba.core import config
 
+from tinysqueeze.compiled.int8 import Int8Plan
 from tinysqueeze.compiled.programs import (
     InferenceProgram,
     TrainingProgram,
@@ -18,8 +19,9 @@ from tinysqueeze.compiled.programs import (
 from tinysqueeze.compiled.space import aligned
 from tinysqueeze.compiled.steps import ConvStep, DropStep, MeanStep, NodeStep, Step, Steps
 from tinysqueeze.compiled.weights import PRECISIONS
+from tinysqueeze.devices.int8 import Int8Network, quantise
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.graph import Add, Copy, is_graphs_own, layer_of
+from tinysqueeze.graph import Add, Copy, GraphModel, is_graphs_own, layer_of
 from tinysqueeze.kernels.team import Team, renewed_after_fork
 from tinysqueeze.labels import check_labels
 from tinysqueeze.network.compose import leaves
@@ -227,27 +229,97 @@ def _described(step: Step, network: Steps) -> PlanStep:
     return PlanStep(step.name, kind, network.maps[step.target].shape, True)
 
 
+@overload
+def compile(  # type: ignore[overload-overlap]
+    model: Model | Int8Network,
+    batch: int = 64,
+    *,
+    training: bool | None = None,
+    precision: Literal["int8"],
+    threads: int | None = None,
+    input_size: int | None = None,
+    params: Params | None = None,
+    calibration: np.ndarray | None = None,
+) -> Int8Plan: ...
+
+
+@overload
 def compile(
     model: Model,
     batch: int = 64,
     *,
-    training: bool = True,
-    precision: str = "f4",
+    training: bool | None = None,
+    precision: str = "4x4",
     threads: int | None = None,
     input_size: int | None = None,
     params: Params | None = None,
-) -> Plan:
+) -> Plan: ...
+
+
+def compile(
+    model: Model | Int8Network,
+    batch: int = 64,
+    *,
+    training: bool | None = None,
+    precision: str = "4x4",
+    threads: int | None = None,
+    input_size: int | None = None,
+    params: Params | None = None,
+    calibration: np.ndarray | None = None,
+) -> Plan | Int8Plan:
     """A plan for batches of up to `batch` images.
 
-    precision   how 3x3 convolutions are done: "f4" (Winograd F(4x4), fastest), "f2" or "direct"
-    threads     default: NUMBA_NUM_THREADS, or all processors that may be used
-    input_size  square images of another size than the model's
-    params      copied in; default: fresh ones
+    model        a network; or for "int8" one that is quantised already
+    training     can it train as well? By default yes, but for "int8", which cannot
+    precision    how 3x3 convolutions are done: "4x4" (Winograd F(4x4), fastest), "2x2" or "direct"; or
+                 "int8": everything in 8-bit integers, to the bit what `devices.int8` computes
+    threads      default: NUMBA_NUM_THREADS, or all processors that may be used
+    input_size   square images of another size than the model's
+    params       copied in; default: fresh ones
+    calibration  images (N, H, W, C) float32 by which "int8" quantises a model; no labels needed
 
-    Raises UserError for an unknown precision, ShapeError for parameters that do not fit.
+    Raises UserError for an unknown precision, for "int8" without images to calibrate on, for a network
+    that integers don't do, and for training a graph; ShapeError for parameters that do not fit.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
     if batch < 1:
         raise UserError(f"a batch has at least 1 image, not {batch}")
-    return Plan(model.at(input_size), batch, training, precision, threads, params)
+    if precision == "int8":
+        if training:
+            raise UserError("integers are for inference: leave training out, or train in float32")
+        return Int8Plan(_quantised(model, input_size, params, calibration), batch, threads)
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"precision is one of {', '.join((*PRECISIONS, 'int8'))}, not {precision!r}"
+        )
+    if isinstance(model, Int8Network):
+        raise UserError("a quantised network is compiled with precision='int8'")
+    if calibration is not None:
+        raise UserError("calibration images are for precision='int8'")
+    if training is not False and isinstance(model, GraphModel):
+        raise UserError(f"{model.name} was read as a graph, which does not train: training=False")
+    return Plan(model.at(input_size), batch, training is not False, precision, threads, params)
+
+
+def _quantised(
+    model: Model | Int8Network,
+    input_size: int | None,
+    params: Params | None,
+    calibration: np.ndarray | None,
+) -> Int8Network:
+    """The network in integers."""
+    if isinstance(model, Int8Network):
+        if input_size is not None or params is not None or calibration is not None:
+            raise UserError(
+                "a quantised network has its size and parameters: give input_size, params and "
+                "calibration with a float model"
+            )
+        return model
+    if calibration is None:
+        raise UserError(
+            "int8 needs images to calibrate on: compile(model, precision='int8', params=..., "
+            "calibration=images), dozens are enough"
+        )
+    model = model.at(input_size)
+    params = initialise(model) if params is None else params
+    check_fit(model, params)
+    return quantise(model, params, calibration)

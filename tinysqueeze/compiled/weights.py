@@ -13,11 +13,15 @@ import numpy as np
 from tinysqueeze.compiled.space import Space
 from tinysqueeze.compiled.steps import Arm, Map
 from tinysqueeze.kernels import TARGET
+from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.products import pack, unpack
 from tinysqueeze.kernels.team import Stage
 from tinysqueeze.kernels.winograd import winograd_weights, winograd_weights_adjoint
 
-PRECISIONS = {"direct": 0, "f2": 2, "f4": 4}
+Sums = tuple[np.ndarray, int]
+"""The threads' own sums: the array, and the floats from one thread's to the next's."""
+
+PRECISIONS = {"direct": 0, "2x2": 2, "4x4": 4}
 """Output pixels along one side of a Winograd tile; 0: no Winograd."""
 
 
@@ -40,8 +44,8 @@ class Gradients:
     space: Space
     size: int = 0
 
-    def reserve(self, size: int) -> tuple[np.ndarray, int]:
-        """Room for `size` sums, and the floats from one thread's to the next's."""
+    def reserve(self, size: int) -> Sums:
+        """Room for `size` sums."""
         start = self.size
         self.size += -(-size // TARGET.lanes) * TARGET.lanes
         array, stride = self.space.scratch("gradients", self.size)
@@ -100,7 +104,10 @@ class Weights:
             rows = (taps[:, None] + np.arange(filters)).ravel()
             self._packed(packing, transforming, "backward", rows, columns, self.backward)
 
-    def _packed(self, packing, transforming, name, rows, columns, target) -> None:
+    def _packed(
+        self, packing: Stage, transforming: Stage, name: str, rows: np.ndarray,
+        columns: np.ndarray, target: np.ndarray,
+    ) -> None:  # fmt: skip
         """Packs; for Winograd each of the 9 taps, which are then transformed together."""
         if not self.m:
             self._pack(packing, self.weight, rows, columns, target)
@@ -112,7 +119,10 @@ class Weights:
             winograd_weights.job(m=self.m, w=taps, u=target, size=size), units=size // TARGET.lanes
         )
 
-    def _pack(self, stage, source, rows, columns, target, batch=1, batch_size=0) -> None:
+    def _pack(
+        self, stage: Stage, source: np.ndarray, rows: np.ndarray, columns: np.ndarray,
+        target: np.ndarray, batch: int = 1, batch_size: int = 0,
+    ) -> None:  # fmt: skip
         solid = np.array_equal(columns, np.arange(len(columns)))
         made = pack.job(
             source=source, source_batch=source.size // batch,
@@ -133,17 +143,15 @@ class Weights:
         rows[:, places] = np.arange(self.kernel_area * channels).reshape(-1, channels) * filters
         return rows.ravel()
 
-    def gradient(
-        self, sums: tuple[np.ndarray, int], pixel: int, weight: np.ndarray, stage: Stage
-    ) -> None:
+    def gradient(self, sums: Sums, pixel: int, weight: np.ndarray, stage: Stage) -> None:
         """Adds the job that joins the threads' sums (rows, padded filters) into the gradient."""
         self._unpack(stage, sums, self.gradient_rows(pixel), weight)
 
-    def bias_gradient(self, sums: tuple[np.ndarray, int], bias: np.ndarray, stage: Stage) -> None:
+    def bias_gradient(self, sums: Sums, bias: np.ndarray, stage: Stage) -> None:
         """The same for the bias."""
         self._unpack(stage, sums, np.zeros(1, np.int32), bias)
 
-    def _unpack(self, stage: Stage, sums: tuple[np.ndarray, int], rows: np.ndarray, target) -> None:
+    def _unpack(self, stage: Stage, sums: Sums, rows: np.ndarray, target: np.ndarray) -> None:
         made = unpack.job(
             source=sums[0], source_thread=sums[1], source_row=self.filters,
             threads=self.space.threads, rows=rows, row_count=len(rows),
@@ -151,7 +159,7 @@ class Weights:
         )  # fmt: skip
         stage.add(made, units=len(rows))
 
-    def transformed_gradient(self, du: tuple[np.ndarray, int], sums: tuple[np.ndarray, int]):
+    def transformed_gradient(self, du: Sums, sums: Sums) -> Job:
         """The job dw = Gᵀ dU G on a thread's own sums."""
         return winograd_weights_adjoint.job(
             m=self.m, u=du[0], u_thread=du[1], w=sums[0], w_thread=sums[1],

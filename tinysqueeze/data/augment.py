@@ -157,7 +157,10 @@ def prepare(
 
 
 @numba.njit(cache=True, nogil=True)
-def _prepare(images, chosen, shift, flip, hole, patch, first, cutout, reflect, scale, offset, out):
+def _prepare(
+    images: np.ndarray, chosen: Ints, shift: Ints, flip: Bools, hole: Ints, patch: Ints, first: int,
+    cutout: int, reflect: bool, scale: np.ndarray, offset: np.ndarray, out: np.ndarray,
+) -> None:  # fmt: skip
     height, width = images.shape[1:3]
     for place in range(len(out)):
         n = first + place
@@ -172,7 +175,10 @@ def _prepare(images, chosen, shift, flip, hole, patch, first, cutout, reflect, s
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _paste(image, shift, flip, rectangle, reflect, scale, offset, out):
+def _paste(
+    image: np.ndarray, shift: Ints, flip: bool, rectangle: tuple[int, ...], reflect: bool,
+    scale: np.ndarray, offset: np.ndarray, out: np.ndarray,
+) -> None:  # fmt: skip
     """Write what lies in a rectangle (top, left, bottom, right) of the changed image."""
     height, width, channels = image.shape
     top, left, bottom, right = rectangle
@@ -190,7 +196,7 @@ def _paste(image, shift, flip, rectangle, reflect, scale, offset, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def _reflect(place, size):
+def _reflect(place: int, size: int) -> int:
     """-1 -> 1, size -> size - 2: the mirror image, without repeating the edge."""
     if place < 0:
         return -place

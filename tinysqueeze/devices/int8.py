@@ -31,6 +31,7 @@ from tinysqueeze.graph import (
     Node,
     Pool,
     activate,
+    averaged_over,
     compute,
     convolve,
     folded_params,
@@ -38,7 +39,7 @@ from tinysqueeze.graph import (
     run,
 )
 from tinysqueeze.network.models import Model
-from tinysqueeze.network.ops.reference import hard_swish, pool_divisor, windows
+from tinysqueeze.network.ops.reference import hard_swish, windows
 from tinysqueeze.network.params import flatten
 from tinysqueeze.network.window import Window
 
@@ -147,8 +148,11 @@ class Int8Network:
                 return centred.sum(axis=(1, 2), dtype=np.int32)
             case Pool(average=False):
                 return windows(x, node.window, fill=0).max(axis=(3, 4))
-            case Pool() | Mean():
-                return mean_bytes(x, zero_in, window_of(self.graph, node))
+            case Pool():
+                return mean_bytes(x, zero_in, node.window, averaged_over(x.shape, node))
+            case Mean():
+                pixels = np.array(prod(x.shape[1:3]))
+                return mean_bytes(x, zero_in, window_of(self.graph, node), pixels)
             case Add():
                 add, second = self.adds[i], self.grids[node.second].zero
                 other = maps[node.second].reshape(x.shape)
@@ -183,11 +187,10 @@ def to_bytes(scaled: np.ndarray, zero: np.ndarray, relu: bool) -> Bytes:
     return np.clip(scaled + zero, zero if relu else 0, 255).astype(np.uint8)
 
 
-def mean_bytes(x: Bytes, zero: np.ndarray, window: Window) -> Bytes:
-    """The average of each window to the nearest byte, halves up; padding is zero."""
+def mean_bytes(x: Bytes, zero: np.ndarray, window: Window, count: np.ndarray) -> Bytes:
+    """The average over `count` pixels of each window to the nearest byte, halves up; padding is zero."""
     total = windows(x.astype(np.int64), window, fill=int(zero[0])).sum(axis=(3, 4))
-    beyond = window.area - pool_divisor(x.shape, window)  # overhang: seen, not counted
-    count = window.area - beyond
+    beyond = window.area - count  # seen as zeros, not counted
     return ((2 * (total - beyond * zero) + count) // (2 * count)).astype(np.uint8)
 
 

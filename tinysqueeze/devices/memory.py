@@ -22,7 +22,6 @@ from tinysqueeze.graph import (
     Other,
     Pool,
     fuse,
-    is_graphs_own,
     lower,
     merge_norms,
     with_copies,
@@ -48,11 +47,6 @@ def deployed(model: Model) -> tuple[Graph, tuple[Fold, ...]]:
             raise UserError(
                 f"{node.path}: a {type(node.layer).__name__} cannot be planned, quantised or exported "
                 "to C; end the network at its logits"
-            )
-        if is_graphs_own(node):
-            raise UserError(
-                f"{node.path}: an average that leaves its padding out of the count cannot be planned, "
-                "quantised or exported to C; it runs here, step by step or compiled"
             )
     graph, folds = merge_norms(graph, alone=True)
     return with_copies(fuse(graph, ("relu",)), (Conv, Pool)), folds
@@ -98,7 +92,7 @@ class Buffer:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Arena:
     """Where everything lies. Bytes; one image; parameters not counted."""
 
     graph: Graph
@@ -116,14 +110,14 @@ class Plan:
         return (*self.maps.values(), *self.rings.values())
 
     @property
-    def arena(self) -> int:
-        """Bytes of the arena, the image included."""
+    def bytes(self) -> int:
+        """All that it spans, the image included."""
         return max(buffer.offset + buffer.size for buffer in self.buffers)
 
     @property
     def peak_bytes(self) -> int:
         """All that inference needs: arena, accumulators, logits."""
-        return self.arena + self.scratch + self.output
+        return self.bytes + self.scratch + self.output
 
     @property
     def all_bytes(self) -> int:
@@ -131,7 +125,9 @@ class Plan:
         return sum(map(prod, self.graph.shapes)) * self.itemsize
 
 
-def plan(model: Model | Graph, itemsize: int = 4, tiled: bool = True, overlap: bool = True) -> Plan:
+def plan(
+    model: Model | Graph, itemsize: int = 4, tiled: bool = True, overlap: bool = True
+) -> Arena:
     """Place every map of one image in one arena.
 
     model       or the graph that `deployed` made of it
@@ -158,7 +154,7 @@ def plan(model: Model | Graph, itemsize: int = 4, tiled: bool = True, overlap: b
     pairs = {(numbers.index(s), numbers.index(t)): lead for (s, t), lead in leads.items()}
     offsets = arrange(buffers, pairs)
     placed = [replace(b, offset=offset) for b, offset in zip(buffers, offsets, strict=True)]
-    return Plan(
+    return Arena(
         graph, itemsize, stages, dict(zip(maps, placed, strict=False)),
         dict(zip(rings, placed[len(maps) :], strict=True)),
         scratch=4 * max(graph.size(node.target)[2] for node in graph.nodes),
@@ -357,7 +353,7 @@ def live_bytes(buffers: Sequence[Buffer], pairs: Pairs, stage: int) -> int:
     return total - max(savings)
 
 
-def table(plan: Plan) -> str:
+def table(plan: Arena) -> str:
     """Where the memory goes, stage by stage, as text."""
     lines = [f"{'stage':<44}{'map':>16}{'bytes live':>14}"]
     for i, stage in enumerate(plan.stages):
@@ -366,7 +362,7 @@ def table(plan: Plan) -> str:
         shape = "x".join(map(str, plan.graph.size(stage.target)))
         lines.append(f"{', '.join(names):<44}{shape:>16}{live:>14,}")
     lines.append(
-        f"arena {plan.arena:,} bytes (every map on its own: {plan.all_bytes:,}), sums "
+        f"arena {plan.bytes:,} bytes (every map on its own: {plan.all_bytes:,}), sums "
         f"{plan.scratch:,}, logits {plan.output:,}: {plan.peak_bytes:,} in all"
     )
     return "\n".join(lines)

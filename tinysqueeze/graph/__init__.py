@@ -35,14 +35,15 @@ from tinysqueeze.graph.passes import (
     without_dropout,
     without_flatten,
 )
-from tinysqueeze.graph.run import activate, below, compute, convolve, place, run
+from tinysqueeze.graph.run import activate, averaged_over, below, compute, convolve, place, run
 from tinysqueeze.graph.spec import LARGEST_MAP, MOST_NODES, graph_from, spec_of
 from tinysqueeze.graph.whole import GraphModel, Whole, arrays_of, model_of, rebuild
 
 __all__ = [
-    "LARGEST_MAP", "MOST_NODES", "Activate", "Add", "Conv", "Copy", "Drop", "Fold", "Graph", "GraphModel",
-    "Mean", "Node", "Norm", "Other", "Pool", "Whole", "activate", "arrays_of", "below", "compute", "convolve",
-    "copied", "fold_norms", "folded", "folded_params", "fuse", "graph_from", "is_graphs_own", "layer_of",
-    "lower", "merge_norms", "model_of", "normalised", "place", "rebuild", "run", "spec_of", "with_copies",
-    "with_means", "without_copies", "without_dropout", "without_flatten",
+    "LARGEST_MAP", "MOST_NODES", "Activate", "Add", "Conv", "Copy", "Drop", "Fold", "Graph",
+    "GraphModel", "Mean", "Node", "Norm", "Other", "Pool", "Whole", "activate", "arrays_of",
+    "averaged_over", "below", "compute", "convolve", "copied", "fold_norms", "folded",
+    "folded_params", "fuse", "graph_from", "is_graphs_own", "layer_of", "lower", "merge_norms",
+    "model_of", "normalised", "place", "rebuild", "run", "spec_of", "with_copies", "with_means",
+    "without_copies", "without_dropout", "without_flatten",
 ]  # fmt: skip

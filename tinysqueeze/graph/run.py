@@ -11,6 +11,7 @@ from tinysqueeze.graph.form import Activate, Add, Conv, Graph, Mean, Node, Norm,
 from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.models import Activation
 from tinysqueeze.network.ops import fast
+from tinysqueeze.network.ops.reference import pool_divisor, windows
 from tinysqueeze.network.params import flatten, unflatten
 from tinysqueeze.network.window import Window
 
@@ -59,7 +60,8 @@ def compute(
         case Pool() if node.average:
             y = ops.avg_pool2d(x, node.window)
             if not node.counts_padding:
-                y = y * _padded_share(x, node.window, ops)
+                share = pool_divisor(x.shape, node.window) / averaged_over(x.shape, node)
+                y = y * share.astype(x.dtype)
         case Pool():
             y, _ = ops.max_pool2d(x, node.window)
         case Mean():
@@ -111,11 +113,13 @@ def activate(x: np.ndarray, kind: Activation | None, ops: ModuleType = fast) -> 
     return y
 
 
-def _padded_share(x: np.ndarray, window: Window, ops: ModuleType) -> np.ndarray:
-    """Pixels that an average counts with padding, over those without: (OH, OW, 1)."""
-    seen: np.ndarray = ops.windows(np.ones((1, *x.shape[1:3], 1), x.dtype), window)
-    share: np.ndarray = ops.pool_divisor(x.shape, window) / seen.sum(axis=(3, 4))[0]
-    return share.astype(x.dtype)
+def averaged_over(x_shape: tuple[int, ...], pool: Pool) -> np.ndarray:
+    """How many pixels each average of x (N, H, W, C) is over: (OH, OW, 1)."""
+    if pool.counts_padding:
+        return pool_divisor(x_shape, pool.window)
+    seen: np.ndarray = windows(np.ones((1, *x_shape[1:3], 1), np.int64), pool.window)
+    count: np.ndarray = seen.sum(axis=(3, 4))[0]
+    return count
 
 
 def below(flat: Mapping[str, np.ndarray], path: str) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """The end of the network: the mean over all pixels, and softmax with cross-entropy."""
 
 from math import exp, log
+from typing import Any
 
 from numba import float32, types
 
@@ -13,7 +14,10 @@ PANEL = TARGET.panel
 
 
 @procedure(floats_t, int_t, int_t, int_t, int_t, int_t, floats_t, types.float32)
-def _mean(e: Emitter, x, x_row, x_pixel, height, width, channels, y, share) -> None:
+def _mean(
+    e: Emitter, x: Value, x_row: Value, x_pixel: Value, height: Value, width: Value,
+    channels: Value, y: Value, share: Value,
+) -> None:  # fmt: skip
     """y = share * the sum over height x width pixels."""
     b = e.builder
 
@@ -34,7 +38,7 @@ def _mean(e: Emitter, x, x_row, x_pixel, height, width, channels, y, share) -> N
 
 
 @kernel("x x_unit x_thread x_next x_row x_pixel height width channels y y_unit by_panel")
-def pixel_mean(job, first, count, thread):
+def pixel_mean(job: Any, first: int, count: int, thread: int) -> None:
     """y[n] = the mean of image n's pixels, channel by channel: global average pooling.
 
     Units are images; or, `by_panel`, panels of channels of one image.
@@ -53,7 +57,7 @@ def pixel_mean(job, first, count, thread):
 
 
 @kernel("logits stride classes shares dlogits losses hits smoothing:f scale:f")
-def softmax_cross_entropy(job, first, count, thread):
+def softmax_cross_entropy(job: Any, first: int, count: int, thread: int) -> None:
     """losses[n] = -sum of target * log(softmax(logits[n])); dlogits = (softmax - target) * scale.
 
     The target is 1 - smoothing of the label's shares, (N, classes), plus smoothing / classes for each

@@ -26,6 +26,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.core import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.registry import cpu_target
@@ -169,8 +170,10 @@ def _all_kernels() -> list[Kernel]:
 
 
 def is_cached(kernels: Iterable[Kernel] | None = None) -> bool:
-    """Are these kernels (by default all) compiled already, in memory or on disk?"""
-    return all(k.is_cached() for k in (_all_kernels() if kernels is None else kernels))
+    """Are these kernels (by default all) compiled already, in memory or on disk, or never to be?"""
+    return bool(config.DISABLE_JIT) or all(
+        k.is_cached() for k in (_all_kernels() if kernels is None else kernels)
+    )
 
 
 def warm_up(

@@ -16,6 +16,7 @@ and read three times.
 
 from collections.abc import Callable
 from math import sqrt
+from typing import Any
 
 from numba import float32, types
 
@@ -27,7 +28,9 @@ int_t = types.int64
 LANES = TARGET.lanes
 
 
-def _for_each(e: Emitter, pixels, channels, body) -> None:
+def _for_each(
+    e: Emitter, pixels: Value, channels: Value, body: Callable[[Value, Value], None]
+) -> None:
     """`body(k, c)` for each pixel k and, inside, each vector of channels c.
 
     In this order memory is read from beginning to end, which the processor foresees; sums over
@@ -46,7 +49,9 @@ def _for_each(e: Emitter, pixels, channels, body) -> None:
 
 
 @procedure(floats_t, int_t, int_t, floats_t, floats_t, types.float32)
-def _moments(e: Emitter, x, pixels, channels, mean, spread, share) -> None:
+def _moments(
+    e: Emitter, x: Value, pixels: Value, channels: Value, mean: Value, spread: Value, share: Value
+) -> None:
     """mean, and the sum of squared distances from it, of each channel; share = 1 / pixels.
 
     Both begin as zeros.
@@ -66,7 +71,7 @@ def _moments(e: Emitter, x, pixels, channels, mean, spread, share) -> None:
 
 
 @kernel("x x_next pixels channels moments")
-def norm_moments(job, first, count, thread):
+def norm_moments(job: Any, first: int, count: int, thread: int) -> None:
     """moments[n] = (mean, sum of squared distances) of image n, for each channel."""
     for n in range(first, first + count):
         mean = job.moments + 4 * 2 * n * job.channels
@@ -82,7 +87,7 @@ def norm_moments(job, first, count, thread):
     moments images pixels channels weight bias mean var mean_out inverse scale shift
     eps:f momentum:f places
 """)
-def norm_finish(job, first, count, thread):
+def norm_finish(job: Any, first: int, count: int, thread: int) -> None:
     """Joins the images' moments; sets scale and shift, moves the running mean and variance.
 
     Units are channels. `mean_out` and `inverse` (1 / sqrt(var + eps)) are kept for the backward
@@ -118,7 +123,10 @@ def _apply(adds: bool) -> Callable:
     @procedure(
         floats_t, floats_t, floats_t, int_t, int_t, floats_t, floats_t, types.float32, types.float32
     )  # fmt: skip
-    def apply(e: Emitter, x, around, y, pixels, channels, scale, shift, shut, full) -> None:
+    def apply(
+        e: Emitter, x: Value, around: Value, y: Value, pixels: Value, channels: Value,
+        scale: Value, shift: Value, shut: Value, full: Value,
+    ) -> None:  # fmt: skip
         shut, full = e.splat(shut), e.splat(full)
 
         def one(k: Value, c: Value) -> None:
@@ -141,7 +149,7 @@ _apply_alone, _apply_and_add = _apply(False), _apply(True)
     x x_next around? around_unit? around_next? around_row? adds
     y y_unit y_thread y_next y_row height width channels scale shift shut:f full:f
 """)
-def norm_apply(job, first, count, thread):
+def norm_apply(job: Any, first: int, count: int, thread: int) -> None:
     """y = activation of x * scale + shift, plus, if it `adds`, a bypass: the map `around`.
 
     x has no padding, y and `around` may have.
@@ -165,8 +173,10 @@ def norm_apply(job, first, count, thread):
 @procedure(floats_t, int_t, floats_t, int_t, int_t, floats_t, floats_t, floats_t, floats_t,
            types.float32, types.float32, floats_t)  # fmt: skip
 def _gradient_sums(
-    e: Emitter, d, d_pixel, x, pixels, channels, scale, shift, mean, inverse, shut, full, sums
-) -> None:
+    e: Emitter, d: Value, d_pixel: Value, x: Value, pixels: Value, channels: Value,
+    scale: Value, shift: Value, mean: Value, inverse: Value, shut: Value, full: Value,
+    sums: Value,
+) -> None:  # fmt: skip
     """sums += (sum of dy, sum of dy * normalised x) over a row, dy being d behind the activation."""
     b = e.builder
     shut, full = e.splat(shut), e.splat(full)
@@ -187,7 +197,7 @@ def _gradient_sums(
     d d_unit d_thread d_next d_row d_pixel x x_next height width channels
     scale shift mean inverse shut:f full:f sums
 """)
-def norm_gradient_sums(job, first, count, thread):
+def norm_gradient_sums(job: Any, first: int, count: int, thread: int) -> None:
     """sums[n] = (sum of dy, sum of dy * normalised x) over image n, for each channel."""
     d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
     for n in range(count):
@@ -207,7 +217,7 @@ def norm_gradient_sums(job, first, count, thread):
 @kernel("""
     sums images pixels channels places dweight dbias mean inverse scale a b c
 """)
-def norm_gradient_finish(job, first, count, thread):
+def norm_gradient_finish(job: Any, first: int, count: int, thread: int) -> None:
     """dweight and dbias, and the a, b, c of dx = a * dy + b * x + c. Units are channels."""
     sums, size = floats(job.sums), job.images * job.pixels
     for c in range(first, first + count):
@@ -229,8 +239,9 @@ def norm_gradient_finish(job, first, count, thread):
 @procedure(floats_t, int_t, floats_t, floats_t, int_t, int_t, floats_t, floats_t, floats_t,
            floats_t, floats_t, types.float32, types.float32)  # fmt: skip
 def _backward(
-    e: Emitter, d, d_pixel, x, z, pixels, channels, scale, shift, a, b_, c_, shut, full
-) -> None:
+    e: Emitter, d: Value, d_pixel: Value, x: Value, z: Value, pixels: Value, channels: Value,
+    scale: Value, shift: Value, a: Value, b_: Value, c_: Value, shut: Value, full: Value,
+) -> None:  # fmt: skip
     """z = a * dy + b * x + c for a row of pixels."""
     b = e.builder
     shut, full = e.splat(shut), e.splat(full)
@@ -250,7 +261,7 @@ def _backward(
     d d_unit d_thread d_next d_row d_pixel x x_next z z_unit z_thread z_next
     height width channels scale shift a b c shut:f full:f
 """)
-def norm_backward(job, first, count, thread):
+def norm_backward(job: Any, first: int, count: int, thread: int) -> None:
     """z = a * dy + b * x + c, dy being d behind the activation."""
     d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
     z = job.z + 4 * (first * job.z_unit + thread * job.z_thread)

@@ -6,6 +6,7 @@ processors); every number is on its own, so the result does not depend on how ma
 """
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numba import float32
@@ -17,7 +18,7 @@ from tinysqueeze.kernels.vectors import floats
 
 
 @kernel("params grads velocity decay lr:f momentum:f nesterov")
-def sgd(job, first, count, thread):
+def sgd(job: Any, first: int, count: int, thread: int) -> None:
     """velocity = momentum * velocity + g; params -= lr * velocity (Nesterov: g + momentum * it).
 
     As PyTorch defines it (Sutskever et al. 2013).
@@ -37,7 +38,7 @@ def sgd(job, first, count, thread):
 @kernel(
     "params grads mean square decay lr:f beta1:f beta2:f new1:f new2:f step_size:f correction:f eps:f"
 )
-def adam(job, first, count, thread):
+def adam(job: Any, first: int, count: int, thread: int) -> None:
     """Adam with decoupled weight decay; `step_size` and `correction` undo the start from zero.
 
     Kingma & Ba 2015; Loshchilov & Hutter 2019.
@@ -59,7 +60,7 @@ def adam(job, first, count, thread):
 
 
 @kernel("average params keep:f")
-def ema(job, first, count, thread):
+def ema(job: Any, first: int, count: int, thread: int) -> None:
     """average = keep * average + (1 - keep) * params."""
     average, params = floats(job.average + 4 * first), floats(job.params + 4 * first)
     keep = float32(job.keep)

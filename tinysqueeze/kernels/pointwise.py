@@ -5,6 +5,7 @@ vectors. The loops over vectors are written out because LLVM can't know that the
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from llvmlite import ir
 from numba import float32, types
@@ -38,7 +39,7 @@ def _for_each(e: Emitter, channels: Value, body: Callable[[Value], None]) -> Non
 
 
 @procedure(floats_t, floats_t, int_t)
-def _copy(e: Emitter, source, target, vectors) -> None:
+def _copy(e: Emitter, source: Value, target: Value, vectors: Value) -> None:
     """Copies whole vectors, at least one."""
 
     def one(k: Value, _: list[Value]) -> list[Value]:
@@ -53,7 +54,7 @@ def _copy(e: Emitter, source, target, vectors) -> None:
     x x_unit x_thread x_next x_row x_pixel y y_unit y_thread y_next y_row y_pixel
     height width channels
 """)
-def copy_map(job, first, count, thread):
+def copy_map(job: Any, first: int, count: int, thread: int) -> None:
     """y[n, i, j, :channels] = x[n, i, j, :channels], each with strides of its own.
 
     Rows that lie without gaps in both are best given as one pixel of width * channels channels.
@@ -74,7 +75,7 @@ def copy_map(job, first, count, thread):
 
 
 @kernel("x x_thread y y_thread vectors")
-def carry(job, first, count, thread):
+def carry(job: Any, first: int, count: int, thread: int) -> None:
     """y = x, a few vectors of a thread's scratch: what its next chunk needs of this one, copied once."""
     x, y = job.x + 4 * thread * job.x_thread, job.y + 4 * thread * job.y_thread
     _copy(floats(x), floats(y), job.vectors)
@@ -82,8 +83,9 @@ def carry(job, first, count, thread):
 
 @procedure(floats_t, int_t, floats_t, int_t, floats_t, int_t, int_t, int_t, floats_t, types.float32)
 def _mask_row(
-    e: Emitter, d, d_pixel, y, y_pixel, z, z_pixel, pixels, channels, total, floor
-) -> None:
+    e: Emitter, d: Value, d_pixel: Value, y: Value, y_pixel: Value, z: Value, z_pixel: Value,
+    pixels: Value, channels: Value, total: Value, floor: Value,
+) -> None:  # fmt: skip
     """For a row of pixels: z = d unless y <= floor, and total += z."""
     b = e.builder
     lowest = e.splat(floor)
@@ -111,7 +113,7 @@ def _mask_row(
     d d_unit d_thread d_next d_row d_pixel y y_unit y_thread y_next y_row y_pixel
     z z_unit z_thread z_next z_row total total_thread height width channels floor:f
 """)
-def mask(job, first, count, thread):
+def mask(job: Any, first: int, count: int, thread: int) -> None:
     """ReLU backward: z = d where y > floor, else 0; `total` += the sum over pixels, for the bias.
 
     With a floor of minus infinity every d passes: then it only sums. z has no padding.
@@ -134,7 +136,7 @@ def mask(job, first, count, thread):
 
 
 @procedure(floats_t, int_t)
-def _hard_swish(e: Emitter, y, channels) -> None:
+def _hard_swish(e: Emitter, y: Value, channels: Value) -> None:
     """y = y * (y / 6 + 1/2, kept from 0 to 1)."""
     shut, full = e.every(-3), e.every(3)
 
@@ -145,7 +147,7 @@ def _hard_swish(e: Emitter, y, channels) -> None:
 
 
 @kernel("y y_unit y_thread y_next y_row height width channels")
-def hard_swish(job, first, count, thread):
+def hard_swish(job: Any, first: int, count: int, thread: int) -> None:
     """Hard-swish in place, of what a convolution has just written: at inference, norms folded."""
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
     for n in range(count):
@@ -157,7 +159,7 @@ def hard_swish(job, first, count, thread):
 
 
 @procedure(floats_t, bytes_t, int_t)
-def _signs(e: Emitter, y, signs, channels) -> None:
+def _signs(e: Emitter, y: Value, signs: Value, channels: Value) -> None:
     """One byte for each number: 1 where it is positive."""
     b = e.builder
 
@@ -169,7 +171,7 @@ def _signs(e: Emitter, y, signs, channels) -> None:
 
 
 @procedure(floats_t, floats_t, int_t)
-def _add(e: Emitter, x, y, channels) -> None:
+def _add(e: Emitter, x: Value, y: Value, channels: Value) -> None:
     """y += x."""
 
     def one(c: Value) -> None:
@@ -179,7 +181,7 @@ def _add(e: Emitter, x, y, channels) -> None:
 
 
 @procedure(floats_t, bytes_t, floats_t, int_t, floats_t)
-def _keep(e: Emitter, d, signs, z, channels, total) -> None:
+def _keep(e: Emitter, d: Value, signs: Value, z: Value, channels: Value, total: Value) -> None:
     """z = d where the sign byte is 1, else 0; total += z."""
     b = e.builder
 
@@ -194,7 +196,7 @@ def _keep(e: Emitter, d, signs, z, channels, total) -> None:
 
 
 @kernel("y y_unit y_thread y_next y_row signs signs_unit height width channels")
-def remember_signs(job, first, count, thread):
+def remember_signs(job: Any, first: int, count: int, thread: int) -> None:
     """Notes where y is positive, before a bypass is added to it and that can't be seen any more."""
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
     for n in range(count):
@@ -208,7 +210,7 @@ def remember_signs(job, first, count, thread):
     x x_unit x_thread x_next x_row x_pixel y y_unit y_thread y_next y_row y_pixel
     height width channels
 """)
-def add_map(job, first, count, thread):
+def add_map(job: Any, first: int, count: int, thread: int) -> None:
     """y += x: a bypass forward, and where gradients of two ways join."""
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
@@ -226,7 +228,7 @@ def add_map(job, first, count, thread):
     d d_unit d_thread d_next d_row d_pixel signs signs_unit z z_unit z_thread z_next
     total total_thread height width channels
 """)
-def mask_by_signs(job, first, count, thread):
+def mask_by_signs(job: Any, first: int, count: int, thread: int) -> None:
     """ReLU backward below a bypass: z = d where the note says positive; `total` += the sum.
 
     d may have padding, z has none.
@@ -250,7 +252,9 @@ def mask_by_signs(job, first, count, thread):
 
 
 @procedure(floats_t, int_t, int_t, int_t, int_t, types.float32)
-def _drop(e: Emitter, x, vectors, start, seed, threshold, scale) -> None:
+def _drop(
+    e: Emitter, x: Value, vectors: Value, start: Value, seed: Value, threshold: Value, scale: Value
+) -> None:
     """Multiplies by `scale` the numbers whose 32 random bits are at least `threshold`, else by 0.
 
     The bits of number k are a hash of (seed, start + k): multiplications and shifts that spread
@@ -284,7 +288,7 @@ def _drop(e: Emitter, x, vectors, start, seed, threshold, scale) -> None:
 
 
 @kernel("x size seed threshold scale:f")
-def dropout(job, first, count, thread):
+def dropout(job: Any, first: int, count: int, thread: int) -> None:
     """Zeroes numbers at random, in place, and scales up the rest. The same again for the gradient.
 
     Which ones depends on the seed and the number's place alone: not on threads, and not on what was

@@ -12,6 +12,7 @@ between them and the pool would be the largest of all, and is never written. A j
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from numba import float32, types
 
@@ -50,8 +51,9 @@ def _largest(remembers: bool, normed: bool = False) -> Callable:
     @procedure(floats_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, floats_t, bytes_t,
                floats_t, floats_t, types.float32, types.float32, floats_t)  # fmt: skip
     def largest(
-        e: Emitter, x, x_row, x_pixel, high, wide, number, kernel_wide, channels, y, argmax,
-        scale, shift, shut, full, chosen,
+        e: Emitter, x: Value, x_row: Value, x_pixel: Value, high: Value, wide: Value,
+        number: Value, kernel_wide: Value, channels: Value, y: Value, argmax: Value,
+        scale: Value, shift: Value, shut: Value, full: Value, chosen: Value,
     ) -> None:  # fmt: skip
         b = e.builder
         shut, full = e.splat(shut), e.splat(full)
@@ -117,7 +119,7 @@ _largest_normed = _largest(True, normed=True)
     kernel_high kernel_wide stride_high stride_wide pad_high pad_wide channels by_row? remember?
     normed? scale? shift? shut:f? full:f? chosen?
 """)
-def max_pool(job, first, count, thread):
+def max_pool(job: Any, first: int, count: int, thread: int) -> None:
     """y = the largest value of each window; argmax = which one it was. Windows are cut at the edges.
 
     Units are images; or `by_row` rows of the output each (x then begins at the first window's row).
@@ -179,8 +181,10 @@ def _gather(normed: bool) -> Callable:
                floats_t, floats_t, floats_t, floats_t, types.float32, types.float32,
                floats_t, floats_t, floats_t)  # fmt: skip
     def gather(
-        e: Emitter, d, argmax, d_row, argmax_row, pixel, high, wide, number, down, right, channels, dx,
-        x, scale, shift, shut, full, a, bb, cc,
+        e: Emitter, d: Value, argmax: Value, d_row: Value, argmax_row: Value, pixel: Value,
+        high: Value, wide: Value, number: Value, down: Value, right: Value, channels: Value,
+        dx: Value, x: Value, scale: Value, shift: Value, shut: Value, full: Value, a: Value,
+        bb: Value, cc: Value,
     ) -> None:  # fmt: skip
         b = e.builder
         shut, full = e.splat(shut), e.splat(full)
@@ -225,7 +229,7 @@ NO_WINNER = 255
     kernel_high kernel_wide stride_high stride_wide pad_high pad_wide channels
     normed? x? x_next? scale? shift? shut:f? full:f? a? b? c?
 """)
-def max_pool_backward(job, first, count, thread):
+def max_pool_backward(job: Any, first: int, count: int, thread: int) -> None:
     """dx = d where a pixel won its window, summed over the windows that cover it. Units: images.
 
     With `normed`, on through the activation and batch norm to their input x, which has no padding:

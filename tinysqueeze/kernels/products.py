@@ -7,6 +7,8 @@ odd number of channels, and the zeros never change a result. Packing takes table
 of `rows` says where row k is in the unpacked weights, -1 standing for a row of zeros.
 """
 
+from typing import Any
+
 from numba import float32
 
 from tinysqueeze.kernels.kernel import kernel
@@ -20,7 +22,7 @@ from tinysqueeze.kernels.tile import (
     wide_sum,
     wide_tile,
 )
-from tinysqueeze.kernels.vectors import floats, floats_t, ints, procedure
+from tinysqueeze.kernels.vectors import Emitter, Value, floats, floats_t, ints, procedure
 
 LANES = TARGET.lanes
 PANEL = TARGET.panel
@@ -28,13 +30,13 @@ TILE, STRIP = TARGET.tile_rows, TARGET.strip_rows
 
 
 @procedure(floats_t, floats_t)
-def copy_vector(e, source, target) -> None:
+def copy_vector(e: Emitter, source: Value, target: Value) -> None:
     """Copies one vector."""
     e.store(e.load(source), target)
 
 
 @procedure(floats_t)
-def zero_vector(e, target) -> None:
+def zero_vector(e: Emitter, target: Value) -> None:
     """Sets one vector to zero."""
     e.store(e.every(0), target)
 
@@ -45,7 +47,7 @@ def zero_vector(e, target) -> None:
     y y_unit? y_thread y_batch? y_rows add?
     batch rows_per_unit rows_beyond? rows_in_all by_panel?
 """)
-def product(job, first, count, thread):
+def product(job: Any, first: int, count: int, thread: int) -> None:
     """y[row] = max(floor, bias + sum over k of x[row, k] * w[k]) for rows and steps from tables.
 
     A unit is `rows_per_unit` rows, usually the pixels of one image; or, if `by_panel`, one panel of
@@ -102,7 +104,7 @@ def product(job, first, count, thread):
     d d_unit? d_thread d_batch? d_step vectors zeros
     y y_thread y_batch? y_rows batch pixels
 """)
-def weight_gradient(job, first, count, thread):
+def weight_gradient(job: Any, first: int, count: int, thread: int) -> None:
     """y[row] += sum over pixels of x[row + pixel] * d[pixel]: this thread's share of dweight.
 
     The same micro-kernel with the roles changed: rows are the weights of one output channel (their
@@ -141,7 +143,7 @@ def weight_gradient(job, first, count, thread):
 
 
 @kernel("source source_batch rows columns solid vectors target target_batch row_count")
-def pack(job, first, count, thread):
+def pack(job: Any, first: int, count: int, thread: int) -> None:
     """target[n][panel][k][:] = source[n][rows[k] + columns[:]], zeros where a table says -1.
 
     Units are rows, those of n = 1 after those of n = 0 and so on. `columns` has an entry for each
@@ -169,7 +171,7 @@ def pack(job, first, count, thread):
 
 
 @kernel("source source_thread source_row threads rows row_count columns target")
-def unpack(job, first, count, thread):
+def unpack(job: Any, first: int, count: int, thread: int) -> None:
     """target[rows[k] + j] = the sum over threads of source[thread][k][j], for j < columns.
 
     Units are rows; threads are added in their order. Rows at -1 are padding and left out.
@@ -188,7 +190,7 @@ def unpack(job, first, count, thread):
 
 
 @kernel("x x_unit? x_thread x_next? vectors")
-def clear(job, first, count, thread):
+def clear(job: Any, first: int, count: int, thread: int) -> None:
     """Sets the first vectors of each unit to zero."""
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
     for n in range(count):

@@ -13,6 +13,16 @@ from numba.core.registry import cpu_target
 
 _AVX512_CPUS = ("avx512", "icelake", "tigerlake", "rocketlake", "sapphire", "znver4", "znver5")
 _AVX2_CPUS = ("haswell", "broadwell", "skylake", "znver", "alderlake", "raptorlake", "x86-64-v3")
+_VNNI_CPUS = (
+    "icelake",
+    "tigerlake",
+    "rocketlake",
+    "sapphire",
+    "znver4",
+    "znver5",
+    "alderlake",
+    "raptorlake",
+)
 
 
 class Target(NamedTuple):
@@ -26,6 +36,13 @@ class Target(NamedTuple):
     """Columns of the register tile, in vectors: `lanes * tile_vectors` output channels."""
     strip_rows: int
     """Rows of the tile for weight gradients, whose rows lie side by side; divides `lanes`."""
+    dot: str = "plain"
+    """How four products of bytes are added: "vnni", "pairs" (x86 without it), or "plain"."""
+
+    @property
+    def byte_rows(self) -> tuple[int, ...]:
+        """Rows of the tile of int32 sums that is 1, 2, ... vectors wide, up to a whole panel."""
+        return _BYTE_ROWS.get((self.lanes, self.dot), (6, 4))
 
     @property
     def panel(self) -> int:
@@ -36,6 +53,12 @@ class Target(NamedTuple):
         """`channels` rounded up to whole vectors: how many floats a pixel takes in a buffer."""
         return -(-channels // self.lanes) * self.lanes
 
+
+_BYTE_ROWS = {
+    (16, "vnni"): (8, 8, 8, 6),  # 6 * 4 + 4 + 1 of 32 registers
+    (16, "pairs"): (8, 8),  # weights and numbers take two registers each
+    (8, "vnni"): (8, 6),  # 6 * 2 + 2 + 1 of 16
+}
 
 # The tile leaves room for one vector of weights per column, and one for the broadcast pixel value:
 # 8 * 2 + 2 + 1 of 32 registers (AVX-512, NEON), 6 * 2 + 2 + 1 of 16 registers (AVX2).
@@ -59,6 +82,22 @@ def lanes_of(cpu: str, features: str) -> int:
     return 4
 
 
+def dot_of(triple: str, cpu: str, features: str, lanes: int) -> str:
+    """How that processor adds products of bytes: see `Target.dot`."""
+    if not triple.startswith(("x86_64", "i686")):
+        return "plain"
+    if features:
+        listed = set(features.split(","))
+        if "+avx512vnni" in listed and (lanes == 16 or "+avx512vl" in listed) and lanes > 4:
+            return "vnni"
+        if "+avxvnni" in listed and lanes == 8:
+            return "vnni"
+        return "plain" if lanes == 16 and "+avx512bw" not in listed else "pairs"
+    if any(name in cpu for name in _VNNI_CPUS) and lanes > 4:
+        return "vnni"
+    return "pairs"
+
+
 def target() -> Target:
     """The target of the code that Numba really generates here.
 
@@ -67,8 +106,9 @@ def target() -> Target:
     """
     if config.DISABLE_JIT:
         return _TARGETS[4]
-    _, cpu, features = cpu_target.target_context.codegen().magic_tuple()
-    return _TARGETS[lanes_of(cpu, features)]
+    triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    lanes = lanes_of(cpu, features)
+    return _TARGETS[lanes]._replace(dot=dot_of(triple, cpu, features, lanes))
 
 
 TARGET = target()

@@ -19,11 +19,11 @@ import queue
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import SimpleNamespace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from llvmlite import ir
@@ -33,7 +33,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
 from tinysqueeze.kernels.kernel import Job, Kernel, kernel
-from tinysqueeze.kernels.vectors import INT, Emitter, procedure
+from tinysqueeze.kernels.vectors import INT, Emitter, Value, procedure
 from tinysqueeze.processors import allowed_processors, default_threads
 
 int_t = types.int64
@@ -113,17 +113,19 @@ class Program:
 
 
 @procedure(int_t, int_t, int_t, int_t, int_t)
-def call(e: Emitter, address, record, first, count, thread) -> None:
+def call(
+    e: Emitter, address: Value, record: Value, first: Value, count: Value, thread: Value
+) -> None:
     """Calls the kernel at a memory address."""
     kind = ir.FunctionType(ir.VoidType(), [INT] * 4)
     e.builder.call(e.builder.inttoptr(address, kind.as_pointer()), [record, first, count, thread])
 
 
 @intrinsic
-def arrive(typing_context, counter):
+def arrive(typing_context: Any, counter: Any) -> Any:
     """Adds one to the number at an address, as one indivisible act; returns the new number."""
 
-    def generate(context, builder, signature, values):
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         place = builder.inttoptr(values[0], INT.as_pointer())
         before = builder.atomic_rmw("add", place, ir.Constant(INT, 1), "seq_cst")
         return builder.add(before, ir.Constant(INT, 1))
@@ -132,10 +134,10 @@ def arrive(typing_context, counter):
 
 
 @intrinsic
-def look(typing_context, counter):
+def look(typing_context: Any, counter: Any) -> Any:
     """The number at an address, as other threads have left it just now."""
 
-    def generate(context, builder, signature, values):
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         place = builder.inttoptr(values[0], INT.as_pointer())
         return builder.load_atomic(place, "seq_cst", 8)
 
@@ -164,7 +166,7 @@ def _external(module: ir.Module, kind: ir.FunctionType, name: str) -> ir.Functio
 
 
 @kernel("stages stage_count jobs counter threads")
-def walk(job, images, unused, thread):
+def walk(job: Any, images: int, unused: int, thread: int) -> None:
     """Runs a program for so many images, as one of `job.threads` threads that all call this."""
     stages, jobs = _table(job.stages), _table(job.jobs)
     threads = job.threads
@@ -201,10 +203,10 @@ def walk(job, images, unused, thread):
 
 
 @intrinsic
-def _table(typing_context, address):
+def _table(typing_context: Any, address: Any) -> Any:
     """A pointer to 64-bit integers from an address."""
 
-    def generate(context, builder, signature, values):
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.inttoptr(values[0], INT.as_pointer())
 
     return types.CPointer(types.int64)(types.int64), generate
@@ -293,7 +295,7 @@ class Team:
         self._stop = weakref.finalize(self, _dismiss, self._queues)
 
 
-def _native_walk():
+def _native_walk() -> Callable[..., None]:
     """The machine code of `walk` as a function that Python can call; it lets go of Python's lock."""
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 3)
     return kind(walk.address)

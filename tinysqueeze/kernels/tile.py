@@ -62,8 +62,9 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
         floats_t, int_t, types.float32, floats_t,
     )  # fmt: skip
     def tile(
-        e: Emitter, x, x_rows, x_steps, last, w, w_step, depth, y, y_rows, bias, add, floor,
-        upcoming,
+        e: Emitter, x: Value, x_rows: Value, x_steps: Value, last: Value, w: Value,
+        w_step: Value, depth: Value, y: Value, y_rows: Value, bias: Value, add: Value,
+        floor: Value, upcoming: Value,
     ) -> None:  # fmt: skip
         b = e.builder
         columns = [e.int(v * TARGET.lanes) for v in range(vectors)]
@@ -103,7 +104,9 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
     return tile
 
 
-def _add_existing(e: Emitter, add: Value, start, y_row, columns):
+def _add_existing(
+    e: Emitter, add: Value, start: list[list[Value]], y_row: list[Value], columns: list[Value]
+) -> list[list[Value]]:
     """`start`, plus what the result already holds if `add` is not zero (decided as it runs)."""
     b = e.builder
     before = b.block
@@ -132,7 +135,10 @@ def _strip(rows: int, vectors: int) -> Callable:
     """
 
     @procedure(floats_t, ints_t, floats_t, int_t, int_t, floats_t, int_t)
-    def strip(e: Emitter, x, x_steps, w, w_step, depth, y, y_row) -> None:
+    def strip(
+        e: Emitter, x: Value, x_steps: Value, w: Value, w_step: Value, depth: Value, y: Value,
+        y_row: Value,
+    ) -> None:  # fmt: skip
         b = e.builder
         columns = [e.int(v * TARGET.lanes) for v in range(vectors)]
 

@@ -184,8 +184,8 @@ def procedure(*arguments: types.Type) -> Callable:
     """
 
     def decorate(emit: Callable) -> Callable:
-        def typed(typing_context, *_):
-            def generate(context, builder, signature, values):
+        def typed(typing_context: Any, *_: Any) -> tuple[Any, Callable]:
+            def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
                 emit(Emitter(builder), *values)
                 return context.get_dummy_value()
 
@@ -208,8 +208,8 @@ def _pointer(kind: Any, element: ir.Type, plain: type, name: str) -> Callable:
     if config.DISABLE_JIT:
         return lambda address: ctypes.cast(int(address), ctypes.POINTER(plain))
 
-    def typed(typing_context, address):
-        def generate(context, builder, signature, values):
+    def typed(typing_context: Any, address: Any) -> tuple[Any, Callable]:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             return builder.inttoptr(values[0], element.as_pointer())
 
         return kind(types.int64), generate

@@ -27,6 +27,7 @@ the micro-kernel. They hold a few dozen tiles at a time, which stay in the cache
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import float32, types
@@ -93,8 +94,9 @@ def _transform(matrix: Matrix, finish: str = "store") -> Callable:
         floats_t, int_t, int_t, floats_t, int_t, int_t, int_t, floats_t, types.float32
     )  # fmt: skip
     def transform(
-        e: Emitter, source, row_in, col_in, target, row_out, col_out, channels, bias, floor
-    ) -> None:
+        e: Emitter, source: Value, row_in: Value, col_in: Value, target: Value, row_out: Value,
+        col_out: Value, channels: Value, bias: Value, floor: Value,
+    ) -> None:  # fmt: skip
         b = e.builder
         rows_in = [b.mul(row_in, e.int(i)) for i in range(size_in)]
         cols_in = [b.mul(col_in, e.int(j)) for j in range(size_in)]
@@ -140,7 +142,7 @@ _weight_adjoint4, _weight_adjoint2 = _transform(_transposed(G4)), _transform(_tr
 
 
 @kernel("m x x_unit x_thread x_next x_row channels v v_thread v_position high wide")
-def winograd_input(job, first, count, thread):
+def winograd_input(job: Any, first: int, count: int, thread: int) -> None:
     """V = Bᵀ x B for tiles of m + 2 pixels, m apart. x is padded so that every tile lies inside."""
     m = job.m
     side = m + 2
@@ -161,7 +163,7 @@ def winograd_input(job, first, count, thread):
 
 
 @kernel("m x x_unit x_thread x_next x_row channels v v_thread v_position high wide")
-def winograd_input_adjoint(job, first, count, thread):
+def winograd_input_adjoint(job: Any, first: int, count: int, thread: int) -> None:
     """dx += B dV Bᵀ: each tile is added where it came from."""
     m = job.m
     side = m + 2
@@ -186,7 +188,7 @@ def winograd_input_adjoint(job, first, count, thread):
     y y_unit y_thread y_next y_row y_pixel height width
     high wide by_row? by_panel? spare spare_thread
 """)
-def winograd_output(job, first, count, thread):
+def winograd_output(job: Any, first: int, count: int, thread: int) -> None:
     """y = max(floor, Aᵀ M A + bias), M being u. Tiles that hang over the edge go through `spare`."""
     m = job.m
     side = m + 2
@@ -231,7 +233,7 @@ def winograd_output(job, first, count, thread):
     m u u_thread u_position channels
     y y_unit y_thread y_next y_row y_pixel height width high wide spare spare_thread
 """)
-def winograd_output_adjoint(job, first, count, thread):
+def winograd_output_adjoint(job: Any, first: int, count: int, thread: int) -> None:
     """dM = A dy Aᵀ into u. What hangs over the edge counts as zero, by way of `spare`."""
     m = job.m
     side = m + 2
@@ -266,7 +268,7 @@ def winograd_output_adjoint(job, first, count, thread):
 
 
 @kernel("m w u size")
-def winograd_weights(job, first, count, thread):
+def winograd_weights(job: Any, first: int, count: int, thread: int) -> None:
     """U = G w Gᵀ for packed weights w, (3, 3, size) -> (m + 2, m + 2, size). Units are vectors."""
     side = job.m + 2
     w = floats(job.w + 4 * first * LANES)
@@ -282,7 +284,7 @@ def winograd_weights(job, first, count, thread):
 
 
 @kernel("m u u_thread w w_thread size")
-def winograd_weights_adjoint(job, first, count, thread):
+def winograd_weights_adjoint(job: Any, first: int, count: int, thread: int) -> None:
     """dw = Gᵀ dU G for this thread's sum dU, (m + 2, m + 2, size) -> (3, 3, size)."""
     side = job.m + 2
     u = floats(job.u + 4 * thread * job.u_thread)

@@ -1,10 +1,12 @@
 """Counting without allocating: parameters, multiply-adds, activation and im2col bytes, by layer."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from tinysqueeze.graph import Add, Copy, Graph, GraphModel, is_graphs_own, layer_of, lower
 from tinysqueeze.network.compose import leaves
 from tinysqueeze.network.layers import Conv2D, Layer, Shape
 from tinysqueeze.network.models import Model
@@ -12,6 +14,7 @@ from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten
 
 FLOAT_BYTES = 4  # float32
+Part = tuple[str, Any, Shape, Shape]  # path, layer, and the shapes of what it reads and makes
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,12 @@ def count(model: Model, input_size: int | None = None, batch: int = 1) -> Table:
 
     A multiply-add is one multiplication with its addition: prod(out_shape) * prod(weight[:-1]).
     Activation bytes are each layer's float32 output; im2col bytes are the patches that a plain
-    im2col would write (a pointwise convolution needs none).
+    im2col would write (a pointwise convolution needs none). A graph is counted node by node.
     """
     model = model.at(input_size)
+    if isinstance(model, GraphModel):
+        parts = (_row(*part, batch) for part in _nodes(lower(model)))
+        return Table(model.name, model.input_shape, batch, tuple(parts))
     return count_layer(model, model.input_shape, batch, model.name)
 
 
@@ -94,8 +100,19 @@ def count_layer(layer: Layer, in_shape: Shape, batch: int = 1, name: str = "") -
     return Table(name, in_shape, batch, tuple(rows))
 
 
+def _nodes(graph: Graph) -> Iterator[Part]:
+    """Each node as the layer that it is, or, where no layer does it, as it stands."""
+    for node in graph.nodes:
+        height_width = graph.result(node)[:2] if len(graph.shapes[node.target]) == 3 else ()
+        out_shape = (*height_width, graph.channels(node))
+        what = (
+            node if isinstance(node, Add | Copy) or is_graphs_own(node) else layer_of(graph, node)
+        )
+        yield node.path, what, graph.shapes[node.source], out_shape
+
+
 def _row(path: str, layer: Any, in_shape: Shape, out_shape: Shape, batch: int) -> Row:
-    weights = flatten(layer.param_shapes(in_shape))
+    weights = flatten(layer.param_shapes(in_shape)) if isinstance(layer, Layer) else {}
     fan_in = int(np.prod(weights["weight"][:-1])) if len(weights.get("weight", ())) > 1 else 0
     size, positions = int(np.prod(out_shape)), int(np.prod(out_shape[:2]))
     is_conv = isinstance(layer, Conv2D | GroupedConv2D)

@@ -47,6 +47,7 @@ class Steps:
     ) -> None:
         """images (N, H, W, C) floats, labels (N,) integers. Raises ShapeError, naming the layer."""
         self.trace = trace(model, params, images, labels, mode=mode)
+        self.model, self.params, self.mode = model, params, mode
         self.images = images
         self.labels = check_classes(labels, len(images), self.trace.logits.shape[1], "stepper")
         self.name = getattr(model, "name", type(model).__name__)

@@ -1,7 +1,7 @@
 """Who trains together: alone here; `distributed` has the same over MPI."""
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -22,6 +22,10 @@ class Communicator:
     def largest(self, number: int) -> int:
         """The largest of one number over all ranks (has anybody been told to stop?)."""
         return number
+
+    def everybody(self, value: Any) -> list[Any]:
+        """What each rank says, in the order of the ranks; values are plain Python."""
+        return [value]
 
     def lines(self) -> list[str]:
         """What communication has cost so far, to be printed."""

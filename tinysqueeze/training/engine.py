@@ -40,13 +40,15 @@ class EngineSpec:
     params     a tree that fits the model (copied), or None for fresh ones
     threads    of the processor, or None for all
     precision  of 3x3 convolutions, as `compiled.compile` names them
+    training   or else it only predicts
     """
 
     model: Model
     batch: int
     params: Params | None = None
     threads: int | None = None
-    precision: str = "f4"
+    precision: str = "4x4"
+    training: bool = True
 
 
 EngineMaker = Callable[[EngineSpec], Engine]
@@ -55,8 +57,9 @@ EngineMaker = Callable[[EngineSpec], Engine]
 def compiled_engine(spec: EngineSpec) -> Engine:
     """The compiled plan: fused kernels."""
     return compile_plan(
-        spec.model, spec.batch, precision=spec.precision, threads=spec.threads, params=spec.params
-    )
+        spec.model, spec.batch, training=spec.training, precision=spec.precision,
+        threads=spec.threads, params=spec.params,
+    )  # fmt: skip
 
 
 def stepwise_engine(spec: EngineSpec) -> Engine:

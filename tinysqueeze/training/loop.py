@@ -14,6 +14,7 @@ from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.ops import reference
 from tinysqueeze.network.params import buffer_shapes
 from tinysqueeze.study.diagnose import first_broken
+from tinysqueeze.training.alike import begin_alike, refuse_drift
 from tinysqueeze.training.communicator import ALONE, Communicator
 from tinysqueeze.training.state import Training, evaluate_training
 
@@ -44,7 +45,8 @@ def run(
 
     `training` changes as it goes and is whole whenever a report is yielded: save it then. Each
     batch is a function of (seed, epoch, batch), so that a resumed run sees the same ones. Raises
-    TrainingError where the loss is no longer finite, naming the layer that broke first.
+    TrainingError where the loss is no longer finite, naming the layer that broke first, or where ranks
+    that train together have not begun alike, or are no longer.
     """
     if training.losses is not None and training.losses.shape != (len(dataset),):
         raise TrainingError(
@@ -53,7 +55,9 @@ def run(
         )
     engine, schedule = training.engine, training.recipe.schedule
     steps = training.recipe.steps(len(dataset))
+    begin_alike(training, dataset, test, communicator)
     while not training.finished:
+        refuse_drift(training, communicator)
         started = time.perf_counter() - training.seconds
         for images, labels in rest_of_epoch(training, dataset, communicator):
             lr = schedule.rate((training.step + 0.5) / steps)
@@ -75,20 +79,27 @@ def run(
             yield report
 
 
-def saving(
-    reports: Iterable[Report], save: Callable[[], object], stop: Callable[[], int] = lambda: 0
-) -> Iterator[tuple[Report, int]]:
-    """Each report and what `stop` says after it, 0 being to go on.
+def drive(
+    reports: Iterable[Report],
+    show: Callable[[Report], object],
+    save: Callable[[], object],
+    stop: Callable[[], int] = lambda: 0,
+) -> int:
+    """Take all the steps, showing each; returns what made it stop early, else 0.
 
-    After an epoch's last step, once a minute, and where it is to stop, all is saved first.
+    All is saved after an epoch's last step, once a minute, and before it stops, which it does after
+    the step that `stop` says something else than 0 to.
     """
     saved_at = time.perf_counter()
     for report in reports:
-        told = stop()
-        if report.result is not None or told or time.perf_counter() - saved_at > SAVE_EVERY:
+        if report.result is not None or time.perf_counter() - saved_at > SAVE_EVERY:
             save()
             saved_at = time.perf_counter()
-        yield report, told
+        show(report)
+        if told := stop():
+            save()
+            return told
+    return 0
 
 
 def rest_of_epoch(

@@ -158,6 +158,10 @@ class MPICommunicator(Communicator):
         self._reduce("stop?", found, self.max)
         return int(found[0])
 
+    def everybody(self, value: Any) -> list[Any]:
+        """What each rank says, in the order of the ranks; values are plain Python."""
+        return list(self.comm.allgather(value))
+
     def lines(self) -> list[str]:
         """What communication has cost rank 0 so far."""
         return self.log.lines()

@@ -10,6 +10,8 @@ from tinysqueeze.training.schedule import Schedule
 from tinysqueeze.training.settings import Plain, changed, check, from_plain, setting, to_plain
 
 MOST = 1_000_000  # epochs, or images a step
+EARLIER = {"f4": "4x4", "f2": "2x2"}
+"""What tiles were called once."""
 WHOLE_EPOCHS = 2
 """After so many epochs of all images, losses say which are hard."""
 
@@ -85,7 +87,7 @@ class Recipe:
     )
     scoring: Scoring = setting(Scoring(), "how it is evaluated")
     precision: str = setting(
-        "f4", "of 3x3 convolutions: f4 is fastest", choices=("f4", "f2", "direct")
+        "4x4", "of 3x3 convolutions, by tiles (4x4 is fastest)", choices=("4x4", "2x2", "direct")
     )
     seed: int = setting(0, "for weights, order and augmentation", least=0, most=2**63)
 
@@ -123,7 +125,9 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, plain: Plain) -> "Recipe":
-        """The reverse; also of a flat one, as it was kept once. Raises UserError for a setting unknown."""
+        """The reverse; also of one as it was kept once. Raises UserError for a setting unknown."""
+        tiles = plain.get("precision", "4x4")
+        plain = plain | {"precision": EARLIER.get(tiles, tiles)}
         return from_plain(cls, _nested(plain) if "lr" in plain else plain)
 
 

@@ -6,8 +6,9 @@ its name where values are nested ("flip" of scoring is "flip_test"), "kinds" are
 nested value may have. The command line is made from that, so nothing is said twice.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from math import inf
 from numbers import Integral, Real
 from operator import ge, gt, le, lt
 from types import NoneType, UnionType
@@ -42,6 +43,18 @@ class Setting:
     type: type
     help: str
     choices: tuple[Any, ...] = ()
+    check: Callable[[Any], None] = lambda value: None
+
+    def read(self, text: str) -> Any:
+        """The value that a user types. Raises UserError where it is of another type, or out of range."""
+        try:
+            value = self.type(text)
+        except ValueError:
+            value = text
+        if value in (inf, -inf):
+            raise UserError(f"{self.option} must be finite, not {text[:40]}")
+        self.check(value)
+        return value
 
 
 @dataclass(frozen=True)
@@ -124,7 +137,7 @@ def settings_of(kind: type, path: tuple[str, ...] = ()) -> Iterator[Setting]:
             yield from settings_of(f.of, here)
         else:
             text += f" ({f.range})" if f.range else ""
-            yield Setting(f.option, here, f.of, text, f.choices)
+            yield Setting(f.option, here, f.of, text, f.choices, f.check)
 
 
 def _of_each(kinds: Mapping[str, type], path: tuple[str, ...]) -> Iterator[Setting]:

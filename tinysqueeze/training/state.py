@@ -9,6 +9,7 @@ import numpy as np
 
 from tinysqueeze.data import Dataset, Normalise
 from tinysqueeze.errors import ShapeError, UserError
+from tinysqueeze.graph import GraphModel
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import buffer_shapes, flatten, initialise, trained_shapes
@@ -95,8 +96,13 @@ def begin(
 
     The images' normalisation is computed from `dataset` unless given; of `ranks` that train together
     each sees its share of a batch (`threads` are those of one). Raises ShapeError where the
-    dataset's images or classes don't fit the model.
+    dataset's images or classes don't fit the model, UserError for a graph.
     """
+    if isinstance(model, GraphModel):
+        raise UserError(
+            f"{model.name} was read as a graph, which does not train: train it where it was made, or one "
+            "of our own networks"
+        )
     _check_fit(model, dataset)
     if params is None:
         params = initialise(model, recipe.seed, identity=recipe.identity)

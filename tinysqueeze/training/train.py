@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from tinysqueeze import data as datasets
 from tinysqueeze.data import Dataset, Normalise
 from tinysqueeze.errors import UserError
+from tinysqueeze.files import check_folder
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model, build
 from tinysqueeze.training import checkpoint
@@ -18,7 +19,7 @@ from tinysqueeze.training.communicator import ALONE, Communicator
 from tinysqueeze.training.engine import ENGINES, EngineMaker
 from tinysqueeze.training.evaluate import Evaluation
 from tinysqueeze.training.interruptible import interruptible
-from tinysqueeze.training.loop import Report, run, saving
+from tinysqueeze.training.loop import Report, drive, run
 from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.recipes import DEFAULTS, NamedRecipe, find_recipe
 from tinysqueeze.training.run_folder import About, RunFolder
@@ -94,11 +95,14 @@ class TrainingRun:
         hidden = None if progress and not self.communicator.rank else True
         reports = run(self.training, self.dataset, test, self.communicator)
         with interruptible() as interrupt, tqdm(total=0, unit="batch", disable=hidden) as bar:
-            steps = saving(reports, self._save, lambda: self.communicator.largest(interrupt.by))
-            for report, told in steps:
-                _show(bar, report, self.training.recipe)
-                if told:
-                    raise Stopped(told, self.folder.path if self.folder else None)
+            told = drive(
+                reports,
+                lambda report: _show(bar, report, self.training.recipe),
+                self._save,
+                lambda: self.communicator.largest(interrupt.by),
+            )
+        if told:
+            raise Stopped(told, self.folder.path if self.folder else None)
 
     def _save(self) -> None:
         """The checkpoint; rank 0 saves for all."""
@@ -158,9 +162,12 @@ def start(
     engine     which of `engines` runs the network
     settings   of the recipe, changed by name
 
-    Raises UserError where `out` holds a run already, and for what does not fit together.
+    Raises UserError where `out` holds a run already or cannot be written to, and for what does not
+    fit together.
     """
     begun = time.perf_counter()
+    if out is not None:
+        check_folder(out)
     if out is not None and (Path(out) / checkpoint.NAME).exists():
         raise UserError(
             f"{out} holds a run already; --resume {out} goes on with it, --out starts another"
@@ -199,6 +206,7 @@ def resume(
     """The run in a folder as it was when it was saved; `finish` goes on as if it had never stopped."""
     begun = time.perf_counter()
     saved = checkpoint.read(folder)
+    check_folder(folder)
     about = About.of(saved.meta["extra"])
     if about.engine not in engines:
         known = ", ".join(engines)

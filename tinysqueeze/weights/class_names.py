@@ -32,6 +32,8 @@ def read_class_names(path: str | os.PathLike[str]) -> tuple[tuple[str, ...], tup
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path}: not a list of class names ({error})") from error
+    if not pairs:
+        raise FormatError(f"{path}: not a list of class names (it is empty)")
     names = tuple(name.replace("_", " ") for _, name in pairs)
     wnids = tuple(wnid for wnid, _ in pairs)
     return names, (wnids if all(wnids) else ())

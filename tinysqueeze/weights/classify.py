@@ -17,6 +17,7 @@ from PIL import Image
 from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.data.images import find_images, open_image, upright
 from tinysqueeze.errors import DataError, ShapeError, UserError
+from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.processors import usable_processors
 from tinysqueeze.weights.opening import Weights, open_weights
@@ -78,7 +79,12 @@ def plan_for(weights: WeightSet, batch: int = BATCH, threads: int | None = None)
     Winograd F(2x2) is used, which is as exact as the direct convolution: rankings stay the same.
     """
     return compile_plan(
-        weights.model, batch, training=False, precision="f2", threads=threads, params=weights.params
+        weights.model,
+        batch,
+        training=False,
+        precision="2x2",
+        threads=threads,
+        params=weights.params,
     )
 
 
@@ -168,23 +174,32 @@ def prepared(weights: WeightSet, picture: Picture) -> NDArray[np.float32]:
 
     An array of uint8 (any height, any width, 3) is a photograph in RGB, resized, cropped and scaled as
     `weights.preprocess` says; one of float32 must be ready and of the model's `input_shape`. Raises
-    DataError where a file cannot be read, ShapeError for any other array.
+    DataError where a file cannot be read, ShapeError for any other array, and for a photograph where the
+    network's images have no three channels.
     """
+    model = weights.model
+    if isinstance(picture, np.ndarray) and picture.dtype != np.uint8:
+        return _ready(model, picture)
+    if model.input_shape[2] != 3:
+        raise ShapeError(
+            f"{model.name} takes images of {model.input_shape}, and photographs have three channels: give "
+            "it arrays of float32, ready for it (ts.classify in Python)"
+        )
     if isinstance(picture, np.ndarray):
-        return _prepared_array(weights, picture)
+        if picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+            return _ready(model, picture)
+        return weights.preprocess(Image.fromarray(np.ascontiguousarray(picture)))
     image = upright(picture) if isinstance(picture, Image.Image) else open_image(picture)
     return weights.preprocess(image)
 
 
-def _prepared_array(weights: WeightSet, array: np.ndarray) -> NDArray[np.float32]:
-    shape = weights.model.input_shape
-    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size:
-        return weights.preprocess(Image.fromarray(np.ascontiguousarray(array)))
+def _ready(model: Model, array: np.ndarray) -> NDArray[np.float32]:
+    shape = model.input_shape
     if array.dtype == np.float32 and array.shape == shape:
         return array
     raise ShapeError(
         f"a picture is uint8 (height, width, 3), which is prepared here, or float32 {shape}, ready for "
-        f"{weights.model.name}; not {array.dtype} {array.shape}"
+        f"{model.name}; not {array.dtype} {array.shape}"
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from tinysqueeze.devices.c import Exported, export_float32, export_int8
 from tinysqueeze.devices.int8 import pixel_grid, quantise
 from tinysqueeze.errors import UserError
+from tinysqueeze.files import check_folder, check_writable
 from tinysqueeze.weights.calibration import Pictures, calibration_images
 from tinysqueeze.weights.formats.onnx_file import write_onnx
 from tinysqueeze.weights.formats.safetensors_file import write_safetensors, write_torchvision
@@ -38,6 +39,7 @@ def export(
     network has a layer that the format cannot hold, or the file cannot be written.
     """
     kind = kind_of(path, to)
+    check_folder(path) if kind == "c" else check_writable(path)
     if kind == "c":
         return export_c(open_weights(weights), path, int8).files
     if int8 is not None:

@@ -21,6 +21,7 @@ from tinysqueeze.weights.class_names import named
 from tinysqueeze.weights.compression import fileformat, pipeline
 from tinysqueeze.weights.formats.caffe_file import read_caffemodel
 from tinysqueeze.weights.formats.deep_compression import layers_of, read_deep_compression
+from tinysqueeze.weights.formats.mistakes import refuse_likely_mistake
 from tinysqueeze.weights.formats.names import caffe_path, renamed, to_ours
 from tinysqueeze.weights.formats.onnx_file import read_onnx
 from tinysqueeze.weights.formats.safetensors_file import read_safetensors
@@ -148,23 +149,28 @@ def load_weights(source: str | os.PathLike[str]) -> WeightSet:
     """Weights from a file as they stand in it, or by a name of SOURCES, which is downloaded once.
 
     The suffix tells the format: .net (the authors' Deep Compression file), .caffemodel, .pth, .pt,
-    .safetensors, .onnx (anyone's), .tsq (`compress`). Raises FormatError where the file is
-    truncated, damaged or holds something else, DataError where it is missing or cannot be downloaded.
+    .safetensors, .onnx (anyone's), .tsq (`compress`); .pth.tar, .ckpt and .bin are PyTorch's or
+    safetensors, by their content. Raises FormatError where the file is truncated, damaged or holds
+    something else, DataError where it is missing or cannot be downloaded.
     """
     path = source_file(source)
     try:
+        if path.exists() and not path.is_file():  # a device may never end
+            raise DataError(f"{path}: not a file")
         data = path.read_bytes()
     except FileNotFoundError as error:
         names = ", ".join(SOURCES)
         raise DataError(f"{path}: no such file, nor a name of weights ({names})") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if path.suffix.lower() not in READERS:
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
         known = ", ".join(READERS)
         raise FormatError(f"{path}: weights end in {known}, not in {path.suffix or 'nothing'}")
     try:
+        refuse_likely_mistake(path.stem, data)
         _check_name(path.name, data)
-        weights = READERS[path.suffix.lower()](data)
+        weights = READERS[suffix](data)
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
     return _vouched(weights, data)
@@ -244,12 +250,24 @@ def _read_pth(data: bytes) -> WeightSet:
     return weights if data[:2] == b"PK" else weights.with_notes(UNCHECKED)
 
 
+def _read_by_content(data: bytes) -> WeightSet:
+    """Under a name that says little: a file of PyTorch's, or safetensors. Raises FormatError."""
+    if data[:2] == b"PK" or data[:1] == b"\x80":
+        return _read_pth(data)
+    if data[8:9] == b"{":
+        return read_safetensors(data)
+    raise FormatError("neither a file of PyTorch's nor safetensors, by its first bytes")
+
+
 READERS: dict[str, Callable[[bytes], WeightSet]] = {
     ".net": _read_net,
     ".caffemodel": _read_caffemodel,
     ".pth": _read_pth,
     ".pt": _read_pth,
     ".safetensors": read_safetensors,
+    ".tar": _read_by_content,
+    ".ckpt": _read_by_content,
+    ".bin": _read_by_content,
     ".onnx": read_onnx,
     fileformat.SUFFIX: lambda data: pipeline.unpack(fileformat.from_bytes(data)),
 }

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.data import Normalise
+from tinysqueeze.errors import UserError
+from tinysqueeze.graph import Conv, lower
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import check_fit, flatten, initialise, trained_shapes, unflatten
@@ -55,14 +57,21 @@ def training_start(weights: WeightSet) -> tuple[Params, Normalise]:
     """The weight set as our trainer takes it: for RGB images, normalised as `data.Normalise` does.
 
     A network that was trained on BGR images gets the channels of its first weights turned round; it
-    computes the same as before.
+    computes the same as before. Raises UserError for one that reads the image otherwise than by weights.
     """
     prep, params = weights.preprocess, weights.params
     mean, std = prep.mean, prep.std
     if prep.channels == "BGR":
         flat = flatten(params)
-        stem = next(iter(flat))
-        params = unflatten(flat | {stem: np.ascontiguousarray(flat[stem][:, :, ::-1])})
+        stems = lower(weights.model).readers(0)
+        if not all(isinstance(stem, Conv) and stem.groups == 1 for stem in stems):
+            raise UserError(
+                f"{weights.model.name} takes BGR images, and not only convolutions read them: its weights "
+                "can't be turned round for RGB; export it for RGB images"
+            )
+        paths = [f"{stem.path}/weight" for stem in stems]
+        turned = {path: np.ascontiguousarray(flat[path][:, :, ::-1]) for path in paths}
+        params = unflatten(flat | turned)
         mean, std = mean[::-1], std[::-1]
     unit = prep.divide_by / 255  # `Normalise` counts from 0 to 1
     return params, Normalise(tuple(m * unit for m in mean), tuple(s * unit for s in std))

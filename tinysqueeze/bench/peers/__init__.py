@@ -37,8 +37,8 @@ class Side:
 SIDES = {
     side.name: side
     for side in (
-        Side("ours", "tinysqueeze", "ours", "f4"),
-        Side("ours-f2", "tinysqueeze, Winograd F(2×2)", "ours", "f2"),
+        Side("ours", "tinysqueeze", "ours", "4x4"),
+        Side("ours-2x2", "tinysqueeze, Winograd F(2×2)", "ours", "2x2"),
         Side("ours-direct", "tinysqueeze, direct", "ours", "direct"),
         Side("ours-stepwise", "tinysqueeze, layer by layer", "ours", "stepwise"),
         Side("torch", "PyTorch, channels_last", "pytorch", "channels_last", "torch", "torch"),

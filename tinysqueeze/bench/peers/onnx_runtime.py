@@ -1,10 +1,15 @@
 """ONNX Runtime on the processor, running the file that our own exporter wrote."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import onnxruntime
 
+StepAndLogits = tuple[Callable[[], Any], Callable[[], Any]]
 
-def prepare(task):
+
+def prepare(task: Any) -> StepAndLogits:
     """Inference only. The images lie channels first, as ONNX has them."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = task.threads
@@ -13,7 +18,7 @@ def prepare(task):
     )
     x = np.ascontiguousarray(task.images.transpose(0, 3, 1, 2))
 
-    def infer():
+    def infer() -> Any:
         return session.run(["logits"], {"images": x})[0]
 
     return infer, infer

@@ -1,5 +1,8 @@
 """This package as a side of the comparison: the compiled plan, or layer by layer."""
 
+from collections.abc import Callable
+from typing import Any
+
 from tinysqueeze.compiled import Plan
 from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.network.models import build
@@ -7,8 +10,10 @@ from tinysqueeze.network.params import unflatten
 from tinysqueeze.network.stepwise import StepByStep
 from tinysqueeze.training.optimisers import SGD
 
+StepAndLogits = tuple[Callable[[], Any], Callable[[], Any]]
 
-def prepare(task):
+
+def prepare(task: Any) -> StepAndLogits:
     """The variant is "stepwise", or the plan's precision."""
     model, params = build(task.spec), unflatten(task.params)
     engine: StepByStep | Plan
@@ -24,7 +29,7 @@ def prepare(task):
             params=params,
         )
 
-    def infer():
+    def infer() -> Any:
         return engine.predict(task.images)
 
     if not task.training:
@@ -33,7 +38,7 @@ def prepare(task):
     slots = optimiser.start(engine.vector)
     decay = slots["velocity"].copy()
 
-    def train():
+    def train() -> None:
         engine.loss_and_grads(task.images, task.labels)
         optimiser.update(
             engine.vector, engine.grad_vector, slots, decay, task.learning_rate, step=1

@@ -1,34 +1,41 @@
 """PyTorch, eager (NCHW or channels_last) or compiled, as its users would write it."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
+
+Part = dict[str, Any]  # of a network's description: a node, or all of it
+Arrays = dict[str, Any]  # by path
+StepAndLogits = tuple[Callable[[], Any], Callable[[], Any]]
 
 
 class Concat(nn.Module):
     """Maps side by side, joined along the channels."""
 
-    def forward(self, *maps):
+    def forward(self, *maps: Any) -> Any:
         return torch.cat(maps, 1)
 
 
 class Sum(nn.Module):
     """What meets at the end of a bypass."""
 
-    def forward(self, x, y):
+    def forward(self, x: Any, y: Any) -> Any:
         return x + y
 
 
 class GlobalMean(nn.Module):
     """The mean over all pixels."""
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return x.mean((2, 3))
 
 
 class Network(nn.Module):
     """The modules, one after another, and the maps between them by number."""
 
-    def __init__(self, network, params):
+    def __init__(self, network: Part, params: Arrays) -> None:
         super().__init__()
         nodes = network["nodes"]
         self.parts = nn.ModuleList(part(node, params) for node in nodes)
@@ -36,7 +43,7 @@ class Network(nn.Module):
         self.wires = [(node["sources"], node["target"], node["done"]) for node in nodes]
         self.output = network["output"]
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         maps = {0: x}
         del x
         for part, (sources, target, done) in zip(self.parts, self.wires, strict=True):
@@ -46,7 +53,7 @@ class Network(nn.Module):
         return maps[self.output]
 
 
-def build(network, params):
+def build(network: Part, params: Arrays) -> Any:
     """The module of a network's description, with the given parameters by path.
 
     What has one axis (biases, a norm's parameters and statistics) stays in the arrays given. A module
@@ -55,7 +62,7 @@ def build(network, params):
     return Network(network, params)
 
 
-def part(node, params):
+def part(node: Part, params: Arrays) -> Any:
     """The module of one node."""
     match node["kind"]:
         case "Concat":
@@ -89,7 +96,7 @@ def part(node, params):
     return module
 
 
-def prepare(task):
+def prepare(task: Any) -> StepAndLogits:
     """The variant is "nchw", "channels_last" or "compile" (channels_last as well)."""
     torch.set_num_threads(task.threads)
     layout = torch.contiguous_format if task.variant == "nchw" else torch.channels_last
@@ -103,7 +110,7 @@ def prepare(task):
         inductor.freezing = not task.training
         run = torch.compile(network)
 
-    def infer():
+    def infer() -> Any:
         with torch.inference_mode() if run is network else torch.no_grad():
             return run(x).numpy()
 
@@ -111,12 +118,12 @@ def prepare(task):
         return infer, infer
     optimiser = torch.optim.SGD(network.parameters(), task.learning_rate, task.momentum)
 
-    def train():
+    def train() -> None:
         optimiser.zero_grad()
         nn.functional.cross_entropy(run(x), y).backward()
         optimiser.step()
 
-    def logits():
+    def logits() -> Any:
         with torch.no_grad():
             found = network.eval()(x).numpy()
         network.train()

@@ -1,11 +1,18 @@
 """JAX: the whole training step, or the whole network, under one jit. Channels last, as ours."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+Part = dict[str, Any]  # of a network's description: a node, or all of it
+Arrays = dict[str, Any]  # by path
+StepAndLogits = tuple[Callable[[], Any], Callable[[], Any]]
 
-def forward(network, params, x, training):
+
+def forward(network: Part, params: Arrays, x: Any, training: bool) -> Any:
     """y, and the moved buffers of batch norms by path."""
     maps: dict = {0: x}
     moved: dict = {}
@@ -31,7 +38,7 @@ def forward(network, params, x, training):
     return maps[network["output"]], moved
 
 
-def convolution(part, params, x):
+def convolution(part: Part, params: Arrays, x: Any) -> Any:
     """With its bias."""
     pads = [(p, p) for p in part["pad"]]
     weight, bias = params[f"{part['path']}/weight"], params[f"{part['path']}/bias"]
@@ -41,7 +48,7 @@ def convolution(part, params, x):
     )
 
 
-def max_pool(part, x):
+def max_pool(part: Part, x: Any) -> Any:
     """Where the last window hangs over the edge ("ceil"), pad there."""
     pads = []
     for size, kernel, stride, pad in zip(
@@ -54,7 +61,7 @@ def max_pool(part, x):
     return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, ((0, 0), *pads, (0, 0)))
 
 
-def batch_norm(part, params, x, training):
+def batch_norm(part: Part, params: Arrays, x: Any, training: bool) -> Any:
     """By the batch's statistics in training, by the running ones otherwise."""
     weight, bias, mean, var = (
         params[f"{part['path']}/{n}"] for n in ("weight", "bias", "mean", "var")
@@ -70,7 +77,7 @@ def batch_norm(part, params, x, training):
     return x * scale + (bias - mean * scale), moved
 
 
-def prepare(task):
+def prepare(task: Any) -> StepAndLogits:
     """Parameters stay in a dict by path; batch norm's buffers get no gradient."""
     params = {path: jnp.array(a) for path, a in task.params.items()}
     x, labels = jnp.array(task.images), jnp.array(task.labels)
@@ -83,18 +90,18 @@ def prepare(task):
     state = [{k: v for k, v in params.items() if k not in buffers}, buffers]
     state.append({k: jnp.zeros_like(v) for k, v in state[0].items()})
 
-    def loss_of(params, buffers):
+    def loss_of(params: Arrays, buffers: Any) -> Any:
         logits, moved = forward(network, params | buffers, x, True)
         log = jax.nn.log_softmax(logits)
         return -jnp.take_along_axis(log, labels[:, None], 1).mean(), moved
 
     @jax.jit
-    def update(params, buffers, velocity):
+    def update(params: Arrays, buffers: Any, velocity: Any) -> Any:
         grads, moved = jax.grad(loss_of, has_aux=True)(params, buffers)
         velocity = {k: momentum * v + grads[k] for k, v in velocity.items()}
         return {k: p - rate * velocity[k] for k, p in params.items()}, buffers | moved, velocity
 
-    def train():
+    def train() -> None:
         state[:] = jax.block_until_ready(update(*state))
 
     return train, (lambda: evaluate(state[0] | state[1], x))

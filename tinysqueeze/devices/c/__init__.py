@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.devices.int8 import Int8Network, check
-from tinysqueeze.devices.memory import Plan, Stage, deployed, plan, window_of
+from tinysqueeze.devices.memory import Arena, Stage, deployed, plan, window_of
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import write_atomically
-from tinysqueeze.graph import Activate, Add, Conv, Copy, Graph, Node, Pool, folded_params
+from tinysqueeze.graph import Activate, Add, Conv, Graph, Mean, Node, Pool, folded_params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import flatten
 
@@ -32,7 +32,7 @@ class Exported:
     files: tuple[Path, ...]
     flash: int
     ram: int
-    plan: Plan
+    plan: Arena
 
 
 def export_float32(
@@ -118,7 +118,7 @@ class _Writer:
         files = tuple(directory / file for file in texts)
         return Exported(files, flash, placed.peak_bytes, placed)
 
-    def words(self, placed: Plan, flash: int) -> dict[str, str]:
+    def words(self, placed: Arena, flash: int) -> dict[str, str]:
         """What stands for each @WORD@ of the templates."""
         height, width, channels = self.graph.size(0)
         network = self.network
@@ -138,7 +138,7 @@ class _Writer:
             "CLASSES": str(self.graph.shapes[self.graph.output][-1]),
             "FLASH": str(flash),
             "RAM": str(placed.peak_bytes),
-            "ARENA": str(placed.arena),
+            "ARENA": str(placed.bytes),
             "SCRATCH": str(placed.scratch),
             "OUTPUT": str(placed.output),
         }
@@ -153,7 +153,7 @@ class _Writer:
                 yield ", ".join(texts[start : start + NUMBERS_A_LINE]) + ","
             yield "};\n"
 
-    def source(self, placed: Plan) -> Iterator[str]:
+    def source(self, placed: Arena) -> Iterator[str]:
         """The program: arithmetic, loops, the layers as tables, and the list of stages."""
         yield f"/* {self.name}: written by tinysqueeze; see {self.name}.h. */\n"
         yield f'#include "{self.name}.h"\n\n#include "{self.name}_weights.h"\n'
@@ -163,7 +163,7 @@ class _Writer:
         yield "/* -------------------------------------------------------------- the network */\n"
         for i, stage in enumerate(placed.stages):
             yield from self.tables(i, stage)
-        yield f"static value_t arena[{placed.arena // placed.itemsize}];"
+        yield f"static value_t arena[{placed.bytes // placed.itemsize}];"
         yield f"static logit_t logits[{placed.output // 4}];\n"
         at = placed.maps[0].offset // placed.itemsize
         yield f"value_t *{self.name}_input(void)\n{{\n    return arena + {at};\n}}\n"
@@ -186,13 +186,8 @@ class _Writer:
         if isinstance(stage.last, Add):
             yield f"static const addition_t addition_{number} = {self.addition(stage.last)};"
         elif stage.last and not isinstance(stage.last, Activate) and not self.ends(stage):
-            largest = isinstance(stage.last, Copy) or (
-                isinstance(stage.last, Pool) and not stage.last.average
-            )
-            yield (
-                f"static const pool_t pool_{number} = "
-                f"{{{self.geometry(stage.last)}, {int(not largest)}, {self.zero(stage.last.source)}}};"
-            )
+            numbers = f"{_mean(stage.last)}, {self.zero(stage.last.source)}"
+            yield f"static const pool_t pool_{number} = {{{self.geometry(stage.last)}, {numbers}}};"
 
     def named(self, node: Node) -> str:
         """A node's name in C."""
@@ -241,7 +236,7 @@ class _Writer:
         """True for the stage that gives the logits."""
         return stage.target == self.graph.output
 
-    def call(self, placed: Plan, number: int, stage: Stage) -> str:
+    def call(self, placed: Arena, number: int, stage: Stage) -> str:
         """The line that runs a stage."""
         x, *more = (f"arena + {placed.maps[s].offset // placed.itemsize}" for s in stage.sources)
         size = self.graph.size(stage.sources[0])
@@ -266,6 +261,13 @@ class _Writer:
                 table = f"{self.named(stage.last)}_table" if self.network else 0
                 return f"run_swish({x}, {y}, {table}, {prod(size)});"
         return f"run_pool(&pool_{number}, {x}, {y});"
+
+
+def _mean(node: Node) -> int:
+    """What a pool_t says of a node: 0 for the maximum, 1 for an average, 2 for one without padding."""
+    if isinstance(node, Pool) and node.average:
+        return 1 if node.counts_padding else 2
+    return int(isinstance(node, Mean))
 
 
 def _filled(template: Path, words: Mapping[str, str]) -> str:

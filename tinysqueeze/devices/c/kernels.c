@@ -66,24 +66,27 @@ static inline void conv_row(const conv_t *conv, const value_t *x, int row, value
     }
 }
 
-/* One pixel of a pool; row i of its source lies at x + i % ring * (row size). */
+/* One pixel of a pool; row i of its source lies at x + i % ring * (row size). `mean` as in pool_t. */
 static inline void pool_pixel(const geometry_t *at, int mean, const value_t *x, int ring, int row,
                        int column, value_t zero)
 {
-    const int top = row * at->stride_h - at->pad_h, left = column * at->stride_w - at->pad_w;
+    const int around = mean == 1; /* does padding count? */
+    int top = row * at->stride_h - at->pad_h, left = column * at->stride_w - at->pad_w;
     int bottom = top + at->kernel_h, right = left + at->kernel_w, seen = 0;
-    if (bottom > at->height + at->pad_h)
-        bottom = at->height + at->pad_h; /* padding counts in an average, an overhang does not */
-    if (right > at->width + at->pad_w)
-        right = at->width + at->pad_w;
+    if (bottom > at->height + at->pad_h * around) /* what hangs over it never does */
+        bottom = at->height + at->pad_h * around;
+    if (right > at->width + at->pad_w * around)
+        right = at->width + at->pad_w * around;
+    if (top < -at->pad_h * around)
+        top = 0;
+    if (left < -at->pad_w * around)
+        left = 0;
     for (int c = 0; c < at->channels; c++)
         sums[c] = 0;
     for (int iy = top; iy < bottom; iy++) {
         for (int ix = left; ix < right; ix++) {
             const int inside = iy >= 0 && iy < at->height && ix >= 0 && ix < at->width;
             const value_t *pixel = x + (iy % ring * at->width + ix) * at->channels;
-            if (!inside && !mean)
-                continue;
             for (int c = 0; c < at->channels; c++) {
                 const sum_t value = inside ? pixel[c] : zero;
                 if (mean)
@@ -101,7 +104,7 @@ static inline void pool_pixel(const geometry_t *at, int mean, const value_t *x, 
 
 typedef struct {
     geometry_t at;
-    int mean; /* else the maximum */
+    int mean; /* 0: the maximum; 1: the average, padding counted; 2: of what is inside alone */
     value_t zero;
 } pool_t;
 

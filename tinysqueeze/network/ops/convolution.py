@@ -2,9 +2,9 @@
 
 `reference` writes down every patch of the batch, many times the image, and reads them all back for the
 product. Here a tile of them is written, multiplied while it is in the cache, and written over by the
-next. On the way back a tile's gradients are added to the image at once, where `reference` goes through
-all patches nine times. What is left is nearly all products, and plain loops reached six tenths of
-BLAS's speed in those. The next rung, without patches and with the registers filled by hand, is in
+next. On the way back a tile's gradients are added to the image at once, where `reference` goes over
+the whole of it nine times. What is left is nearly all products, and plain loops reached six tenths
+of BLAS's speed in those. The next rung, without patches and with the registers filled by hand, is in
 `kernels`.
 """
 
@@ -98,9 +98,9 @@ def fold(
 
 
 def tiles(x: np.ndarray, window: Window) -> Iterator[tuple[slice, np.ndarray]]:
-    """Tile by tile, the places that it is of, as a slice of them all, and their patches (P, KH*KW*C).
+    """Tile by tile: which places of the window, a slice of them all, and their patches (P, KH*KW*C).
 
-    Every tile is in the same memory, and may be overwritten by who has no more use for it.
+    All tiles share their memory: the next one is written over it, and so may be what is made of this.
     """
     n, h, w, c = x.shape
     oh, ow = window.out_size(h, w)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import write_atomically
+from tinysqueeze.show.lessons.plan import contents
 
 Edition = Literal["student", "teacher"]
 Notebook = dict[str, Any]
@@ -57,6 +58,9 @@ def write_lessons(target: Path, edition: Edition = "student", force: bool = Fals
     target.mkdir(parents=True, exist_ok=True)
     for data in ("results", "figures"):
         shutil.copytree(source / data, target / data, dirs_exist_ok=True)
+    for page in ("glossary.md", "lesson_map.md", "teaching.md", "LICENSE.md"):
+        shutil.copy(source / page, target / page)
+    write_atomically(target / "index.md", contents().encode())
     for path in lessons:
         notebook = edited(json.loads(path.read_text(encoding="utf-8")), edition, badges(path.name))
         text = json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"

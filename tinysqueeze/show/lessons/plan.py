@@ -143,3 +143,14 @@ def header(lesson: Lesson) -> str:
         f"**Needs:** {needs} · **takes about** {lesson.minutes} minutes\n\n"
         f"{' · '.join(around)}"
     )
+
+
+def contents() -> str:
+    """All lessons as a list in Markdown, with their goals and minutes."""
+    rows = [
+        f"- [{one.number} · {one.title}]({one.name}.ipynb), {one.minutes} minutes: {'; '.join(one.goals)}"
+        for one in LESSONS
+    ]
+    more = ("[Glossary](glossary.md)", "[every statement, and where it runs](lesson_map.md)",
+            "[for teachers](teaching.md)")  # fmt: skip
+    return "\n".join(["# The lessons", "", *rows, "", " · ".join(more), ""])

@@ -43,7 +43,7 @@ def bars(values: Mapping[str, float], unit: str, title: str, colour: str = BLUE)
     """Horizontal bars from zero, each with its number and how many times the smallest it is."""
     names, sizes = list(values), list(values.values())
     least = min(size for size in sizes if size > 0)
-    texts = [f"{size:,.4g} {unit}" for size in sizes]
+    texts = [f"{readable(size)} {unit}".rstrip() for size in sizes]
     alt = f"{title}: " + "; ".join(f"{n} {t}" for n, t in zip(names, texts, strict=True))
     picture = Picture(7.2, 0.42 * len(values) + 0.6, alt)
     axes = picture.add_subplot()
@@ -63,6 +63,11 @@ def bars(values: Mapping[str, float], unit: str, title: str, colour: str = BLUE)
     axes.tick_params(left=False)
     axes.set(xlim=(0, max(sizes) * 1.3), title=title)
     return picture
+
+
+def readable(size: float) -> str:
+    """Four digits, and all of a whole number: 1.248, 110,720."""
+    return f"{size:,.0f}" if size >= 1000 else f"{size:.4g}"
 
 
 def shade_of(colour: str) -> tuple[float, float, float]:
@@ -154,7 +159,7 @@ def series(
     picture = Picture(6.6, 2.9, f"{title}, over {xlabel} from {xs[0]:g} to {xs[-1]:g}: {ends}")
     axes = picture.add_subplot()
     for ys, colour in zip(lines.values(), SERIES, strict=False):
-        axes.plot(xs, ys, color=colour, marker="o", markersize=3.5)
+        axes.plot(xs, ys, color=colour, marker="o" if len(xs) < 80 else "", markersize=3.5)
     heights = [axes.transData.transform((xs[-1], ys[-1]))[1] for ys in lines.values()]
     lifted = _apart(np.array(heights) * 72 / picture.dpi, 10)
     for (name, ys), colour, lift in zip(lines.items(), SERIES, lifted, strict=False):

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
+from matplotlib.ticker import MaxNLocator
 
 from tinysqueeze.show.pictures.style import BLUE, DIVERGING, ORANGE, RED, Picture, styled
 from tinysqueeze.study.formulas import by
@@ -59,6 +60,7 @@ def _show(axes: Axes, name: str, array: np.ndarray, most: int) -> None:
         colours = np.where(array < 0, ORANGE, BLUE)
         axes.bar(range(len(array)), array, color=colours, width=0.9)
         axes.axhline(0, color="black", linewidth=0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no channel 0.5
         axes.set_title(f"{name}  {by(*array.shape)}", fontsize=8.5)
         return
     shown = f"{min(most, array.shape[2])} of " if array.shape[2] > most else ""

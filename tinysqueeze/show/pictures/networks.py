@@ -100,7 +100,7 @@ def fire_diagram(fire: Fire, in_shape: Shape = (55, 55, 96)) -> Picture:
         note(axes, x, y + 0.34, name, color=colour, weight="bold", fontsize=9)
         note(axes, x, y + 0.04, f"{conv.filters} filters {kernel}", fontsize=7.5)
         note(axes, x, y - 0.24, f"{_parameters(conv, narrow):,} parameters", fontsize=7.5)
-        note(axes, x, y - 0.5, meaning, fontsize=7, color=QUIET)
+        note(axes, x, y - 0.5, meaning, fontsize=7.5, color=QUIET)
     axes.set(xlim=(-0.2, out.right[0] + 0.2), ylim=(-1.95, 1.8))
     picture.suptitle(
         f"Fire module: {total:,} parameters; a plain 3×3 layer of the same width has "
@@ -115,7 +115,7 @@ def fire_diagram(fire: Fire, in_shape: Shape = (55, 55, 96)) -> Picture:
 # ---------------------------------------------------------------------------------- whole networks
 
 
-class _Step(NamedTuple):
+class _Volume(NamedTuple):
     """A step worth a volume, and how it is painted."""
 
     name: str
@@ -124,7 +124,7 @@ class _Step(NamedTuple):
     arc: str | None  # the colour of the bypass around it
 
 
-def _drawn(model: Model) -> list[_Step]:
+def _drawn(model: Model) -> list[_Volume]:
     """The steps that change the shape or learn."""
     nodes = lower(model).nodes
     around = {node.path.split("/")[0] for node in nodes if isinstance(node, Add)}
@@ -135,7 +135,7 @@ def _drawn(model: Model) -> list[_Step]:
         after, learns = layer.out_shape(shape), any(isinstance(p, Weighted) for p in parts)
         if after != shape or learns:
             arc = (RED if name in by_layers else INK) if name in around else None
-            steps.append(_Step(name, after, _colours(parts, learns), arc))
+            steps.append(_Volume(name, after, _colours(parts, learns), arc))
         shape = after
     return steps
 
@@ -163,23 +163,27 @@ def network_diagram(model: Model) -> Picture:
     Heights go with the square root of the pixels a side, widths with that of the channels. Works for
     any `Model`: SqueezeNet in every variant, AlexNet, VGG.
     """
-    picture = Picture(11, 3.6, _in_words(model))
+    picture = Picture(11, 3.6, _in_words(model, model.name))
     axes = bare(picture.add_subplot())
     right = _draw_network(axes, model, _drawn(model))
     axes.set(xlim=(-0.35, right + 0.45), ylim=(-2.6, 2.3))
     picture.set_size_inches(11, 11 * 4.9 / (right + 0.8) + 0.25)
     _legend(axes, [model])
-    picture.suptitle(_headline(model), x=0.01, ha="left", fontsize=10)
+    picture.suptitle(_headline(model, model.name), x=0.01, ha="left", fontsize=10)
     return picture
 
 
 @styled
-def networks_beside(models: Sequence[Model]) -> Picture:
-    """The activation volumes of several networks, one below the other on one scale; maps only."""
-    picture = Picture(11, 3.4 * len(models), " Beside it: ".join(map(_in_words, models)))
+def networks_beside(models: Sequence[Model], names: Sequence[str] = ()) -> Picture:
+    """The activation volumes of several networks, one below the other on one scale; maps only.
+
+    `names` say what each is where the model's own name does not.
+    """
+    names = names or [model.name for model in models]
+    picture = Picture(11, 3.4 * len(models), " Beside it: ".join(map(_in_words, models, names)))
     sheets, ends = picture.subplots(len(models), 1, squeeze=False)[:, 0], []
-    for axes, model in zip(sheets, models, strict=True):
-        bare(axes).set_title(_headline(model))
+    for axes, model, name in zip(sheets, models, names, strict=True):
+        bare(axes).set_title(_headline(model, name))
         ends.append(
             _draw_network(axes, model, [step for step in _drawn(model) if len(step.shape) == 3])
         )
@@ -191,24 +195,24 @@ def networks_beside(models: Sequence[Model]) -> Picture:
     return picture
 
 
-def _in_words(model: Model) -> str:
+def _in_words(model: Model, name: str) -> str:
     drawn = _drawn(model)
     steps = ", ".join(f"{step.name} {by(*step.shape)}" for step in drawn)
     around = ", ".join(step.name for step in drawn if step.arc)
     bypass = f" A bypass goes around {around}." if around else ""
     parameters = count(model).parameters
-    return f"{model.name} from image to class scores: {steps}.{bypass} {parameters:,} parameters."
+    return f"{name} from image to class scores: {steps}.{bypass} {parameters:,} parameters."
 
 
-def _headline(model: Model) -> str:
+def _headline(model: Model, name: str) -> str:
     table = count(model)
     return (
-        f"{model.name}: {table.parameters:,} parameters, {table.parameters * 4 / 1e6:.1f} MB, "
+        f"{name}: {table.parameters:,} parameters, {table.parameters * 4 / 1e6:.1f} MB, "
         f"{table.multiply_adds / 1e6:,.0f} million multiply-adds an image"
     )
 
 
-def _draw_network(axes: Axes, model: Model, steps: list[_Step]) -> float:
+def _draw_network(axes: Axes, model: Model, steps: list[_Volume]) -> float:
     """Paint the image and each step's volume from left to right; where the last one ends."""
     largest = model.input_shape[0]
     last = Volume(0, 0, *_size(model.input_shape, largest))
@@ -231,14 +235,14 @@ def _label(axes: Axes, volume: Volume, name: str, shape: Shape) -> None:
         x,
         -1.95,
         name,
-        fontsize=7.5,
+        fontsize=9.5,
         rotation=40,
         rotation_mode="anchor",
         ha="right",
         va="top",
     )
     text = f"{shape[0]}²\n×{shape[2]}" if len(shape) == 3 else f"{shape[0]}"
-    note(axes, x, volume.foot[1] - 0.06, text, fontsize=6.5, color=QUIET, va="top")
+    note(axes, x, volume.foot[1] - 0.06, text, fontsize=8.5, color=QUIET, va="top")
 
 
 def _legend(axes: Axes, models: Sequence[Model]) -> None:
@@ -248,4 +252,4 @@ def _legend(axes: Axes, models: Sequence[Model]) -> None:
         kinds += [("Fire: 1×1 expand", EXPAND1), ("Fire: 3×3 expand", EXPAND3)]
     marks = [Rectangle((0, 0), 1, 1, facecolor=colour) for _, colour in kinds]
     names = [name for name, _ in kinds]
-    axes.legend(marks, names, loc="upper right", ncols=len(kinds), handlelength=1, fontsize=7.5)
+    axes.legend(marks, names, loc="upper right", ncols=len(kinds), handlelength=1, fontsize=9)

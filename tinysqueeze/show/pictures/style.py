@@ -4,6 +4,7 @@ import base64
 import functools
 import io
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
@@ -11,6 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+
+from tinysqueeze.files import check_writable, write_atomically
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; each has one meaning throughout.
 INK, QUIET, FAINT = "#2b2b33", "#8a8a94", "#e9e9ee"
@@ -83,9 +86,15 @@ class Picture(Figure):
         return img(self.png(dpi), self.alt)
 
     def save(self, path: str, dpi: int = 150) -> None:
-        """Write a file; the format follows the name (.png, .svg, .pdf)."""
-        key = {"svg": "Title", "pdf": "Subject"}.get(str(path).rpartition(".")[2], "Description")
-        self.savefig(path, dpi=dpi, metadata={key: self.alt})
+        """Write a file, whole or not at all; the format follows the name (.png, .svg, .pdf).
+
+        Raises UserError where it cannot be written.
+        """
+        check_writable(path, picture=True)
+        kind, buffer = Path(path).suffix[1:].lower(), io.BytesIO()
+        key = {"svg": "Title", "pdf": "Subject"}.get(kind, "Description")
+        self.savefig(buffer, format=kind, dpi=dpi, metadata={key: self.alt})
+        write_atomically(path, buffer.getvalue())
 
     def _pixels(self, dpi: int) -> Image.Image:
         buffer = io.BytesIO()
@@ -126,8 +135,8 @@ class Movie:
             self.draw(picture, i % self.frames)
         return picture
 
-    def gif(self, dpi: int = 70) -> bytes:
-        """The animation as GIF bytes, written by Pillow; it loops and rests on the last frame."""
+    def gif(self, dpi: int = 90) -> bytes:
+        """The animation as GIF bytes, written by Pillow: three times, then it rests on the last frame."""
         pictures = [self.frame(i)._pixels(dpi) for i in range(self.frames)]
         # One palette for all frames, so that colours do not flicker.
         sheet = Image.fromarray(
@@ -143,15 +152,14 @@ class Movie:
             save_all=True,
             append_images=frames[1:],
             duration=[each] * (len(frames) - 1) + [4 * each],
-            loop=0,
+            loop=2,  # two more times; nothing moves for ever beside a text that is being read
             optimize=True,
         )
         return buffer.getvalue()
 
     def save(self, path: str, dpi: int = 100) -> None:
-        """Write a GIF."""
-        with open(path, "wb") as file:
-            file.write(self.gif(dpi))
+        """Write a GIF. Raises UserError where it cannot be written."""
+        write_atomically(path, self.gif(dpi))
 
     def to_jshtml(self, dpi: int = 70) -> str:
         """A player with buttons, as HTML and JavaScript (matplotlib's)."""

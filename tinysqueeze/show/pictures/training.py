@@ -1,7 +1,6 @@
 """What a training run leaves to look at: learning curve, confusion matrix, a sheet of predictions."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -24,18 +23,20 @@ from tinysqueeze.training.scores import confusion_counts
 from tinysqueeze.training.state import Training
 
 
-def save_pictures(folder: Path, training: Training, score: Evaluation, test: Dataset) -> None:
-    """All three of a finished run, as PNG files; `score` is its evaluation on `test`."""
+def run_pictures(
+    training: Training, score: Evaluation, test: Dataset
+) -> dict[str, Callable[[], Picture]]:
+    """All three of a finished run, by name, to be drawn; `score` is its evaluation on `test`."""
     title = f"{training.engine.model.name} on {test.name}: {score.accuracy:.2%}"
     probabilities = softmax(score.logits)
     predicted = probabilities.argmax(axis=1)
-    drawn = {
-        "learning_curve": learning_curve(training.history, title),
-        "confusion_matrix": confusion_matrix(score.labels, predicted, test.classes),
-        "predictions": sample_predictions(test.images, score.labels, probabilities, test.classes),
+    return {
+        "learning_curve": lambda: learning_curve(training.history, title),
+        "confusion_matrix": lambda: confusion_matrix(score.labels, predicted, test.classes),
+        "predictions": lambda: sample_predictions(
+            test.images, score.labels, probabilities, test.classes
+        ),
     }
-    for name, picture in drawn.items():
-        picture.save(str(folder / f"{name}.png"))
 
 
 @styled

@@ -1,21 +1,44 @@
-"""The stepper: a training step with pictures, and buttons: next, back, run to a layer, choose a pixel."""
+"""The stepper: a training step with pictures, and as the explorer for a browser."""
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinysqueeze.errors import missing_extra
+from tinysqueeze.show.page import PLAIN_LOOK, Look, frame, module, pack, save, step_of, style, whole
 from tinysqueeze.show.pictures.maps import feature_maps
 from tinysqueeze.show.pictures.style import Picture
-from tinysqueeze.show.widgets.panel import Choice, Panel, Shown, Slider, ipywidgets
 from tinysqueeze.study.formulas import Place
 from tinysqueeze.study.stepper import Steps
+from tinysqueeze.weights import WeightSet
+
+LARGEST = 1_500_000  # bytes of a page below a notebook's cell
 
 
 class Stepper(Steps):
-    """`Steps` that can be seen: `picture()` for scripts; in a notebook buttons (with the notebook extra).
+    """`Steps` that can be seen: `picture()` for scripts, `save()` for a browser, and below a cell.
 
-    Without that extra a notebook shows its picture.
+    There it is the explorer, which needs no kernel: it lives in a saved notebook, and on the site. Of
+    a network of more than LARGEST bytes, and where no scripts run, it is the picture and the text.
+    `look` names the classes and says how the images were prepared.
     """
+
+    look: Look = PLAIN_LOOK
+
+    @classmethod
+    def of(
+        cls,
+        weights: WeightSet,
+        pictures: Sequence[str | os.PathLike[str]] = (),
+        labels: Sequence[str] = (),
+    ) -> "Stepper":
+        """A step of trained weights on pictures, without any on two drawings of ours; see `step_of`."""
+        stepper, look = step_of(weights, pictures, labels, make=cls)
+        stepper.look = look
+        return stepper
 
     def picture(self, at: Place | None = None, example: int = 0) -> Picture:
         """The arrays as images: maps as mosaics, vectors as bars, 3x3 weights as small tiles."""
@@ -27,8 +50,39 @@ class Stepper(Steps):
         title = f"{sign[self.stop.direction]} {self.stop.path}"
         return feature_maps(shown, title[0].upper() + title[1:], mark, marked)
 
-    def _repr_mimebundle_(self, **how: object) -> object:
-        return StepperPanel(self)._repr_mimebundle_(**how)
+    def save(self, path: str | Path) -> None:
+        """Write the whole step as one HTML file: the explorer, for any browser, offline.
+
+        `look` says what the page tells beside the numbers. Raises UserError where it can't be written.
+        """
+        save(self, path, self.look)
+
+    def widget(self) -> Any:
+        """The explorer as a widget, for a network too large for a saved notebook.
+
+        Raises MissingExtra where anywidget is not installed.
+        """
+        try:
+            import anywidget
+            import traitlets
+        except ImportError:
+            raise missing_extra("notebook", "the explorer as a widget") from None
+
+        class Explorer(anywidget.AnyWidget):
+            _esm, _css = module("widget.js"), style()
+            state = traitlets.Bytes().tag(sync=True)
+
+        return Explorer(state=pack(self, self.look))
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        data, about = self.picture()._repr_mimebundle_()
+        data["text/plain"] = self.text()
+        text = whole(self, self.look)
+        if len(text) <= LARGEST:
+            data["text/html"] = frame(text, f"A training step of {self.name}, to be explored")
+        else:
+            data["text/plain"] += "\n[too large for a notebook: .save(path) writes the explorer]"
+        return data, about
 
 
 def _as_maps(array: np.ndarray) -> np.ndarray:
@@ -39,56 +93,3 @@ def _as_maps(array: np.ndarray) -> np.ndarray:
             return array.reshape(channels, filters, 1)
         return array.mean(axis=2)
     return array[:, :, None] if array.ndim == 2 else array
-
-
-class StepperPanel(Panel):
-    """A panel around a `Stepper`, with buttons that move it."""
-
-    def __init__(self, stepper: Stepper) -> None:
-        side = max(max(record.x.shape[1:]) for record in stepper.trace.records.values()) - 1
-        self.stepper = stepper
-        names = tuple(
-            f"{i + 1} {stop.direction} {stop.path}" for i, stop in enumerate(stepper.stops)
-        )
-        controls: dict[str, Slider | Choice] = {
-            "stop": Choice("run to", names, names[stepper.position]),
-            "row": Slider("row of the pixel", 0, min(side, 63), 1, 0),
-            "column": Slider("column of the pixel", 0, min(side, 63), 1, 0),
-            "channel": Slider("channel", 0, side, 1, 0),
-            "example": Slider("image of the batch", 0, max(len(stepper.images) - 1, 1), 1, 0),
-        }
-        super().__init__(controls, self.look, "the stepper")
-
-    def look(self, stop: str, row: int, column: int, channel: int, example: int) -> Shown:
-        """Go to a stop and look at one number of it."""
-        stepper = self.stepper
-        stepper.position = int(stop.split()[0]) - 1
-        example, at = min(example, len(stepper.images) - 1), (row, column, channel)
-        return stepper.text(at, example), stepper.picture(at, example)
-
-    def live(self) -> Any:
-        """The panel with its buttons. Raises MissingExtra where ipywidgets is not installed."""
-        if self._live is None:
-            box = super().live()
-            widgets, select = ipywidgets(), box.children[0]
-            self._live = widgets.VBox([_buttons(widgets, select), *box.children])
-        return self._live
-
-
-def _buttons(widgets: Any, select: Any) -> Any:
-    stops = select.options
-    loss = next(i for i, name in enumerate(stops) if name.endswith("loss loss"))
-    moves = {
-        "|◀ first": lambda here: 0,
-        "◀ back": lambda here: max(here - 1, 0),
-        "next ▶": lambda here: min(here + 1, len(stops) - 1),
-        "to the loss": lambda here: loss,
-        "last ▶|": lambda here: len(stops) - 1,
-    }
-    buttons = []
-    for label, move in moves.items():
-        button = widgets.Button(description=label, layout={"width": "110px"})
-        button.on_click(lambda _, move=move: setattr(select, "index", move(select.index)))
-        button.add_class("tinysqueeze-step")
-        buttons.append(button)
-    return widgets.HBox(buttons)

@@ -146,7 +146,7 @@ def sensitivities(
     model: Model, params: Params, images: Images, known: Mapping[str, Moments]
 ) -> dict[str, float]:
     """For each layer by path: nats of change in the answers, per squared error of its output."""
-    plan = compile_plan(model, BATCH, training=False, precision="f2", params=params)
+    plan = compile_plan(model, BATCH, training=False, precision="2x2", params=params)
     images = images[:: max(len(images) // PROBED, 1)]
     before = plan.predict(images)
     flat = flatten(params)

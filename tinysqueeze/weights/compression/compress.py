@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from tinysqueeze.errors import UserError
+from tinysqueeze.files import check_writable
 from tinysqueeze.weights.calibration import Pictures, calibration_images
 from tinysqueeze.weights.compression import fileformat, pipeline
 from tinysqueeze.weights.compression.deep_compression import deep_compression_tensors
@@ -59,6 +60,7 @@ def compress(
     """
     _check(target_kb, photos, bits, prune, retrain, coding)
     out = Path(path)
+    check_writable(out)
     if retrain is None:
         known = open_weights(weights, classes, preprocess=preprocess)
         say(str(known))

@@ -106,7 +106,7 @@ def unpack_lengths(data: bytes, count: int) -> NDArray[np.uint8]:
 
 
 @nb.njit(cache=True)
-def _write(symbols, codes, lengths, out):
+def _write(symbols: np.ndarray, codes: np.ndarray, lengths: np.ndarray, out: np.ndarray) -> None:
     at = 0  # in bits
     for symbol in symbols:
         for i in range(lengths[symbol] - 1, -1, -1):
@@ -115,7 +115,7 @@ def _write(symbols, codes, lengths, out):
 
 
 @nb.njit(cache=True, nogil=True)
-def _read(data, table, longest, symbols):
+def _read(data: np.ndarray, table: np.ndarray, longest: int, symbols: np.ndarray) -> bool:
     window, held, at = 0, 0, 0  # `held` bits of `window` are still to be read
     total = 8 * len(data)
     used = 0

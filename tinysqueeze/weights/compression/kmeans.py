@@ -63,7 +63,7 @@ def nearest(values: NDArray[np.floating], centroids: NDArray[np.floating]) -> ND
 
 
 @nb.njit(cache=True)
-def codebook_gradient(dweight, codes, count):
+def codebook_gradient(dweight: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
     """d loss / d centroid: the sum of the gradients of all weights that share it.
 
     dweight float and codes integer, both of any one shape -> (count,) float64. Deep Compression,

@@ -106,7 +106,7 @@ def read_shares(data: bytes) -> tuple[NDArray[np.int64], int]:
 
 
 @nb.njit(cache=True)
-def _split(levels, tokens, plain):
+def _split(levels: np.ndarray, tokens: np.ndarray, plain: np.ndarray) -> int:
     """Levels into tokens and plain bits; returns the bytes of those."""
     window, held, at = 0, 0, 0  # `held` bits of `window` are not written yet
     for i in range(len(levels)):
@@ -130,7 +130,7 @@ def _split(levels, tokens, plain):
 
 
 @nb.njit(cache=True)
-def _push(tokens, shares, starts, words):
+def _push(tokens: np.ndarray, shares: np.ndarray, starts: np.ndarray, words: np.ndarray) -> int:
     """Encode from the last token to the first, words from the back; returns where they begin.
 
     A state takes in a token by x -> 4096 (x // share) + start + x % share.
@@ -152,7 +152,7 @@ def _push(tokens, shares, starts, words):
 
 
 @nb.njit(cache=True, nogil=True)
-def _pop(words, plain, slots, levels):
+def _pop(words: np.ndarray, plain: np.ndarray, slots: np.ndarray, levels: np.ndarray) -> bool:
     """Fill `levels`; False unless both states end as they began and all has been used."""
     state = nb.int64(words[0]) | nb.int64(words[1]) << 16
     other = nb.int64(words[2]) | nb.int64(words[3]) << 16

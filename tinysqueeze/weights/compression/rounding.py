@@ -122,7 +122,10 @@ def _rounded(rows: Matrix, factor: Matrix, step: float, price: float) -> Rounded
 
 
 @nb.njit(cache=True, nogil=True)
-def _round_rows(rows, factor, step, price, costs, levels, error, start, stop):
+def _round_rows(
+    rows: Matrix, factor: Matrix, step: float, price: float, costs: np.ndarray, levels: np.ndarray,
+    error: np.ndarray, start: int, stop: int,
+) -> None:  # fmt: skip
     """Each filter on its own: input by input, nearest levels or zero, errors handed on."""
     for f in range(start, stop):
         w = rows[f]

@@ -179,11 +179,9 @@ class _Writer:
             case Activate():
                 self.add({"relu": "Relu", "hard-swish": "HardSwish"}[node.kind], node, x)
             case Pool(average=False):
-                window = _window(node.window) | {"pads": self.reach(node)}
-                self.add("MaxPool", node, x, **window)
-            case Pool() if not self.hangs_over(node):
-                window = {"count_include_pad": int(node.counts_padding), **_window(node.window)}
-                self.add("AveragePool", node, x, **window)
+                self.add("MaxPool", node, x, **_window(node.window) | {"pads": self.reach(node)})
+            case Pool():
+                self.average(node, x)
             case Mean():
                 mean = self.between("GlobalAveragePool", f"{node.path}/mean", x)
                 self.add("Flatten", node, mean)
@@ -220,11 +218,27 @@ class _Writer:
         ends = ((n - 1) * step + size - pad - side for n, step, size, pad, side in sides)
         return (*window.pad, *(max(end, 0) for end in ends))
 
-    def hangs_over(self, pool: Pool) -> bool:
-        """Has a pool a window that only `ceil` gives it?"""
-        height, width, _ = self.graph.size(pool.source)
-        floor = replace(pool.window, ceil=False)
-        return pool.window.out_size(height, width) != floor.out_size(height, width)
+    def average(self, pool: Pool, x: str) -> None:
+        """Write an average: what its windows see beyond the image counts if it is padding.
+
+        What hangs over the padding, by `ceil`, never does. ONNX has one rule for both, so where a window
+        has both the padding becomes pixels of their own, by a Pad.
+        """
+        top, left, bottom, right = self.reach(pool)
+        high, wide = pool.window.pad
+        over = (max(bottom - high, 0), max(right - wide, 0))
+        window = _window(pool.window)
+        if not pool.counts_padding or (high, wide) == (0, 0):
+            window |= {"pads": (top, left, bottom, right)}
+        elif over == (0, 0):
+            window |= {"count_include_pad": 1}
+        else:
+            pads = np.array([0, 0, high, wide, 0, 0, high, wide])
+            value = self.onnx.numpy_helper.from_array(pads)
+            sizes = self.between("Constant", f"{pool.path}/pads", value=value)
+            x = self.between("Pad", f"{pool.path}/padded", x, sizes)
+            window |= {"pads": (0, 0, *over)}
+        self.add("AveragePool", pool, x, **window)
 
     def add(self, kind: str, node: Node, *inputs: str, **attributes: Any) -> None:
         """Add the ONNX node that makes a whole map, which is called after it; the last one "logits"."""

@@ -29,6 +29,7 @@ from tinysqueeze.weights.preprocess import LARGEST_SIDE
 
 SIZE = 224  # pixels a side, where the file leaves it open
 LARGEST_FILLED = 1 << 26  # numbers in all constants that repeat one number
+Sides = tuple[int, int]  # height, width
 NUMBERS = ("float16", "float32", "float64")
 
 
@@ -72,6 +73,7 @@ class Reader:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     last: set[str] = field(default_factory=set)  # names of maps with channels last in the file
     flattened: dict[int, Shape] = field(default_factory=dict)  # maps that run over channels first
+    padded: dict[str, tuple[int, Sides]] = field(default_factory=dict)  # a map and zeros around it
     gates: dict[str, str] = field(default_factory=dict)  # what a HardSigmoid gave -> what it read
     kinds: Counter[str] = field(default_factory=Counter)
     filled: int = 0
@@ -81,6 +83,10 @@ class Reader:
     def source(self, op: Op, index: int = 0, plain: bool = True) -> int:
         """The map that is an input. With `plain` channels are where this node expects them."""
         name = op.inputs[index] if index < len(op.inputs) else ""
+        if name in self.padded:
+            raise op.refused("only convolutions and averages are understood on a padded map")
+        if name in self.gates:
+            raise op.refused("a HardSigmoid is only understood in a hard-swish", "use HardSwish")
         if name not in self.maps:
             raise op.refused(
                 f"its input {name!r} is no map that this network computes of its image",
@@ -116,6 +122,12 @@ class Reader:
         """(H, W, C) of a map; a (C,) map is one pixel."""
         shape = self.shapes[number]
         return (1, 1, shape[0]) if len(shape) == 1 else (shape[0], shape[1], shape[2])
+
+    def with_padding(self, op: Op) -> tuple[int, Sides]:
+        """The map that is the first input, and how many zeros a Pad put around it: rows, columns."""
+        if op.inputs and op.inputs[0] in self.padded:
+            return self.padded[op.inputs[0]]
+        return self.source(op), (0, 0)
 
     # --- what it makes --------------------------------------------------------------------------
 

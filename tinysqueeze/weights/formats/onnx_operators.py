@@ -22,7 +22,7 @@ from tinysqueeze.weights.formats.onnx_window import sides, window_of
 
 def conv(read: Reader, op: Op) -> None:
     """Conv: weight (F, C / groups, KH, KW) there."""
-    x, weight = read.source(op), read.numbers(op, 1)
+    (x, around), weight = read.with_padding(op), read.numbers(op, 1)
     if weight.ndim != 4:
         raise op.refused(f"a convolution over {weight.ndim - 2} dimensions", "images have two")
     height, width, channels = read.size(x)
@@ -32,7 +32,7 @@ def conv(read: Reader, op: Op) -> None:
         raise op.refused(f"kernel_shape is not the weight's {tuple(kernel)}")
     if groups < 1 or depth * groups != channels:
         raise op.refused(f"a weight for {depth} channels in {groups} groups on {channels} channels")
-    window, _ = window_of(op, (kernel[0], kernel[1]), (height, width), pool=False)
+    window, _ = window_of(op, (kernel[0], kernel[1]), (height, width), pool=False, around=around)
     arrays = {"weight": weight.transpose(2, 3, 1, 0)} | _bias(read, op, 2, filters)
     shape: tuple[int, ...] = (*window.out_size(height, width), filters)
     if len(read.shapes[x]) == 1:
@@ -232,20 +232,41 @@ def max_pool(read: Reader, op: Op) -> None:
     x = read.source(op)
     height, width, channels = read.size(x)
     window, _ = window_of(op, sides(op, "kernel_shape", (0, 0)), (height, width), pool=True)
-    shape = (*window.out_size(height, width), channels)
-    read.add(op, x, shape, Pool, window)
+    if not _of_one_pixel(read, op, x, window):
+        read.add(op, x, (*window.out_size(height, width), channels), Pool, window)
+
+
+def _of_one_pixel(read: Reader, op: Op, x: int, window: Window) -> bool:
+    """A pool of a (C,) map, which is one pixel, gives that pixel, or is refused."""
+    if len(read.shapes[x]) == 3:
+        return False
+    if window.out_size(1, 1) != (1, 1):
+        raise op.refused("a pool that makes many pixels of one")
+    read.rename(op)
+    return True
 
 
 def average_pool(read: Reader, op: Op) -> None:
     """AveragePool; padding counts or not."""
     counts = bool(op.take("count_include_pad", 0))
-    x = read.source(op)
+    x, around = read.with_padding(op)
     height, width, channels = read.size(x)
-    window, even = window_of(op, sides(op, "kernel_shape", (0, 0)), (height, width), pool=True)
+    kernel = sides(op, "kernel_shape", (0, 0))
+    window, even = window_of(op, kernel, (height, width), pool=True, around=around)
     if counts and not even:
         raise op.refused("count_include_pad with pads that differ at opposite sides")
+    if around != (0, 0):
+        if window.pad != around and not counts:
+            raise op.refused("padding of its own that does not count, around padding that does")
+        counts = True
     if window.kernel == (height, width) and window.pad == (0, 0):
         global_average(read, op)
+        return
+    if len(read.shapes[x]) == 1 and counts and window.area > 1:
+        raise op.refused(
+            "an average of one pixel and padding", "count_include_pad = 0, or leave it out"
+        )
+    if _of_one_pixel(read, op, x, window):
         return
     plain = counts or (window.pad == (0, 0))  # what hangs over the edge never counts
     read.add(op, x, (*window.out_size(height, width), channels), Pool, window, True, plain)
@@ -254,7 +275,10 @@ def average_pool(read: Reader, op: Op) -> None:
 def global_average(read: Reader, op: Op) -> None:
     """GlobalAveragePool: a single pixel is (C,) here, whatever it is there."""
     x = read.source(op)
-    read.add(op, x, (read.size(x)[2],), Mean)
+    if len(read.shapes[x]) == 1:
+        read.rename(op)
+    else:
+        read.add(op, x, (read.size(x)[2],), Mean)
 
 
 def reduce_mean(read: Reader, op: Op) -> None:
@@ -267,6 +291,23 @@ def reduce_mean(read: Reader, op: Op) -> None:
             f"axes = {axes}", "only the mean over height and width, 2 and 3, is understood"
         )
     global_average(read, op)
+
+
+def pad(read: Reader, op: Op) -> None:
+    """Pad by zeros, alike at opposite sides: part of the window that looks at it next."""
+    op.expect("mode", b"constant")
+    pads = read.constant(op, 1).reshape(-1).tolist() if read.has(op, 1) else op.take("pads", [])
+    fill = read.constant(op, 2).reshape(-1).tolist() if read.has(op, 2) else [op.take("value", 0.0)]
+    x = read.source(op)
+    if len(read.shapes[x]) != 3 or len(pads) != 8 or read.has(op, 3) or any(fill):
+        raise op.refused(f"pads {pads} with {fill}", "only zeros around height and width are")
+    begin, end = pads[:4], pads[4:]
+    if begin != end or any(begin[:2]) or not 0 <= min(begin) <= max(begin) <= 255:
+        raise op.refused(f"pads {pads}", "only alike ones at opposite sides are understood")
+    if any(begin):
+        read.padded[op.outputs[0]] = (x, (begin[2], begin[3]))
+    else:
+        read.rename(op)
 
 
 # --- shapes, and what does nothing -----------------------------------------------------------------
@@ -391,7 +432,7 @@ OPERATORS = {
     ("", "HardSigmoid"): hard_sigmoid, ("", "Mul"): mul,
     ("", "Add"): add, ("", "Sum"): add, ("", "Concat"): concat,
     ("", "MaxPool"): max_pool, ("", "AveragePool"): average_pool,
-    ("", "GlobalAveragePool"): global_average, ("", "ReduceMean"): reduce_mean,
+    ("", "Pad"): pad, ("", "GlobalAveragePool"): global_average, ("", "ReduceMean"): reduce_mean,
     ("", "Flatten"): flatten, ("", "Reshape"): reshape, ("", "Squeeze"): squeeze,
     ("", "Transpose"): transpose, ("", "Softmax"): softmax,
     ("", "Dropout"): dropout, ("", "Identity"): identity,

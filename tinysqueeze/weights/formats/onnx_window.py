@@ -2,26 +2,28 @@
 
 from tinysqueeze.errors import ShapeError
 from tinysqueeze.network.window import Window
-from tinysqueeze.weights.formats.onnx_graph import Op
+from tinysqueeze.weights.formats.onnx_graph import Op, Sides
 
 
 def window_of(
-    op: Op, kernel: tuple[int, int], size: tuple[int, int], pool: bool
+    op: Op, kernel: Sides, size: Sides, pool: bool, around: Sides = (0, 0)
 ) -> tuple[Window, bool]:
     """The window that takes the places that the file says; and whether its padding is even.
 
     A window that hangs over the edge is written as `ceil_mode`, or as more padding at the bottom and
     right than at the top and left; `Window.ceil` is both. Where the same places come out, what is
-    beyond the image counts alike: nothing in a max-pool, zeros in a convolution.
+    beyond the image counts alike: nothing in a max-pool, zeros in a convolution. The zeros that a Pad put
+    `around` the image of `size` become the window's padding.
     """
     stride = sides(op, "strides", (1, 1))
     if sides(op, "dilations", (1, 1)) != (1, 1):
         raise op.refused("dilations other than 1 are not understood")
+    whole = (size[0] + 2 * around[0], size[1] + 2 * around[1])
     ceil = pool and bool(op.take("ceil_mode", 0))
     pads = tuple(op.take("pads", (0, 0, 0, 0)))
     auto = op.take("auto_pad", b"NOTSET")
     if auto in (b"SAME_UPPER", b"SAME_LOWER"):
-        pads = _same(kernel, stride, size, auto == b"SAME_UPPER")
+        pads = _same(kernel, stride, whole, auto == b"SAME_UPPER")
     elif auto not in (b"NOTSET", b"VALID"):
         raise op.refused(f"auto_pad = {auto!r}")
     if len(pads) != 4 or min(pads) < 0 or max(pads) > 255 or max(stride) > 255 or min(stride) < 1:
@@ -30,16 +32,22 @@ def window_of(
     if pool and any(pad >= side for pad, side in zip(pads, (*kernel, *kernel), strict=True)):
         raise op.refused(f"pads {pads} around a kernel of {kernel}: windows of nothing but padding")
     if begin == end:
-        return Window(kernel, stride, (begin[0], begin[1]), ceil), True
-    out = tuple(
-        (n + b + e - k + (s - 1) * ceil) // s + 1
-        for n, b, e, k, s in zip(size, begin, end, kernel, stride, strict=True)
-    )
+        window = Window(kernel, stride, (begin[0], begin[1]), ceil)
+        if around == (0, 0):
+            return window, True
+        out = window.out_size(*whole)
+    else:
+        height, width = (
+            (n + b + e - k + (s - 1) * ceil) // s + 1
+            for n, b, e, k, s in zip(whole, begin, end, kernel, stride, strict=True)
+        )
+        out = height, width
+    pad = (begin[0] + around[0], begin[1] + around[1])
     for hanging in (False, True) if pool else (False,):
-        window = Window(kernel, stride, (begin[0], begin[1]), hanging)
+        window = Window(kernel, stride, pad, hanging)
         try:
             if window.out_size(*size) == out:
-                return window, False
+                return window, begin == end
         except ShapeError:  # without `ceil` no window fits at all
             continue
     raise op.refused(
@@ -47,7 +55,7 @@ def window_of(
     )
 
 
-def sides(op: Op, name: str, default: tuple[int, int]) -> tuple[int, int]:
+def sides(op: Op, name: str, default: Sides) -> Sides:
     """An attribute of two numbers: height and width."""
     found = tuple(op.take(name, default))
     if len(found) != 2:
@@ -55,9 +63,7 @@ def sides(op: Op, name: str, default: tuple[int, int]) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def _same(
-    kernel: tuple[int, int], stride: tuple[int, int], size: tuple[int, int], upper: bool
-) -> tuple[int, ...]:
+def _same(kernel: Sides, stride: Sides, size: Sides, upper: bool) -> tuple[int, ...]:
     """The padding that leaves ceil(size / stride) pixels; an odd one at the end, or the beginning."""
     totals = [
         max((-(-n // s) - 1) * s + k - n, 0) for n, s, k in zip(size, stride, kernel, strict=True)

@@ -1,0 +1,203 @@
+"""The compiled plan in integers: the bits of `devices.int8`, whatever the network, batch and threads."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tinysqueeze.compiled import Int8Plan, compile
+from tinysqueeze.devices.int8 import Grid, quantise
+from tinysqueeze.errors import ShapeError, UserError
+from tinysqueeze.network.compose import Chain, Concat, Residual
+from tinysqueeze.network.layers import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Flatten,
+    GlobalAvgPool2D,
+    HardSwish,
+    Linear,
+    MaxPool2D,
+    ReLU,
+)
+from tinysqueeze.network.models import Model, squeezenet1_1, squeezenet_cifar
+from tinysqueeze.network.others import GroupedConv2D
+from tinysqueeze.network.params import initialise, map_params
+
+HEAD = (("last", Conv2D(5, 1)), ("mean", GlobalAvgPool2D()))
+
+
+def net(*steps, size=(9, 7, 3), head=HEAD) -> Model:
+    """A composition with a head."""
+    return Model("odd", (*steps, *head), size, {})
+
+
+def quantised(model, rng, images=4):
+    """A network of random parameters, and what it was calibrated on."""
+    params = map_params(
+        lambda a: a + (0.2 * rng.standard_normal(a.shape)).astype(np.float32), initialise(model)
+    )
+    params = map_params(lambda a: np.abs(a) + np.float32(0.3) if a.ndim == 1 else a, params)
+    x = rng.standard_normal((images, *model.input_shape)).astype(np.float32)
+    return quantise(model, params, x), x
+
+
+def check(network, x, batch=None, threads=1):
+    """To the bit, from images and from bytes."""
+    plan = compile(network, batch or len(x), precision="int8", threads=threads)
+    codes = network.encode(x)
+    np.testing.assert_array_equal(plan.integers(codes), network.integers(codes))
+    np.testing.assert_array_equal(plan.predict(x), network.logits(x))
+    return plan
+
+
+CONV = Conv2D(13, 3, pad=1)
+NETWORKS = {
+    "grouped": net(("a", Conv2D(6, 3, pad=1)), ("g", GroupedConv2D(9, 3, groups=3, pad=1))),
+    "a norm alone": net(("a", CONV), ("r", ReLU()), ("n", BatchNorm()), ("s", ReLU())),
+    "average pools": net(
+        ("a", CONV), ("p", AvgPool2D(3, 2, 1)), ("q", AvgPool2D((2, 3), 2, 1, True))
+    ),
+    "max pools that hang over": net(
+        ("a", CONV), ("p", MaxPool2D(3, 2, 1, True)), ("q", MaxPool2D((1, 2), 2))
+    ),
+    "a hard-swish and wide maps": net(("a", Conv2D(70, 3, pad=1)), ("s", HardSwish()), ("b", CONV)),
+    "sums of maps laid out alike and not": net(
+        ("a", CONV),
+        ("b", Residual(Chain((("c", CONV), ("r", ReLU()), ("d", CONV))))),
+        ("e", Residual(Chain((("f", Concat((("g", Conv2D(6, 1)), ("h", Conv2D(7, 3, pad=1))))),)))),
+        ("r", ReLU()),
+    ),
+    "arms that are copies and pools": net(
+        ("a", CONV),
+        ("b", Concat((("c", CONV), ("p", MaxPool2D(3, 1, 1)), ("i", Chain(())), ("s", HardSwish())))),
+    ),
+    "a mean, then fully connected": net(
+        ("a", CONV), ("r", ReLU()), head=(("mean", GlobalAvgPool2D()), ("fc", Linear(5)))
+    ),
+    "fully connected": net(("a", CONV), head=(("flat", Flatten()), ("fc", Linear(5)))),
+    "only a convolution and a mean that is read twice": net(
+        ("a", Conv2D(17, 1)), head=(("mean", GlobalAvgPool2D()),)
+    ),
+    "a mean of bytes": net(("a", CONV), ("s", HardSwish()), head=(("mean", GlobalAvgPool2D()),)),
+    "logits through a ReLU": net(
+        ("a", CONV), head=(("last", Conv2D(5, 1, pad=1)), ("r", ReLU()), ("m", GlobalAvgPool2D()))
+    ),
+    "one channel, wide windows": net(("a", Conv2D(3, (7, 5), (2, 3), (3, 2))), size=(15, 16, 1)),
+    "strides that leave pixels out": net(("a", Conv2D(4, 2, 3)), ("b", Conv2D(35, 1, 2, 1))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_kind_of_node(name, rng):
+    network, x = quantised(NETWORKS[name], rng)
+    check(network, x)
+    check(network, x, batch=1, threads=2)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 2, 3, 4, 5, 17])),
+    filters=st.sampled_from([1, 15, 16, 33, 80, 100]),
+    window=st.sampled_from([(1, 1, 0), (1, 2, 0), (1, 1, 1), (3, 1, 1), (3, 2, 1), (5, 1, 2)]),
+    relu=st.booleans(),
+    shared=st.booleans(),
+    exact=st.booleans(),
+)
+@example(size=(4, 4, 3), filters=80, window=(3, 1, 1), relu=False, shared=True, exact=True)
+def test_a_convolution(size, filters, window, relu, shared, exact):
+    """Any shape; and scales that only the long way round can do, of multipliers from 2^-30 to 2^12."""
+    rng = np.random.default_rng(filters)
+    kernel, stride, pad = window
+    model = net(
+        ("a", Conv2D(filters, kernel, stride, pad)), *([("r", ReLU())] if relu else []),
+        ("b", Conv2D(7, 1)), size=size,
+    )  # fmt: skip
+    try:
+        network, x = quantised(model, rng, images=3)
+    except ShapeError:
+        return  # smaller than its kernel
+    if exact:
+        conv = network.convs[0]
+        shift = rng.integers(18, 61, filters).astype(np.uint8)
+        network.convs[0] = replace(conv, shift=shift)
+    check(network, x, batch=1 if shared else 3, threads=2)
+
+
+def test_each_channel_of_the_image_has_a_zero_of_its_own(rng):
+    """And padding stands for zero in each of them."""
+    model = net(("a", Conv2D(9, 3, pad=1)), ("r", ReLU()))
+    params = initialise(model)
+    x = rng.standard_normal((3, *model.input_shape)).astype(np.float32)
+    pixel = np.array([0.02, 0.03, 0.01]), np.array([100.3, 0.2, 254.9])
+    check(quantise(model, params, x, pixel), x, threads=2)
+
+
+def test_numbers_beyond_the_range_and_none_at_all(rng):
+    network, x = quantised(net(("a", CONV)), rng)
+    x[0], x[1, 0, 0], x[2, 1, 1] = 1e30, -np.inf, np.inf
+    check(network, x)
+    plan = compile(network, 2, precision="int8", threads=1)
+    assert plan.predict(x[:0]).shape == (0, 5)
+    np.testing.assert_array_equal(plan.predict(np.asfortranarray(x)), network.logits(x))
+
+
+def test_a_squeezenet_in_batches_and_by_several_threads(rng):
+    network, x = quantised(squeezenet_cifar(base_e=32, stem_filters=24, bypass="simple"), rng, 7)
+    for batch, threads in ((1, 1), (1, 3), (2, 2), (7, 3)):
+        plan = check(network, x, batch, threads)
+        assert plan.threads == threads or not plan.is_compiled
+    assert plan.precision == "int8"
+    assert not plan.training
+    large, images = quantised(squeezenet1_1(input_size=100, classes=7), rng, 2)
+    assert check(large, images).is_single
+
+
+def test_sums_that_32_bits_might_not_hold_are_left_to_numpy(rng):
+    network, x = quantised(net(("a", CONV)), rng)
+    deep = replace(network.convs[0], bias=np.full(13, (1 << 31) - 9, np.int32))
+    network.convs[0] = deep
+    assert not check(network, x).is_compiled
+
+
+def test_a_grid_that_ends_below_zero(rng):
+    """Zero may be any byte, 255 too."""
+    network, x = quantised(net(("a", CONV), ("b", CONV)), rng)
+    grid = network.grids[1]
+    network.grids[1] = Grid(grid.scale, np.array([255]))
+    check(network, x)
+
+
+def test_a_model_is_quantised_on_the_way(rng):
+    model = net(("a", CONV), ("r", ReLU()))
+    params = initialise(model)
+    x = rng.standard_normal((4, *model.input_shape)).astype(np.float32)
+    plan = compile(model, 4, precision="int8", params=params, calibration=x)
+    assert isinstance(plan, Int8Plan)
+    np.testing.assert_array_equal(plan.predict(x), quantise(model, params, x).logits(x))
+
+
+def test_what_it_refuses(rng):
+    model = net(("a", CONV))
+    network, x = quantised(model, rng)
+    with pytest.raises(UserError, match="images to calibrate on"):
+        compile(model, precision="int8")
+    with pytest.raises(UserError, match="for inference"):
+        compile(network, precision="int8", training=True)
+    with pytest.raises(UserError, match="precision='int8'"):
+        compile(network)
+    with pytest.raises(UserError, match="has its size"):
+        compile(network, precision="int8", calibration=x)
+    with pytest.raises(UserError, match="calibration images are for"):
+        compile(model, calibration=x)
+    with pytest.raises(UserError, match="at least 1 image"):
+        compile(network, 0, precision="int8")
+    plan = compile(network, precision="int8")
+    with pytest.raises(ShapeError, match="expected images"):
+        plan.predict(x[:, 1:])
+    with pytest.raises(ShapeError, match="uint8"):
+        plan.integers(x)
+    with pytest.raises(ShapeError):
+        compile(model, precision="int8", params={}, calibration=x)

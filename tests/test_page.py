@@ -1,0 +1,384 @@
+"""The explorer's page: its numbers are Python's, everything on it can be reached, it needs nobody."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+from test_stepper import EVERY_LAYER, POOLED
+
+from tinysqueeze.cli import main
+from tinysqueeze.errors import UserError
+from tinysqueeze.network.compose import Chain
+from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, HardSwish, Layer, Mode
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.network.ops import reference
+from tinysqueeze.network.params import flatten, unflatten
+from tinysqueeze.show.page import (
+    Look,
+    module,
+    pack,
+    page,
+    plain,
+    save,
+    small_network,
+    step_of,
+    style,
+)
+from tinysqueeze.show.page.drawings import DRAWINGS, drawing
+from tinysqueeze.show.page.html import HERE
+from tinysqueeze.show.page.of_weights import SMALL_FILE
+from tinysqueeze.show.widgets import Stepper
+from tinysqueeze.study.stepper import Steps
+
+SMALL = squeezenet_cifar(
+    norm=True, bypass="complex", stem_filters=8, fires=3, freq=1, pools=(1, 3), base_e=16, incr_e=8,
+    squeeze_ratio=0.25, input_size=16, activation="hard-swish", linear_squeeze=True,
+)  # fmt: skip
+NETWORKS = {"every layer": EVERY_LAYER, "pooled": POOLED, "squeezenet": SMALL}
+LOOK = Look(tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3)
+
+
+def steps_of(network: Layer, training: bool, rng: np.random.Generator) -> Steps:
+    """A step in float32 on two images, with parameters at random, batch norm's buffers too."""
+    shape = (16, 16, 3) if network is SMALL else (9, 8, 3)
+    images = rng.standard_normal((2, *shape), np.float32)
+    shapes = flatten(network.param_shapes(shape))
+    params = {p: rng.standard_normal(s, np.float32) / np.sqrt(s[-1]) for p, s in shapes.items()}
+    buffers = flatten(network.buffer_shapes(shape))
+    params |= {p: rng.uniform(0.5, 1, s).astype(np.float32) for p, s in buffers.items()}
+    mode = Mode(reference, np.random.default_rng(5)) if training else Mode(reference)
+    return Steps(network, unflatten(params), images, np.array([1, 3]), mode)
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Open a step's page as a file, with no network; gives a function that runs JavaScript in it.
+
+    There `explorer` is what the page runs.
+    """
+
+    def open_page(steps: Steps, look: Look = LOOK, width: int = 1280, scheme: str = "light"):
+        save(steps, tmp_path / "step.html", look)
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 1400, "deviceScaleFactor": 1, "mobile": width < 600},
+        )
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        browser.get((tmp_path / "step.html").as_uri())
+        find = "document.querySelector('.ts-explorer').explorer"
+        browser.set_script_timeout(120)
+        ready = (
+            "const tell = arguments[0]; const look = () => document.querySelector('.ts-headline')"
+        )
+        ready += " ? tell('ready') : document.querySelector('.ts-explorer > [role=alert]') ?"
+        ready += " tell('trouble') : setTimeout(look, 50); look();"
+        assert browser.execute_async_script(ready) == "ready"
+        return lambda code, *given: browser.execute_script(
+            f"const explorer = {find}; const given = arguments; {code}", *given
+        )
+
+    yield open_page
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+EVERY_NUMBER = """
+const found = {};
+const list = (array) => Array.from(array);
+for (const [path, { y, dx, dy, grads }] of explorer.step.seen) {
+  found[path] = { y: list(y.data), dx: list(dx), dy: list(dy) };
+  for (const [name, grad] of Object.entries(grads)) found[path]['d' + name] = list(grad);
+}
+return JSON.stringify({ found, loss: explorer.step.loss, dlogits: list(explorer.step.dlogits) });
+"""
+
+
+def assert_close(found: list[float], expected: np.ndarray, what: str, least: float = 1e-6) -> None:
+    """Equal to float32's rounding, seen against the largest number of the array, or `least`."""
+    found = np.array(found).reshape(expected.shape)
+    worst = np.abs(found - expected).max() / max(np.abs(expected).max(), least)
+    assert worst < 1e-5, f"{what}: differs by {worst:.1e} of the largest"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("training", [False, True], ids=["evaluating", "training"])
+def test_every_number_of_the_page_is_pythons(name, training, opened, rng):
+    steps = steps_of(NETWORKS[name], training, rng)
+    answer = json.loads(opened(steps)(EVERY_NUMBER))
+    assert answer["loss"] == pytest.approx(steps.trace.loss, rel=1e-5)
+    assert_close(answer["dlogits"], steps.trace.dlogits, "dlogits")
+    leaves = {stop.path for stop in steps.stops} - {"loss"}
+    sums = {path for path in answer["found"] if path.endswith("/sum")}
+    assert set(answer["found"]) == leaves | sums
+    for path in leaves:
+        record, found = steps.trace[path], answer["found"][path]
+        expected = {"y": record.y, "dx": record.dx, "dy": record.dy}
+        expected |= {f"d{n}": grad for n, grad in flatten(record.grads).items()}
+        assert found.keys() == expected.keys(), path
+        for what, array in expected.items():
+            # a bias before a batch norm has no gradient: what is left of dy is rounding
+            assert_close(found[what], array, f"{path}: {what}", np.abs(record.dy).max())
+
+
+@pytest.mark.browser
+def test_every_explained_number_is_the_arrays(opened, rng):
+    """At every stop, at corners and in the middle: the printed terms add up to the array's number."""
+    run = opened(steps_of(SMALL, False, rng))
+    wrong = run("""
+        const wrong = [];
+        for (let stop = 0; stop < explorer.stops.length; stop++) {
+          if (explorer.stops[stop][0] === 'loss') continue;
+          for (const what of ['dx', 'dweight', 'dbias']) {
+            for (const [at, k] of [[[0, 0], 0], [[3, 5], 1], [[99, 99], 99]]) {
+              explorer.set({ stop });
+              const grads = explorer.step.seen.get(explorer.stops[stop][0]).grads;
+              if (what !== 'dx' && (explorer.what === 'y' || !grads[what.slice(1)])) continue;
+              explorer.set({ what, at, from: at, n: k % 2, out: k, inp: k + 1, tap: k });
+              const held = explorer.held();
+              const off = Math.abs(explorer.found.value - held) / Math.max(Math.abs(held), 1e-6);
+              if (!(off < 1e-4)) wrong.push([explorer.stops[stop], what, explorer.found.rule, held]);
+            }
+          }
+        }
+        return wrong;
+    """)
+    assert wrong == []
+
+
+def go(run, path: str, direction: str) -> None:
+    """To a stop, by the console."""
+    find = "([path, way]) => path === given[0] && way === given[1]"
+    run(f"explorer.set({{ stop: explorer.stops.findIndex({find}) }})", path, direction)
+
+
+def number(text: str) -> float:
+    return float(text.replace("−", "-"))
+
+
+def printed_sum(browser) -> np.float32:
+    """Add up what the table of terms prints."""
+    terms = browser.execute_script(
+        "return [...document.querySelectorAll('.ts-terms tbody tr')].map((row) =>"
+        " [...row.querySelectorAll('b')].map((b) => b.textContent).concat(row.cells[3].textContent))"
+    )
+    total = 0.0
+    for *factors, product in terms:
+        total += np.prod([number(f) for f in factors]) if factors else number(product)
+    return np.float32(total)
+
+
+@pytest.mark.browser
+def test_walks_to_the_loss_and_back_and_the_products_add_up(browser, opened, rng, screenshot):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    steps = steps_of(SMALL, False, rng)
+    run = opened(steps)
+    headline = lambda: browser.find_element(By.CSS_SELECTOR, ".ts-headline").text  # noqa: E731
+    buttons = {b.text: b for b in browser.find_elements(By.CSS_SELECTOR, ".ts-bar-top button")}
+    seen = [headline()]
+    while "loss" not in headline():
+        buttons["next ▶"].click()
+        seen.append(headline())
+    graph_paths = run("return explorer.state.nodes.map((node) => node.path)")
+    assert [re.search(r"→ (\S+)", line)[1] for line in seen[:-1]] == graph_paths
+    assert f"{steps.trace.loss:.4f}" in headline()
+    bars = browser.find_element(By.CSS_SELECTOR, ".ts-losses").text
+    assert "Image 1, b" in bars
+    assert "Image 2, d" in bars
+    while "← conv1 " not in headline():
+        buttons["next ▶"].click()
+    assert "dweight" in browser.find_element(By.CSS_SELECTOR, ".ts-tabs").text
+
+    browser.find_element(By.CSS_SELECTOR, ".ts-map [title^='fire2/expand3x3']").click()
+    assert "← fire2/expand3x3" in headline()
+    go(run, "fire2/expand3x3", "→")
+    picture = browser.find_elements(By.CSS_SELECTOR, ".ts-pair .ts-pixels")[1]  # y
+    side = steps.trace["fire2/expand3x3"].y.shape[1]
+    size = picture.size["width"] / side
+    offset = (3.5 * size - picture.size["width"] / 2, 2.5 * size - picture.size["height"] / 2)
+    ActionChains(browser).move_to_element_with_offset(
+        picture, *map(round, offset)
+    ).click().perform()
+    assert run("return explorer.view.at") == [2, 3]
+    run("explorer.set({ out: 5 })")
+    browser.find_element(By.CSS_SELECTOR, ".ts-more").click()
+    expected = steps.trace["fire2/expand3x3"].y[0, 2, 3, 5]
+    assert printed_sum(browser) == pytest.approx(expected, rel=1e-5)
+    held = run("return explorer.held()")
+    assert printed_sum(browser) == np.float32(held)  # to the last bit
+    screenshot("explorer_expand3x3")
+
+    for key, where in ((Keys.ARROW_DOWN, [3, 3]), (Keys.END, [3, side - 1]), (Keys.HOME, [3, 0])):
+        picture.send_keys(key)
+        assert run("return explorer.view.at") == where
+    picture.send_keys("+")
+    assert run("return explorer.view.out") == 6
+    browser.find_element(By.CSS_SELECTOR, ".ts-layer[aria-current]").send_keys(Keys.ARROW_RIGHT)
+    assert "expand3x3" not in headline()
+    go(run, "conv1", "←")
+    run("explorer.set({ what: 'dweight', tap: 4, inp: 2, out: 3 })")
+    assert printed_sum(browser) == np.float32(run("return explorer.held()"))
+    dweight = steps.trace["conv1"].grads["weight"]
+    assert printed_sum(browser) == pytest.approx(dweight[1, 1, 2, 3], rel=1e-4)
+    errors = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+    assert errors == []
+    assert run("return performance.getEntriesByType('resource').length") == 0  # needs no network
+
+
+@pytest.mark.browser
+def test_one_more_step_is_the_step_that_python_would_take(browser, opened, rng):
+    from selenium.webdriver.common.by import By
+
+    steps = steps_of(SMALL, False, rng)
+    run = opened(steps, Look(LOOK.classes, LOOK.mean, LOOK.std, rate=0.01))
+    grads = flatten(steps.trace.grads)
+    moved = {p: a - np.float32(0.01) * grads.get(p, 0) for p, a in flatten(steps.params).items()}
+    after = Steps(SMALL, unflatten(moved), steps.images, steps.labels, steps.mode)
+    browser.find_element(By.CSS_SELECTOR, ".ts-step").click()
+    assert run("return explorer.step.loss") == pytest.approx(after.trace.loss, rel=1e-5)
+    assert f"{after.trace.loss:.4f}" in browser.find_element(By.CSS_SELECTOR, ".ts-history").text
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")]
+)
+def test_fits_its_width_in_light_and_dark(width, scheme, opened, rng, screenshot):
+    run = opened(steps_of(SMALL, False, rng), width=width, scheme=scheme)
+    assert run("return document.querySelector('.ts-explorer').dataset.theme") == scheme
+    for path, direction in (("fire2/expand3x3", "→"), ("fire2/expand3x3", "←"), ("loss", "")):
+        go(run, path, direction)
+        assert run("return document.documentElement.scrollWidth") <= width
+        stop = f"{path.replace('/', '_')}_{'up' if direction == '→' else 'down'}"
+        screenshot(f"explorer_{width}_{scheme}_{stop}")
+
+
+class Doubled(HardSwish):
+    """A layer of a user's own."""
+
+    def forward(self, params, x, mode=None):
+        return 2 * x, {}
+
+    def backward(self, params, cache, dy, mode=None):
+        return 2 * dy, {}
+
+
+@pytest.mark.browser
+def test_a_layer_that_only_python_knows_is_shown_and_not_stepped(browser, opened, rng):
+    from selenium.webdriver.common.by import By
+
+    own = Chain((("conv", Conv2D(5, 3)), ("own", Doubled()), ("gap", GlobalAvgPool2D())))
+    steps = steps_of(own, False, rng)
+    run = opened(steps)
+    found = json.loads(run(EVERY_NUMBER))["found"]
+    assert_close(found["own"]["y"], steps.trace["own"].y, "y")
+    assert_close(found["conv"]["dweight"], steps.trace["conv"].grads["weight"], "dweight")
+    assert not browser.find_element(By.CSS_SELECTOR, ".ts-step").is_enabled()
+    assert "Python" in browser.find_element(By.CSS_SELECTOR, ".ts-people [role=alert]").text
+
+
+def test_a_notebook_shows_the_explorer_or_the_picture(rng, monkeypatch):
+    stepper = Stepper.of(small_network())
+    data, about = stepper._repr_mimebundle_()
+    assert len(data["text/html"]) < 600_000
+    assert data["text/html"].startswith('<iframe title="A training step of')
+    assert "conv1" in data["text/plain"]
+    assert "conv1" in about["image/png"]["alt"]
+    monkeypatch.setattr("tinysqueeze.show.widgets.step.LARGEST", 1000)
+    data, _ = stepper._repr_mimebundle_()
+    assert "text/html" not in data
+    assert ".save(path)" in data["text/plain"]
+
+
+def test_the_widget_holds_the_state_and_the_modules(monkeypatch):
+    pytest.importorskip("anywidget")
+    stepper = Stepper.of(small_network())
+    widget = stepper.widget()
+    assert widget.state == pack(stepper, stepper.look)
+    assert widget._esm.rstrip().endswith("export default { render };")
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    with pytest.raises(ImportError, match="notebook"):
+        stepper.widget()
+
+
+def test_the_modules_join_into_one_without_imports():
+    text = module("standalone.js")
+    assert not re.search(r"^(import|export) ", text, re.MULTILINE)
+    for path in HERE.glob("*.js"):
+        first = path.read_text(encoding="utf-8").splitlines()[0]
+        assert first.startswith("// "), f"{path.name}: line 1 says what it is for"
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+    names = re.findall(r"^(?:async )?(?:const|let|function|class) (\w+)", text, re.MULTILINE)
+    assert len(names) == len(set(names)), "two modules define one name"
+
+
+def test_a_page_stands_alone_and_tells_its_numbers_without_scripts(rng):
+    steps = steps_of(SMALL, False, rng)
+    text = page("A <step>", pack(steps, LOOK), plain(steps, LOOK))
+    assert "A &lt;step&gt;" in text
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert f"loss {steps.trace.loss:.4f}" in text
+    assert all(stop.path in text for stop in steps.stops)
+    assert style() in text
+    assert len(text) < 300_000
+
+
+def test_packing_is_the_same_each_time_and_keeps_the_steppers_place(rng):
+    steps = steps_of(SMALL, False, rng)
+    steps.run_to("loss")
+    assert pack(steps) == pack(steps)
+    plain(steps)
+    assert steps.stop.path == "loss"
+
+
+@pytest.fixture(scope="module")
+def small_page(tmp_path_factory):
+    """The page of the network that comes with the package, by the command."""
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    assert main(["page", "-o", str(path)]) == 0
+    return path
+
+
+def test_the_network_of_the_package_is_small_and_sees_our_drawings(small_page):
+    assert (HERE / SMALL_FILE).stat().st_size < 100_000
+    assert small_page.stat().st_size < 2_000_000
+    weights = small_network()
+    steps, look = step_of(weights, make=Steps)
+    named = [weights.classes[k] for k in steps.trace.logits.argmax(axis=1)]
+    assert named == list(DRAWINGS)
+    assert [weights.classes[k] for k in steps.labels] == list(DRAWINGS)
+    red, green, blue = (steps.images[0, 0, 0] * look.std + look.mean) * 255
+    assert blue > green > red > 0  # the sky, as people see it
+
+
+def test_labels_are_names_numbers_or_what_the_file_says(tmp_path):
+    weights = small_network()
+    drawing("ship").save(tmp_path / "my_frog.png")
+    path = tmp_path / "my_frog.png"
+    for labels, expected in (((), "frog"), (("cat",), "cat"), (("1",), "automobile")):
+        steps, _ = step_of(weights, [path], labels, make=Steps)
+        assert weights.classes[steps.labels[0]] == expected
+    with pytest.raises(UserError, match=r"no class 'boat'; there are airplane"):
+        step_of(weights, [path], ["boat"], make=Steps)
+    with pytest.raises(UserError, match="2 labels for 1 pictures"):
+        step_of(weights, [path], ["cat", "dog"], make=Steps)
+
+
+@pytest.mark.browser
+def test_the_small_networks_page_is_pythons_step(browser, small_page):
+    steps, _ = step_of(small_network(), make=Steps)
+    browser.get(small_page.as_uri())
+    browser.set_script_timeout(120)
+    found = browser.execute_async_script(
+        "const tell = arguments[0]; const root = document.querySelector('.ts-explorer');"
+        "const look = () => root.explorer ? tell(root.explorer.step.loss) : setTimeout(look, 50);"
+        "look();"
+    )
+    assert found == pytest.approx(steps.trace.loss, rel=1e-4)
+    dx = "return Array.from(document.querySelector('.ts-explorer').explorer.step.seen.get('conv1').dx)"
+    assert_close(browser.execute_script(dx), steps.trace["conv1"].dx, "conv1: dx")

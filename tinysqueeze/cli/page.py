@@ -1,0 +1,44 @@
+"""`tinysqueeze page`: a training step of any weights as one HTML file that works offline."""
+
+import argparse
+from pathlib import Path
+
+from tinysqueeze.cli.weights import NAMES, add_about, find_weights
+from tinysqueeze.show.page import save, small_network, step_of
+from tinysqueeze.show.page.of_weights import SMALL
+from tinysqueeze.study.stepper import Steps
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.description = (
+        "Write the explorer of one training step as an HTML file: forward, loss, backward and update of "
+        "some images, every number to be clicked. It needs no Python, no network, no server."
+    )
+    parser.add_argument(
+        "weights", metavar="WEIGHTS", nargs="?", default=SMALL, help=f"{NAMES}, or {SMALL}: our own"
+    )
+    parser.add_argument("-o", "--out", type=Path, default=Path("page.html"), metavar="FILE")
+    parser.add_argument(
+        "--images", nargs="+", metavar="FILE", help="pictures (otherwise two drawings of ours)"
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="NAME",
+        help="the right class of each, by name or number (otherwise the file's name, if a class has it, "
+        "else what the network says)",
+    )
+    add_about(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page and say how large it is."""
+    source = args.weights
+    weights = (
+        small_network() if source == SMALL else find_weights(source, args.classes, args.preprocess)
+    )
+    steps, look = step_of(weights, args.images or (), args.labels or (), make=Steps)
+    save(steps, args.out, look)
+    print(f"{args.out}: {args.out.stat().st_size:,} bytes; open it in any browser")
+    return 0

@@ -1,0 +1,183 @@
+"""The micro-kernel for bytes: a tile of int32 sums in registers, and their way back to bytes.
+
+It is `tile` over again with `dot` for the multiply-add: step k takes four neighbouring bytes of each
+row and a vector of weights for four channels. What is new is the end. A sum of filter f becomes
+
+    q = clamp(zero + floor((sum * multiplier[f] + half[f]) / 2^shift[f]), lowest, 255)
+
+exactly, in 64 bits: sums in even and in odd lanes are multiplied apart, since a product takes two
+lanes. Adding zero * 2^shift to `half` saves the addition, and shifting the odd products only so far that
+they end in the upper half of their 64 bits saves another shift; both need 32 <= shift <= SHIFT_MOST, as
+every layer has whose output is coarser than a unit of its sums. Otherwise `exact` does it step by step.
+"""
+
+from collections.abc import Callable
+
+from llvmlite import ir
+from numba import types
+
+from tinysqueeze.kernels.integers import (
+    LONGS,
+    all_lanes,
+    clamped,
+    dot,
+    halves,
+    joined,
+    load_int,
+    narrowed,
+)
+from tinysqueeze.kernels.target import TARGET
+from tinysqueeze.kernels.vectors import (
+    INT,
+    INT32,
+    INTS,
+    LANES,
+    Emitter,
+    Value,
+    bytes_t,
+    ints_t,
+    procedure,
+)
+
+int_t = types.int64
+ROWS = TARGET.byte_rows
+"""Rows of the tile that is 1, 2, ... vectors wide."""
+SHIFT_LEAST, SHIFT_MOST = 32, 53
+"""Between these `half` may hold zero * 2^shift, 255 * 2^53 at the most, beside a product of 62 bits."""
+SCALE_BYTES = 20 * LANES
+"""A vector of filters in the table of scales: multipliers int32 (LANES,), then int64 (LANES / 2,) each:
+half of the even lanes and of the odd, shift of the even and of the odd."""
+
+
+def load_scale(e: Emitter, scales: Value, vector: int) -> list[Value]:
+    """Multiplier, half and shift of the even lanes, and the same of the odd, int64."""
+    start, half = vector * SCALE_BYTES, 4 * LANES
+    even, odd = halves(e, e.load(scales, e.int(start), INTS))
+    tables = [e.load(scales, e.int(start + half * (1 + i)), LONGS) for i in range(4)]
+    return [even, tables[0], tables[2], odd, tables[1], tables[3]]
+
+
+def quick(e: Emitter, total: Value, scale: list[Value]) -> Value:
+    """zero + the rescaled sums, int32, by a table of scales made `for_quick`."""
+    b = e.builder
+    even, odd = halves(e, total)
+    even = b.ashr(b.add(b.mul(even, scale[0]), scale[1]), scale[2])
+    odd = b.ashr(b.add(b.mul(odd, scale[3]), scale[4]), scale[5])
+    return joined(e, even, odd)
+
+
+def exact(
+    e: Emitter, total: Value, scale: list[Value], zero: Value, low: Value, high: Value
+) -> Value:
+    """clamp(zero + the rescaled sums, low, high) for any shift; the last three are int64 vectors."""
+    b = e.builder
+    even, odd = halves(e, total)
+    even = b.ashr(b.add(b.mul(even, scale[0]), scale[1]), scale[2])
+    odd = b.ashr(b.add(b.mul(odd, scale[3]), scale[4]), scale[5])
+    even, odd = (clamped(e, b.add(part, zero), low, high) for part in (even, odd))
+    return joined(e, even, b.shl(odd, all_lanes(LONGS, 32)))
+
+
+def _sums(
+    e: Emitter, rows: int, vectors: int, x_row: list[Value], x_steps: Value, w: Value,
+    depth: Value, bias: Value,
+) -> list[Value]:  # fmt: skip
+    """The loop over the depth: totals [row * vectors + vector]."""
+    b = e.builder
+    start = [e.load(bias, e.int(v * LANES), INTS) for v in range(vectors)] * rows
+
+    def step(k: Value, flat: list[Value]) -> list[Value]:
+        place = e.at(w, b.mul(k, e.int(4 * LANES * vectors)))
+        weights = [e.load(place, e.int(4 * LANES * v), INTS) for v in range(vectors)]
+        offset = b.sext(b.load(e.at(x_steps, k)), INT)
+        total = []
+        for r in range(rows):
+            four = e.splat(load_int(e, e.at(x_row[r], offset)))
+            total += [dot(e, flat[r * vectors + v], four, weights[v]) for v in range(vectors)]
+        return total
+
+    return e.loop(e.int(0), depth, step, start)
+
+
+def _index(e: Emitter, table: Value, row: int, last: Value) -> Value:
+    """Entry `row` of an integer table, or the last that exists, as a 64-bit offset."""
+    b = e.builder
+    place = b.select(b.icmp_signed("<", e.int(row), last), e.int(row), last)
+    return b.sext(b.load(e.at(table, place)), INT)
+
+
+def _by_width(e: Emitter, wide: Value, emit: Callable[[int, int], None]) -> None:
+    """What `emit(rows, vectors)` emits for the tile that is `wide` vectors wide, decided as it runs."""
+    for vectors, rows in enumerate(ROWS, start=1):
+        with e.builder.if_then(e.builder.icmp_signed("==", wide, e.int(vectors))):
+            emit(rows, vectors)
+
+
+@procedure(int_t, int_t, bytes_t, ints_t, ints_t, int_t, bytes_t, int_t, ints_t, bytes_t, int_t,
+           int_t, bytes_t, ints_t)  # fmt: skip
+def byte_tile(
+    e: Emitter, wide: Value, is_quick: Value, x: Value, x_rows: Value, x_steps: Value,
+    last: Value, w: Value, depth: Value, bias: Value, scales: Value, zero: Value,
+    lowest: Value, y: Value, y_rows: Value,
+) -> None:  # fmt: skip
+    """Rows of bytes, `ROWS[wide - 1]` of them by `wide` vectors.
+
+    x, x_rows, x_steps, last   as in `tile`, in bytes
+    w, depth                   weights (depth, wide, LANES, 4)
+    bias, scales               of these filters; `is_quick` says how the scales were made
+    zero, lowest               of the result
+    y, y_rows                  the result; row r is written at `y[y_rows[r]]`
+    """
+    b = e.builder
+    is_quick = b.icmp_signed("!=", is_quick, e.int(0))
+
+    def emit(rows: int, vectors: int) -> None:
+        x_row = [e.at(x, _index(e, x_rows, r, last)) for r in range(rows)]
+        total = _sums(e, rows, vectors, x_row, x_steps, w, depth, bias)
+        y_row = [e.at(y, _index(e, y_rows, r, last)) for r in range(rows)]
+        least = e.splat(b.trunc(lowest, INT32))
+        edges = [_longs(e, n) for n in (zero, lowest, e.int(255))]
+        with b.if_else(is_quick) as (if_quick, otherwise):
+            with if_quick:
+                store(total, y_row, least, lambda one, scale: quick(e, one, scale))
+            with otherwise:
+                store(total, y_row, least, lambda one, scale: exact(e, one, scale, *edges))
+
+    def store(total: list[Value], y_row: list[Value], least: Value, rescale: Callable) -> None:
+        vectors = len(total) // len(y_row)
+        for v in range(vectors):
+            scale = load_scale(e, scales, v)
+            for r, row in enumerate(y_row):
+                one = rescale(total[r * vectors + v], scale)
+                e.store(narrowed(e, one, least), row, e.int(v * LANES))
+
+    _by_width(e, wide, emit)
+
+
+@procedure(int_t, bytes_t, ints_t, ints_t, int_t, bytes_t, int_t, ints_t, bytes_t, int_t, ints_t)
+def sum_tile(
+    e: Emitter, wide: Value, x: Value, x_rows: Value, x_steps: Value, last: Value, w: Value,
+    depth: Value, bias: Value, scales: Value, lowest: Value, y: Value,
+) -> None:  # fmt: skip
+    """The end of a network: adds the rescaled sums of all rows, int32, to `wide` vectors at y."""
+    b = e.builder
+
+    def emit(rows: int, vectors: int) -> None:
+        x_row = [e.at(x, _index(e, x_rows, r, last)) for r in range(rows)]
+        total = _sums(e, rows, vectors, x_row, x_steps, w, depth, bias)
+        edges = [_longs(e, n) for n in (e.int(0), lowest, e.int((1 << 31) - 1))]
+        for v in range(vectors):
+            scale, logits = load_scale(e, scales, v), e.load(y, e.int(v * LANES), INTS)
+            for r in range(rows):
+                one = exact(e, total[r * vectors + v], scale, *edges)
+                there = e.splat(b.sext(b.icmp_signed("<=", e.int(r), last), INT32))
+                logits = b.add(logits, b.and_(one, there))  # a row beyond the last repeats it
+            e.store(logits, y, e.int(v * LANES))
+
+    _by_width(e, wide, emit)
+
+
+def _longs(e: Emitter, number: Value) -> Value:
+    """An int64 in each lane."""
+    first = e.builder.insert_element(LONGS(ir.Undefined), number, INT32(0))
+    return e.builder.shuffle_vector(first, first, all_lanes(ir.VectorType(INT32, LANES // 2), 0))

@@ -1,0 +1,28 @@
+"""Pages that live without Python: the explorer of a training step, as modules for any browser."""
+
+from pathlib import Path
+
+from tinysqueeze.files import write_atomically
+from tinysqueeze.show.page.html import frame, module, page, style
+from tinysqueeze.show.page.of_weights import small_network, step_of
+from tinysqueeze.show.page.plain import plain
+from tinysqueeze.show.page.state import PLAIN_LOOK, Look, pack
+from tinysqueeze.study.stepper import Steps
+
+__all__ = [
+    "PLAIN_LOOK", "Look", "frame", "module", "pack", "page", "plain", "save", "small_network",
+    "step_of", "style", "whole",
+]  # fmt: skip
+
+
+def whole(steps: Steps, look: Look = PLAIN_LOOK) -> str:
+    """A whole training step as one HTML page: the explorer, for any browser, offline.
+
+    Raises ShapeError where the network's layers don't fit the images.
+    """
+    return page(f"A training step of {steps.name}", pack(steps, look), plain(steps, look))
+
+
+def save(steps: Steps, path: str | Path, look: Look = PLAIN_LOOK) -> None:
+    """Write that page. Raises UserError where the file can't be written."""
+    write_atomically(path, whole(steps, look).encode())

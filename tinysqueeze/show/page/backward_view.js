@@ -1,0 +1,184 @@
+// A layer on the way down: dy, what it sends back to x (col2im adds it up), and the gradients.
+
+import { button, h, plural } from "./dom.js";
+import { isConv, windowOver } from "./forward_view.js";
+import { grid } from "./grids.js";
+import { mosaic, pixelMap, pixelText, strips } from "./maps.js";
+import { index, placeName, seers, short, weightName } from "./terms.js";
+
+// How many windows see each pixel of x: a map of one channel.
+export function overlaps(node, [height, width]) {
+  const data = new Float32Array(height * width);
+  for (let i = 0; i < height; i++) for (let j = 0; j < width; j++) seers(node, i, j, () => data[i * width + j]++);
+  return { size: [height, width, 1], data };
+}
+
+export function backwardView(set) {
+  const tabs = h("div", { className: "ts-tabs", role: "tablist", "aria-label": "Which gradient" });
+  const names = ["dx", "dweight", "dbias"];
+  const buttons = names.map((what) => button(what, () => set({ what }), { role: "tab", "data-what": what }));
+  tabs.append(...buttons);
+  tabs.addEventListener("keydown", (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const to = by && buttons[buttons.indexOf(document.activeElement) + by];
+    if (!to) return;
+    to.click();
+    to.focus();
+  });
+  const views = { dx: toInput(set), dweight: toWeight(set), dbias: toBias(set) };
+  const element = h("section", { "aria-label": "Backward" }, tabs, ...names.map((what) => views[what].element));
+  function draw(ui) {
+    const own = ui.record.grads;
+    buttons.forEach((one, i) => {
+      one.hidden = i > 0 && !own[names[i].slice(1)];
+      const here = ui.what === names[i];
+      one.setAttribute("aria-selected", String(here));
+      one.tabIndex = here ? 0 : -1;
+    });
+    tabs.hidden = !own.weight;
+    for (const what of names) {
+      views[what].element.hidden = ui.what !== what;
+      if (ui.what === what) views[what].draw(ui);
+    }
+  }
+  return { element, draw };
+}
+
+const slopeMap = (set, name = "dy") => pixelMap(name, {
+  pick: (row, column) => set({ from: [row, column] }),
+  turn: (by) => set({ out: (view) => view.out + by }),
+});
+
+// dx: what the windows that saw a pixel send back to it; and what one dy sends to its whole window.
+function toInput(set) {
+  const slope = slopeMap(set);
+  const slopes = mosaic("channels of dy", (out) => set({ out }));
+  const back = pixelMap("dx", { pick: (row, column) => set({ at: [row, column] }), turn: (by) => set({ inp: (view) => view.inp + by }) });
+  const backs = mosaic("channels of dx", (inp) => set({ inp }));
+  const counts = pixelMap("overlaps");
+  const received = grid();
+  const sent = grid();
+  const grids = h("div", { className: "ts-grids" }, received.element, sent.element, counts.element);
+  const row = strips((term) => set({ term }));
+  const line = h("p", { className: "ts-line" });
+  const element = h("div", {}, h("div", { className: "ts-pair" }, h("div", {}, slope.element, slopes.element), h("div", {}, back.element, backs.element)), grids, line, row.element);
+  let counted = {};
+  function draw(ui) {
+    const { node, record, view, theme, found, lit } = ui;
+    const { x, y, dy, dx } = record;
+    const conv = isConv(node);
+    const windowed = Boolean(node.kernel);
+    const out = conv ? view.out : node.kind === "flatten" ? ui.flat : view.inp;
+    const windows = [];
+    if (windowed) seers(node, ...view.at, (tap, i, j) => windows.push([i, j, 1, 1]));
+    else windows.push(y.size[0] * y.size[1] === 1 ? [0, 0, 1, 1] : [...view.at, 1, 1]);
+    slope.draw({
+      title: `dy, channel ${out}`, data: dy, size: y.size, n: view.n, channel: out, at: view.from, windows, theme,
+      text: `${pixelText(placeName("dy", y.size, [...view.from, out]), dy, y.size, view.n, view.from, out)}; framed: the ${windows.length === 1 ? "window" : `${windows.length} windows`} that saw dx[${view.at}]`,
+    });
+    slopes.element.hidden = y.size[2] === 1;
+    slopes.draw({ title: `dy: all ${plural(y.size[2], "channel")}`, data: dy, size: y.size, n: view.n, channel: out, theme });
+    const image = node.sources[0] === 0 ? " (the image's)" : "";
+    back.draw({
+      title: `dx${image}, channel ${view.inp}`, data: dx, size: x.size, n: view.n, channel: view.inp, at: view.at, theme,
+      windows: windowed ? [windowOver(node, view.from)] : [],
+      text: pixelText(`dx[${[...view.at, view.inp]}]`, dx, x.size, view.n, view.at, view.inp) + (windowed ? "; framed: where the chosen dy goes" : ""),
+    });
+    backs.element.hidden = x.size[2] === 1;
+    backs.draw({ title: `dx: all ${plural(x.size[2], "channel")}`, data: dx, size: x.size, n: view.n, channel: view.inp, theme });
+    const wide = windowed && node.kernel[0] * node.kernel[1] > 1;
+    grids.hidden = line.hidden = !wide;
+    if (wide) {
+      if (counted.node !== node) counted = { node, ...overlaps(node, x.size) };
+      drawScatter(ui, out, counted);
+    }
+    row.element.hidden = !conv;
+    if (conv) {
+      const term = found.terms[ui.view.term];
+      row.draw({
+        title: "dy (first line) times weight (second): their products (third)", theme, until: lit ?? Infinity, chosen: ui.view.term,
+        rows: found.terms.length ? [found.terms.map((t) => t.a), found.terms.map((t) => t.b), found.terms.map((t) => t.a * t.b)] : [[0], [0], [0]],
+        text: term ? `drows = dy @ weightᵀ, then col2im adds it up. Term ${ui.view.term + 1}: ${term.left} ${short(term.a)} · ${term.right} ${short(term.b)} = ${short(term.a * term.b)}` : "no window saw this pixel: dx is 0",
+      });
+    }
+  }
+  function drawScatter({ node, record, view, theme, found, part, own }, out, count) {
+    const { dy, params, y } = record;
+    const cells = node.kernel[0] * node.kernel[1];
+    const values = Array(cells).fill(null);
+    for (const term of found.terms) values[term.tap] = (values[term.tap] ?? 0) + term.a * term.b;
+    received.draw({ title: `dx[${[...view.at, view.inp]}] receives`, size: node.kernel, values, theme, none: "–" });
+    const group = Math.floor(view.inp / (part ?? 1));
+    const send = values.map((_, tap) => {
+      if (node.kind === "average") return dy[index(y.size, view.n, ...view.from, out)] / cells;
+      if (node.kind === "max") return record.y.winner?.[index(y.size, view.n, ...view.from, out)] === tap ? dy[index(y.size, view.n, ...view.from, out)] : 0;
+      let sum = 0;
+      for (let f = group * own; f < (group + 1) * own; f++) sum += dy[index(y.size, view.n, ...view.from, f)] * params.weight[(tap * part + (view.inp % part)) * node.out[2] + f];
+      return sum;
+    });
+    sent.draw({ title: `dy[${view.from}] sends to channel ${view.inp}`, size: node.kernel, values: send, theme });
+    counts.draw({ title: "how many windows saw each pixel", ...count, at: view.at, theme, text: `${plural(found.windows, "window")} saw pixel ${view.at.join(", ")}` });
+    line.textContent = `Scatter-add: the windows overlap, so ${plural(found.windows, "share")} ${found.windows === 1 ? "makes" : "add up to"} dx = ${short(found.value)}; a cell is a place in the window that saw the pixel.`;
+  }
+  return { element, draw };
+}
+
+// dweight: for each pixel, what the weight saw times dy there, added up over all pixels and images.
+function toWeight(set) {
+  const weights = grid((tap) => set({ tap }));
+  const slopes = grid((tap) => set({ tap }));
+  const saw = pixelMap("saw");
+  const did = slopeMap(set);
+  const product = pixelMap("product");
+  const inputs = mosaic("channels of x", (inp) => set({ inp }));
+  const outputs = mosaic("filters", (out) => set({ out }));
+  const line = h("p", { className: "ts-line" });
+  const maps = h("div", { className: "ts-grids" }, saw.element, h("span", { className: "ts-sign" }, "·"), did.element, h("span", { className: "ts-sign" }, "="), product.element);
+  const element = h("div", {}, h("div", { className: "ts-grids" }, weights.element, slopes.element), maps, line, h("div", { className: "ts-pair" }, inputs.element, outputs.element));
+  let kept = {};
+  function draw({ step, node, record, view, theme, found, part, group }) {
+    const conv = isConv(node);
+    const { x, y, dy, grads, params } = record;
+    const cells = conv ? node.kernel[0] * node.kernel[1] : 1;
+    const at = (tap) => (conv ? (tap * part + view.inp) * node.out[2] + view.out : view.out);
+    const list = (array) => Array.from({ length: cells }, (_, tap) => array[at(tap)]);
+    const size = conv ? node.kernel : [1, 1];
+    const label = conv ? `filter ${view.out}, channel ${view.inp}` : `channel ${view.out}`;
+    weights.draw({ title: `weight, ${label}`, size, values: list(params.weight), chosen: view.tap, theme });
+    slopes.draw({ title: `dweight, ${label}`, size, values: list(grads.weight), chosen: view.tap, theme });
+    if (kept.found !== found || kept.n !== view.n) {
+      const [height, width] = y.size;
+      const both = { saw: new Float32Array(height * width), product: new Float32Array(height * width) };
+      for (const term of found.terms) {
+        if (term.image !== view.n) continue;
+        const p = term.row * width + term.column;
+        both.saw[p] = conv ? term.a : term.b;
+        both.product[p] = term.a * term.b;
+      }
+      kept = { found, n: view.n, ...both };
+    }
+    const one = [y.size[0], y.size[1], 1];
+    const what = conv ? `what ${weightName(node, view.tap, view.inp, view.out)} saw` : "x̂ = (x − mean) / √(var + eps)";
+    saw.draw({ title: `${what}, image ${view.n + 1}`, data: kept.saw, size: one, at: view.from, theme, text: short(kept.saw[view.from[0] * y.size[1] + view.from[1]]) });
+    did.draw({ title: `dy, channel ${view.out}`, data: dy, size: y.size, n: view.n, channel: view.out, at: view.from, theme, text: short(dy[index(y.size, view.n, ...view.from, view.out)]) });
+    product.draw({ title: "their products", data: kept.product, size: one, at: view.from, theme, text: short(kept.product[view.from[0] * y.size[1] + view.from[1]]) });
+    const sums = Array.from({ length: step.count }, (_, n) => found.terms.reduce((sum, t) => sum + (t.image === n ? t.a * t.b : 0), 0));
+    line.textContent = `${sums.map((s, n) => `image ${n + 1}: ${short(s)}`).join(" + ")} → ${found.name} = ${short(found.value)}`;
+    inputs.element.hidden = !conv;
+    if (conv) inputs.draw({ title: "x: choose the channel", ...x, n: view.n, channel: group * part + view.inp, theme });
+    outputs.draw({ title: "dy: choose the filter", data: dy, size: y.size, n: view.n, channel: view.out, theme });
+  }
+  return { element, draw };
+}
+
+// dbias: dy added up.
+function toBias(set) {
+  const slope = slopeMap(set);
+  const slopes = mosaic("filters", (out) => set({ out }));
+  const element = h("div", { className: "ts-pair" }, slope.element, slopes.element);
+  function draw({ record: { y, dy }, view, theme, found }) {
+    slope.draw({ title: `dy, channel ${view.out}`, data: dy, size: y.size, n: view.n, channel: view.out, at: view.from, theme, text: `all of it, over all images, adds up to ${found.name} = ${short(found.value)}` });
+    slopes.draw({ title: "dy: choose the filter", data: dy, size: y.size, n: view.n, channel: view.out, theme });
+  }
+  return { element, draw };
+}

@@ -1,0 +1,53 @@
+// Colours: the page's own light or dark, and how numbers become colours in it.
+
+const LIGHT = { low: [70, 40, 130], none: [247, 247, 247], high: [200, 95, 0] };
+const DARK = { low: [178, 155, 240], none: [38, 38, 46], high: [255, 170, 70] };
+
+// "light" or "dark": what the first opaque background behind an element is.
+export function themeOf(element) {
+  const above = (here) => here.parentElement ?? here.ownerDocument.defaultView?.frameElement;
+  for (let here = outermost(element); here; here = above(here)) {
+    const parts = getComputedStyle(here).backgroundColor.match(/[\d.]+/g)?.map(Number) ?? [];
+    if (parts.length >= 3 && (parts[3] ?? 1) > 0.5) {
+      return 0.299 * parts[0] + 0.587 * parts[1] + 0.114 * parts[2] < 128 ? "dark" : "light";
+    }
+  }
+  return "light";
+}
+
+// Where to begin: in a frame of another page, its ground counts, not that of the frame's own body.
+const outermost = (element) => window.frameElement ?? element;
+
+// Calls back when the page turns light or dark.
+export function onTheme(change) {
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => requestAnimationFrame(change));
+  const observer = new MutationObserver(change);
+  const around = window.frameElement?.ownerDocument ?? document;
+  for (const element of [around.documentElement, around.body]) {
+    observer.observe(element, { attributes: true, attributeFilter: ["class", "data-theme", "data-jp-theme-light"] });
+  }
+}
+
+// 511 colours from the most negative over zero, which is the page's own grey, to the most positive.
+const ramp = (theme) => {
+  const { low, none, high } = theme === "dark" ? DARK : LIGHT;
+  return Array.from({ length: 511 }, (_, i) => {
+    const share = Math.abs(i - 255) / 255;
+    const end = i < 255 ? low : high;
+    return none.map((from, k) => Math.round(from + (end[k] - from) * share));
+  });
+};
+const TABLES = { light: ramp("light"), dark: ramp("dark") };
+
+// [r, g, b] of a number; `most` has the full colour.
+export function colourOf(value, most, theme) {
+  const share = most > 0 && Number.isFinite(value) ? Math.max(-1, Math.min(1, value / most)) : 0;
+  return TABLES[theme][Math.round(share * 255) + 255];
+}
+
+// Background and readable text for a cell that holds a number.
+export function cellStyle(value, most, theme) {
+  const [r, g, b] = colourOf(value, most, theme);
+  const ink = 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#17171c" : "#fff";
+  return `background:rgb(${r},${g},${b});color:${ink}`;
+}

@@ -1,0 +1,33 @@
+// Small helpers: elements, figures with a line of text, buttons.
+
+// An element: "on..." properties are listeners, "aria-..." and "data-..." attributes, others properties.
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name.includes("-") || name === "role" || name === "for") element.setAttribute(name, value);
+    else element[name] = value;
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export const button = (label, onclick, properties = {}) => h("button", { type: "button", textContent: label, onclick, ...properties });
+
+// A picture with a heading above and a line of text below that says what it shows.
+export function figure(title, picture) {
+  const heading = h("div", { className: "ts-title" }, title);
+  const line = h("p", { className: "ts-line" });
+  const element = h("figure", { className: "ts-figure" }, heading, picture, line);
+  return { element, heading, line };
+}
+
+// 1234567 -> "1,234,567".
+export const thousands = (value) => value.toLocaleString("en-US");
+
+export const by = (sizes) => sizes.join("×");
+
+export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+// (1, "window") -> "1 window", (2, "window") -> "2 windows".
+export const plural = (count, noun) => `${thousands(count)} ${noun}${count === 1 ? "" : "s"}`;

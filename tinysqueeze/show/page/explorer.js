@@ -1,0 +1,275 @@
+// The explorer of a training step: everything on the page, and what the learner looks at now.
+
+import { backwardView } from "./backward_view.js";
+import { onTheme, themeOf } from "./colours.js";
+import { button, by, clamp, h, plural, thousands } from "./dom.js";
+import { forwardView, isConv } from "./forward_view.js";
+import { imageColour, imagesView } from "./images_view.js";
+import { lossView } from "./loss_view.js";
+import { networkMap } from "./network_map.js";
+import { placeControls } from "./place.js";
+import { unpack } from "./state.js";
+import { Step } from "./step.js";
+import { sumPanel } from "./sum.js";
+import { explain, index, short, weightName } from "./terms.js";
+
+const AHEAD = 2e8; // multiply-adds up to which the next step is computed before it is asked for
+
+// What anywidget and the page call: draws model's "state" into el.
+export function render({ model, el }) {
+  const root = h("div", { className: "ts-explorer" }, h("p", { role: "status" }, "computing the step …"));
+  el.append(root);
+  root.dataset.theme = themeOf(el);
+  const open = async () => {
+    try {
+      const state = await unpack(model.get("state"));
+      await new Promise((done) => setTimeout(done)); // so that the line above is seen
+      root.explorer = new Explorer(root, state); // for the console, and for tests
+    } catch (error) {
+      root.replaceChildren(h("p", { role: "alert" }, `The step can't be shown: ${error.message}`));
+      throw error;
+    }
+  };
+  model.on("change:state", open);
+  return open();
+}
+
+class Explorer {
+  constructor(root, state) {
+    this.root = root;
+    this.state = state;
+    this.theme = root.dataset.theme;
+    this.nodes = new Map(state.nodes.map((node) => [node.path, node]));
+    const paths = [...this.nodes.keys()];
+    this.stops = [...paths.map((path) => [path, "→"]), ["loss", ""], ...paths.toReversed().map((path) => [path, "←"])];
+    this.view = { stop: 0, n: 0, at: [0, 0], from: [0, 0], out: 0, inp: 0, tap: 0, term: 0, what: "dx" };
+    this.blocked = Object.keys(state.y).length ? "One more step needs Python here: some layers are computed there." : null;
+    this.restart();
+    const set = (changes) => this.set(changes);
+    this.map = networkMap(state, (path) => this.goTo(path));
+    this.images = imagesView(state, {
+      choose: (n) => this.set({ n }),
+      step: (rate) => this.more(rate),
+      reset: () => { this.restart(); this.draw(); },
+      own: (pixels) => this.swap(() => state.images.set(pixels, this.view.n * pixels.length)),
+      label: (label) => this.swap(() => { state.labels[this.view.n] = label; }),
+    });
+    this.forward = forwardView(set);
+    this.backward = backwardView(set);
+    this.loss = lossView();
+    this.sum = sumPanel((lit) => { this.lit = lit; this.set(lit ? { term: lit - 1 } : {}, true); });
+    this.update = h("p", { className: "ts-line ts-update" });
+    this.place = placeControls(set);
+    root.replaceChildren(...this.#frame());
+    onTheme(() => {
+      this.theme = root.dataset.theme = themeOf(root.parentElement);
+      this.draw();
+    });
+    const { out } = state.nodes[0];
+    this.set({ at: [Math.floor(out[0] / 2), Math.floor(out[1] / 2)], from: [Math.floor(out[0] / 2), Math.floor(out[1] / 2)] });
+  }
+
+  // From the state's own parameters.
+  restart() {
+    this.step = new Step(this.state).backward();
+    this.losses = [this.step.loss];
+    this.#lookAhead();
+  }
+
+  // One step of plain gradient descent.
+  more(rate) {
+    if (!Number.isFinite(rate)) return;
+    this.rate = rate;
+    this.step = this.step.next(rate).backward();
+    this.losses = [...this.losses.slice(-5), this.step.loss];
+    this.#lookAhead();
+    this.draw();
+  }
+
+  // Other images or labels, with the parameters of now.
+  swap(change) {
+    change();
+    this.step = new Step(this.state, this.step.params).backward();
+    this.losses = [this.step.loss];
+    this.#lookAhead();
+    this.draw();
+  }
+
+  // The next step's predictions, when there is a moment.
+  #lookAhead() {
+    this.after = null;
+    const work = Object.values(this.state.counts).reduce((sum, one) => sum + one.multiply_adds, 0) * this.state.labels.length;
+    if (this.blocked || work > AHEAD) return;
+    const { step } = this;
+    setTimeout(() => {
+      if (step !== this.step) return;
+      this.after = step.next(this.rate ?? this.state.rate);
+      this.draw();
+    }, 50);
+  }
+
+  goTo(path) {
+    const direction = this.stops[this.view.stop][1] || "→";
+    this.set({ stop: this.stops.findIndex(([own, way]) => own === path && (path === "loss" || way === direction)) });
+  }
+
+  // changes: values, or functions of the view. playing: the animation itself asks.
+  set(changes, playing = false) {
+    if ("stop" in changes && changes.stop !== this.view.stop) Object.assign(this.view, { what: "dx", term: 0 });
+    for (const [name, value] of Object.entries(changes)) this.view[name] = typeof value === "function" ? value(this.view) : value;
+    if (!playing) {
+      this.lit = null;
+      this.sum.stop();
+    }
+    this.view.stop = clamp(this.view.stop, 0, this.stops.length - 1);
+    this.#keepInside(changes);
+    this.draw();
+  }
+
+  // Cut the place looked at to the layer's shapes; let term, tap and channel follow one another.
+  #keepInside(changes) {
+    const { view } = this;
+    const [path, direction] = this.stops[view.stop];
+    const node = this.nodes.get(path);
+    this.node = node;
+    if (!node) return;
+    const { x, y } = this.step.seen.get(path);
+    this.#sameSpot(path, direction);
+    const cut = ([row, column], size) => [clamp(row, 0, size[0] - 1), clamp(column, 0, size[1] - 1)];
+    const conv = isConv(node);
+    view.out = clamp(view.out, 0, y.size[2] - 1);
+    this.part = conv ? x.size[2] / node.groups : x.size[2];
+    this.own = conv ? y.size[2] / node.groups : 1;
+    this.group = conv ? Math.floor(view.out / this.own) : 0;
+    this.what = direction === "→" ? "y" : view.what;
+    const most = conv && this.what !== "dx" ? this.part : x.size[2];
+    view.inp = clamp(view.inp, 0, most - 1);
+    if (!conv && node.kind !== "flatten") {
+      const same = "out" in changes || this.what !== "dx" ? view.out : view.inp;
+      view.out = view.inp = clamp(same, 0, y.size[2] - 1);
+    }
+    view.at = cut(view.at, this.what === "dx" ? x.size : y.size);
+    view.from = cut(view.from, y.size);
+    view.tap = clamp(view.tap, 0, conv ? node.kernel[0] * node.kernel[1] - 1 : 0);
+    this.origin = node.kind === "flatten" ? [Math.floor(view.out / (x.size[1] * x.size[2])), Math.floor(view.out / x.size[2]) % x.size[1], view.out % x.size[2]] : null;
+    this.flat = node.kind === "flatten" ? (view.at[0] * x.size[1] + view.at[1]) * x.size[2] + view.inp : 0;
+    this.#explain();
+    view.term = clamp(view.term, 0, Math.max(this.found.terms.length - 1, 0));
+    if (!conv || this.what !== "y") return;
+    if ("term" in changes) ({ tap: view.tap, channel: view.inp } = this.found.terms[view.term]);
+    else view.term = Math.max(this.found.terms.findIndex((t) => t.tap === view.tap && t.channel === view.inp), 0);
+    this.patchRow = (view.n * y.size[0] + view.at[0]) * y.size[1] + view.at[1];
+  }
+
+  // In a map of another size, look at the same spot of the image.
+  #sameSpot(path, direction) {
+    const { x, y } = this.step.seen.get(path);
+    const sizes = { at: (direction === "→" ? y : x).size, from: y.size };
+    for (const [name, size] of Object.entries(sizes)) {
+      const old = this.sizes?.[name] ?? size;
+      const spot = (k) => Math.floor(((this.view[name][k] + 0.5) * size[k]) / old[k]);
+      if ([0, 1].some((k) => old[k] !== size[k] && size[k] > 1)) this.view[name] = [spot(0), spot(1)];
+      this.sizes = { ...this.sizes, [name]: [0, 1].map((k) => (size[k] > 1 ? size[k] : old[k])) };
+    }
+  }
+
+  // The number in question, once for all views; the same object as long as it is the same number.
+  #explain() {
+    const { view, node, what, step } = this;
+    const at = { y: [...view.at, view.out], dx: [...view.at, view.inp], dweight: [view.tap, view.inp, view.out], dbias: [view.out] }[what];
+    const key = [node.path, what, view.n, ...at].join();
+    if (this.foundKey === key && this.foundStep === step) return;
+    Object.assign(this, { foundKey: key, foundStep: step, found: explain(step, node, what, view.n, at) });
+  }
+
+  // The array's own number that `found` explains.
+  held() {
+    const { view, node, what } = this;
+    const { x, y, dx, grads } = this.step.seen.get(node.path);
+    if (what === "y") return y.data[index(y.size, view.n, ...view.at, view.out)];
+    if (what === "dx") return dx[index(x.size, view.n, ...view.at, view.inp)];
+    if (what === "dbias") return grads.bias[view.out];
+    return grads.weight[isConv(node) ? (view.tap * this.part + view.inp) * node.out[2] + view.out : view.out];
+  }
+
+  draw() {
+    const { view, step, state, theme, node } = this;
+    const [path, direction] = this.stops[view.stop];
+    const ui = { ...this, record: step.seen.get(path), lit: this.lit ?? null };
+    if (node) {
+      this.#explain();
+      ui.found = this.found;
+    }
+    this.map.draw({ step, path, backward: direction === "←", n: view.n, theme, imageColour: imageColour(state, view.n) });
+    this.images.draw(ui);
+    this.headline.textContent = this.#headline(path, direction, node);
+    this.select.selectedIndex = view.stop;
+    this.forward.element.hidden = direction !== "→";
+    this.backward.element.hidden = direction !== "←";
+    this.loss.element.hidden = path !== "loss";
+    this.sum.element.hidden = this.place.element.hidden = this.update.hidden = path === "loss";
+    if (path === "loss") {
+      this.loss.draw(ui);
+      return;
+    }
+    (direction === "→" ? this.forward : this.backward).draw(ui);
+    this.place.draw(ui);
+    this.sum.draw(this.found, this.held(), this.found.name);
+    this.update.hidden = !["dweight", "dbias"].includes(this.what);
+    if (!this.update.hidden) this.update.textContent = this.#updateText(node);
+  }
+
+  #headline(path, direction, node) {
+    const count = `${this.view.stop + 1} of ${this.stops.length}`;
+    if (!node) return `${count} · the loss: ${this.step.loss.toFixed(4)} = ln ${short(Math.exp(this.step.loss))}`;
+    const { x, y } = this.step.seen.get(path);
+    const cost = this.state.counts[path];
+    const words = cost?.parameters ? ` · ${plural(cost.parameters, "parameter")}, ${thousands(cost.multiply_adds)} multiply-adds` : "";
+    return `${count} · ${direction} ${path} · ${node.what} · x ${by(x.size)} ${direction} y ${by(y.size)}${words}`;
+  }
+
+  #updateText(node) {
+    const { view, what, found } = this;
+    const rate = this.rate ?? this.state.rate;
+    const { params } = this.step.seen.get(node.path);
+    const [name, old] = what === "dbias" ? [`bias[${view.out}]`, params.bias[view.out]]
+      : isConv(node) ? [weightName(node, view.tap, view.inp, view.out), params.weight[(view.tap * this.part + view.inp) * node.out[2] + view.out]]
+        : [`weight[${view.out}]`, params.weight[view.out]];
+    return `The update: ${name} is ${short(old)}; ${short(old)} − ${rate}·${short(found.value)} = ${short(Math.fround(old - rate * this.held()))} after the step (learning rate ${rate}).`;
+  }
+
+  #frame() {
+    const { state } = this;
+    const sums = (column) => Object.values(state.counts).reduce((sum, one) => sum + one[column], 0);
+    const go = (label, name, to) => button(label, () => this.set({ stop: to(this.view.stop) }), { "aria-label": name, title: name });
+    const loss = this.stops.findIndex(([path]) => path === "loss");
+    this.select = h("select", { "aria-label": "Go to a stop", onchange: () => this.set({ stop: this.select.selectedIndex }) },
+      ...this.stops.map(([path, direction], i) => h("option", {}, `${i + 1} ${direction} ${path}`)));
+    this.headline = h("h3", { className: "ts-headline", role: "status" });
+    const walk = button("▶ walk", () => this.#walk(walk), { className: "ts-walk", title: "Go through all stops" });
+    const bar = h("div", { className: "ts-row ts-bar-top", role: "toolbar", "aria-label": "Walk through the step" },
+      go("|◀", "the first layer", () => 0), go("◀", "back", (here) => here - 1), go("next ▶", "next", (here) => here + 1),
+      go("to the loss", "to the loss", () => loss), go("▶|", "the last stop", () => this.stops.length - 1), walk, this.select);
+    return [
+      h("header", {}, h("h2", {}, `A training step of ${state.name}`),
+        h("p", { className: "ts-line" }, `${plural(sums("parameters"), "parameter")}, ${thousands(sums("multiply_adds"))} multiply-adds an image. ${state.about}`)),
+      this.images.element, this.map.element, bar, this.headline, this.place.element,
+      this.forward.element, this.backward.element, this.loss.element, this.sum.element, this.update,
+    ];
+  }
+
+  #walk(walk) {
+    const stop = () => {
+      clearInterval(this.walking);
+      this.walking = null;
+      walk.textContent = "▶ walk";
+    };
+    if (this.walking) { stop(); return; }
+    walk.textContent = "⏸ pause";
+    if (this.view.stop === this.stops.length - 1) this.set({ stop: 0 });
+    this.walking = setInterval(() => {
+      this.set({ stop: this.view.stop + 1 });
+      if (this.view.stop === this.stops.length - 1 || !this.root.isConnected) stop();
+    }, 1200);
+  }
+}

@@ -1,0 +1,111 @@
+// A layer on the way up: its input, the window over it, filter and products, its output.
+
+import { h, plural } from "./dom.js";
+import { grid } from "./grids.js";
+import { mosaic, pixelMap, pixelText, strips } from "./maps.js";
+import { seen, divisor } from "./arithmetic.js";
+import { index, short, weightName } from "./terms.js";
+
+export const isConv = (node) => node.kind === "conv" || node.kind === "linear";
+const isPool = (node) => node.kind === "max" || node.kind === "average";
+
+// The kernel's place of a node's window: [row, column, height, width] over x.
+export const windowOver = (node, [row, column]) =>
+  node.kernel ? [row * node.stride[0] - node.pad[0], column * node.stride[1] - node.pad[1], ...node.kernel] : [row, column, 1, 1];
+
+export function forwardView(set) {
+  const input = pixelMap("x", { turn: (by) => set({ inp: (view) => view.inp + by }) });
+  const output = pixelMap("y", { pick: (row, column) => set({ at: [row, column] }), turn: (by) => set({ out: (view) => view.out + by }) });
+  const inputs = mosaic("channels of x", (inp) => set({ inp }));
+  const outputs = mosaic("channels of y", (out) => set({ out }));
+  const pick = (tap) => set({ tap });
+  const seenGrid = grid(pick);
+  const filter = grid(pick);
+  const products = grid(pick);
+  const grids = h("div", { className: "ts-grids", role: "group", "aria-label": "Window, filter and products" },
+    seenGrid.element, h("span", { className: "ts-sign", "aria-hidden": "true" }, "·"), filter.element, h("span", { className: "ts-sign", "aria-hidden": "true" }, "="), products.element);
+  const gridLine = h("p", { className: "ts-line" });
+  const matrix = strips((term) => set({ term }));
+  const maps = h("div", { className: "ts-pair" }, h("div", {}, input.element, inputs.element), h("div", {}, output.element, outputs.element));
+  const element = h("section", { "aria-label": "Forward" }, maps, grids, gridLine, matrix.element);
+
+  function draw(ui) {
+    const { node, record, view, theme, found, lit } = ui;
+    const { x, y } = record;
+    const conv = isConv(node);
+    const inp = conv ? ui.group * ui.part + view.inp : node.kind === "flatten" ? view.inp : view.out;
+    const image = node.sources[0] === 0;
+    const window = node.kind === "mean" ? [0, 0, x.size[0], x.size[1]] : node.kind === "flatten" ? [...ui.origin.slice(0, 2), 1, 1] : windowOver(node, view.at);
+    const xChannel = node.kind === "flatten" ? ui.origin[2] : inp;
+    input.draw({
+      title: `${image ? "the image" : "x"}, channel ${xChannel}`, ...x, n: view.n, channel: xChannel, theme, windows: [window],
+      text: `${plural(x.size[0] * x.size[1], "pixel")} in ${plural(x.size[2], "channel")}; framed: what y[${view.at}] sees`,
+    });
+    output.draw({ title: `y, channel ${view.out}`, ...y, n: view.n, channel: view.out, at: view.at, theme, text: pixelText(`y[${[...view.at, view.out]}]`, y.data, y.size, view.n, view.at, view.out) });
+    inputs.element.hidden = x.size[2] === 1 || node.kind === "flatten";
+    inputs.draw({ title: `x: all ${plural(x.size[2], "channel")}`, ...x, n: view.n, channel: inp, theme });
+    outputs.element.hidden = y.size[2] === 1;
+    outputs.draw({ title: `y: all ${plural(y.size[2], "channel")}`, ...y, n: view.n, channel: view.out, theme });
+    const wide = conv ? node.kernel[0] * node.kernel[1] > 1 : isPool(node);
+    grids.hidden = gridLine.hidden = !wide;
+    if (wide && conv) drawProducts(ui, inp);
+    else if (wide) drawPool(ui, inp);
+    matrix.element.hidden = !conv;
+    if (conv) {
+      const one = node.kernel[0] * node.kernel[1] === 1;
+      const term = found.terms[ui.view.term];
+      const row = ui.patchRow;
+      const what = one
+        ? `The channel column: the ${ui.part} channels of pixel ${view.at.join(", ")} (first line), filter ${view.out} (second), their products (third)`
+        : `The same as im2col: row ${row} of the patches (first line) times column ${view.out} of the weights (second), products (third)`;
+      matrix.draw({
+        title: what, rows: [found.terms.map((t) => t.a), found.terms.map((t) => t.b), found.terms.map((t) => t.a * t.b)],
+        until: lit ?? Infinity, chosen: ui.view.term, theme,
+        text: `${matrixText(ui)}. Term ${ui.view.term + 1}: ${term.left} ${short(term.a)} · ${term.right} ${short(term.b)} = ${short(term.a * term.b)}`,
+      });
+    }
+  }
+
+  function drawProducts({ node, record, view, theme, found, lit, part }, inp) {
+    const [kh, kw] = node.kernel;
+    const weights = Array.from({ length: kh * kw }, (_, tap) => record.params.weight[(tap * part + view.inp) * node.out[2] + view.out]);
+    const values = weights.map(() => null);
+    const order = new Map();
+    seen(node, record.x.size, ...view.at, (tap, i, j) => { values[tap] = record.x.data[index(record.x.size, view.n, i, j, inp)]; });
+    found.terms.forEach((term, k) => { if (term.channel === view.inp) order.set(term.tap, k); });
+    const each = values.map((v, tap) => (v === null ? null : v * weights[tap]));
+    const common = { size: [kh, kw], chosen: view.tap, theme, lit: lit === null ? null : (tap) => (order.get(tap) ?? Infinity) < lit };
+    seenGrid.draw({ title: `window, channel ${inp}`, values, ...common });
+    filter.draw({ title: `filter ${view.out}, channel ${view.inp}`, values: weights, ...common });
+    products.draw({ title: "products", values: each, ...common });
+    const sum = each.reduce((a, b) => a + (b ?? 0), 0);
+    gridLine.textContent = `Channel ${view.inp} gives ${short(sum)}; the sum over all ${part} channels${record.params.bias ? " and the bias" : ""} is y. Chosen: ${weightName(node, view.tap, view.inp, view.out)} = ${short(weights[view.tap])}.`;
+  }
+
+  function drawPool({ node, record, view, theme, found }, channel) {
+    const values = Array(node.kernel[0] * node.kernel[1]).fill(null);
+    seen(node, record.x.size, ...view.at, (tap, i, j) => { values[tap] = record.x.data[index(record.x.size, view.n, i, j, channel)]; });
+    const winner = found.winner?.tap ?? -1;
+    seenGrid.draw({ title: `window, channel ${channel}`, size: node.kernel, values, chosen: winner, theme });
+    for (const other of [filter, products]) other.element.hidden = true;
+    gridLine.textContent = node.kind === "max"
+      ? `The winner is ${short(found.value)}, framed; on the way back it alone gets this pixel's dy.`
+      : `The mean of ${divisor(node, record.x.size, ...view.at)} numbers is ${short(found.value)}.`;
+  }
+
+  return {
+    element,
+    draw(ui) {
+      for (const one of [filter, products]) one.element.hidden = !isConv(ui.node);
+      for (const sign of grids.querySelectorAll(".ts-sign")) sign.hidden = !isConv(ui.node);
+      draw(ui);
+    },
+  };
+}
+
+function matrixText({ node, step, part }) {
+  const rows = step.count * node.out[0] * node.out[1];
+  const length = node.kernel[0] * node.kernel[1] * part;
+  const groups = node.groups > 1 ? ` (each of ${node.groups} groups)` : "";
+  return `(${rows} × ${length}) patches @ (${length} × ${node.out[2] / node.groups}) weights${groups} = all of y`;
+}

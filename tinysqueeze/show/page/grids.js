@@ -1,0 +1,41 @@
+// Small grids of numbers: window times filter is products; where the winner stood; what windows send back.
+
+import { cellStyle } from "./colours.js";
+import { h } from "./dom.js";
+import { short } from "./terms.js";
+
+// A grid of [height, width] cells. values: numbers, null where there is none, which `none` says.
+// chosen: the cell with a frame. choose(cell) makes cells buttons.
+export function grid(choose) {
+  const box = h("div", { className: "ts-cells" });
+  const title = h("div", { className: "ts-title" });
+  const element = h("div", { className: "ts-grid", role: "group" }, title, box);
+  let made = "";
+  function draw({ title: text, size: [height, width], values, chosen = -1, lit = null, theme, none = "pad 0" }) {
+    title.textContent = text;
+    element.setAttribute("aria-label", text);
+    if (made !== `${height} ${width}`) {
+      made = `${height} ${width}`;
+      box.style.gridTemplateColumns = `repeat(${width}, minmax(0, 1fr))`;
+      box.style.maxWidth = `${width * 58}px`;
+      box.replaceChildren(...values.map((_, k) => h(choose ? "button" : "span", choose ? { type: "button", className: "ts-cell", onclick: () => choose(k) } : { className: "ts-cell" })));
+    }
+    const full = Math.max(...values.map((v) => Math.abs(v ?? 0)));
+    values.forEach((value, k) => {
+      const cell = box.children[k];
+      cell.textContent = value === null ? none : shortest(value);
+      cell.style.cssText = value === null ? "" : cellStyle(value, full, theme);
+      cell.classList.toggle("ts-chosen", k === chosen);
+      cell.classList.toggle("ts-dim", lit !== null && !lit(k));
+      cell.title = value === null ? "" : short(value);
+    });
+  }
+  return { element, draw };
+}
+
+// Three digits: what fits in a cell.
+function shortest(value) {
+  const size = Math.abs(value);
+  const text = value === 0 ? "0" : size >= 0.001 && size < 10000 ? String(Number(value.toPrecision(3))) : value.toExponential(0);
+  return text.replace("-", "−").replace(/^(−?)0\./, "$1.");
+}

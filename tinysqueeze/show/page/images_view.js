@@ -1,0 +1,106 @@
+// The images with what the network says of each, before and after the step; one's own picture; one more step.
+
+import { button, h } from "./dom.js";
+import { percent } from "./loss_view.js";
+import { paintImage } from "./network_map.js";
+import { index } from "./terms.js";
+
+// The colour of an image's pixel as people see it: (i, j) -> [r, g, b].
+export function imageColour(state, n) {
+  const [height, width, channels] = state.shapes[0];
+  const size = [height, width, channels];
+  const order = state.channels === "BGR" ? [2, 1, 0] : [0, 1, 2];
+  let [low, high] = [0, 1];
+  if (!state.mean.length) {
+    const start = index(size, n, 0, 0, 0);
+    const own = state.images.subarray(start, start + height * width * channels);
+    [low, high] = own.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
+  }
+  return (i, j) => order.map((_, k) => {
+    const c = Math.min(order[k], channels - 1);
+    const value = state.images[index(size, n, i, j, c)];
+    const seen = state.mean.length ? value * state.std[c] + state.mean[c] : (value - low) / (high - low || 1);
+    return 255 * Math.max(0, Math.min(1, seen));
+  });
+}
+
+// A picture file as the network wants it: its centre, shrunk, minus mean, over std.
+async function pixelsOf(file, state) {
+  const [height, width, channels] = state.shapes[0];
+  const picture = await createImageBitmap(file);
+  const share = Math.min(picture.width / width, picture.height / height);
+  const [w, h0] = [width * share, height * share];
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, (picture.width - w) / 2, (picture.height - h0) / 2, w, h0, 0, 0, width, height);
+  const bytes = context.getImageData(0, 0, width, height).data;
+  const order = state.channels === "BGR" ? [2, 1, 0] : [0, 1, 2];
+  return Float32Array.from({ length: height * width * channels }, (_, at) => {
+    const c = at % channels;
+    return (bytes[Math.floor(at / channels) * 4 + order[c]] / 255 - state.mean[c]) / state.std[c];
+  });
+}
+
+// actions: {choose(n), step(rate), reset(), own(n, pixels, label)}
+export function imagesView(state, actions) {
+  const list = h("div", { className: "ts-images", role: "group", "aria-label": "Images: choose one" });
+  const cards = state.labels.map((_, n) => {
+    const canvas = h("canvas", { role: "img" });
+    const words = h("span", { className: "ts-words" });
+    const card = h("button", { type: "button", className: "ts-card", onclick: () => actions.choose(n) }, canvas, words);
+    list.append(card);
+    return { card, canvas, words };
+  });
+  const rate = h("input", { type: "number", min: "0", max: "10", step: "any", value: String(state.rate), id: "ts-rate" });
+  const more = button("one more step", () => actions.step(Number(rate.value)), { className: "ts-step" });
+  const back = button("back to the first", actions.reset, { className: "ts-reset" });
+  const history = h("p", { className: "ts-line ts-history", role: "status" });
+  const controls = h("div", { className: "ts-row" }, more, h("label", {}, "learning rate ", rate), back);
+  const trouble = h("p", { className: "ts-line", role: "alert" });
+  const own = h("div", { className: "ts-row ts-own" });
+  if (state.mean.length) {
+    const names = h("select", {}, ...Array.from({ length: state.classes.length }, (_, k) => h("option", { value: String(k) }, state.className(k))));
+    const file = h("input", { type: "file", accept: "image/*" });
+    names.addEventListener("change", () => actions.label(Number(names.value)));
+    file.addEventListener("change", async () => {
+      try {
+        trouble.textContent = "";
+        if (file.files[0]) actions.own(await pixelsOf(file.files[0], state));
+      } catch {
+        trouble.textContent = `${file.files[0].name} can't be opened as a picture: choose a PNG or JPEG.`;
+      }
+    });
+    own.append(h("label", {}, "your own picture instead ", file));
+    if (state.classes.length) own.append(h("label", {}, "its right class ", names));
+    own.update = (label) => { names.value = String(label); };
+  }
+  const element = h("section", { className: "ts-people", "aria-label": "Images and predictions" }, list, h("div", {}, controls, history, own, trouble));
+  let drawn = [];
+
+  function draw({ step, after, view, losses, blocked }) {
+    const now = [step, after, view.n, losses.length];
+    if (now.every((value, i) => value === drawn[i])) return;
+    drawn = now;
+    cards.forEach(({ card, canvas, words }, n) => {
+      const name = state.className(state.labels[n]);
+      paintImage(canvas, state.shapes[0], imageColour(state, n));
+      canvas.setAttribute("aria-label", `image ${n + 1}: ${name}`);
+      card.setAttribute("aria-pressed", String(n === view.n));
+      const best = (chances) => chances.indexOf(Math.max(...chances));
+      const say = (s) => `${state.className(best(s.chances[n]))} ${percent(s.chances[n][best(s.chances[n])])}`;
+      const right = (s) => percent(s.chances[n][state.labels[n]]);
+      words.replaceChildren(
+        h("b", {}, name), h("br"), `says ${say(step)}`, h("br"),
+        after ? `right class: ${right(step)} → ${right(after)} after the step` : `right class: ${right(step)}`,
+      );
+    });
+    history.textContent = `loss ${losses.map((l) => l.toFixed(4)).join(" → ")}${after ? `; the next step makes it ${after.loss.toFixed(4)}` : ""}`;
+    more.disabled = Boolean(blocked);
+    more.title = blocked ?? "";
+    if (blocked) trouble.textContent = blocked;
+    back.hidden = losses.length < 2;
+    own.update?.(state.labels[view.n]);
+  }
+  return { element, draw };
+}

@@ -1,0 +1,205 @@
+// Pictures of maps: one channel pixel by pixel, all channels as a mosaic, a long row of numbers.
+
+import { colourOf } from "./colours.js";
+import { clamp, figure, h } from "./dom.js";
+import { index, short } from "./terms.js";
+
+export function largest(data, from = 0, to = data.length) {
+  let most = 0;
+  for (let i = from; i < to; i++) {
+    const size = Math.abs(data[i]);
+    if (size > most) most = size;
+  }
+  return most;
+}
+
+// Paint an H x W picture: value(i, j) -> [r, g, b].
+function paint(canvas, height, width, colour) {
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d");
+  const picture = context.createImageData(width, height);
+  for (let i = 0, at = 0; i < height; i++) {
+    for (let j = 0; j < width; j++, at += 4) {
+      const [r, g, b] = colour(i, j);
+      picture.data[at] = r;
+      picture.data[at + 1] = g;
+      picture.data[at + 2] = b;
+      picture.data[at + 3] = 255;
+    }
+  }
+  context.putImageData(picture, 0, 0);
+}
+
+// Where keys move a pixel; null for a key that does not.
+export function moved([row, column], [height, width], event) {
+  const to = {
+    ArrowUp: [row - 1, column], ArrowDown: [row + 1, column], ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
+    Home: event.ctrlKey ? [0, 0] : [row, 0], End: event.ctrlKey ? [height - 1, width - 1] : [row, width - 1],
+  }[event.key];
+  return to ? [clamp(to[0], 0, height - 1), clamp(to[1], 0, width - 1)] : null;
+}
+
+export const channelStep = (event) => ({ "+": 1, "=": 1, "-": -1 })[event.key] ?? 0;
+
+// One channel of a map, or the image in colour; a click or a key picks a pixel.
+// pick(row, column) and turn(+1 or -1: another channel) are called for the user's wishes.
+export function pixelMap(name, { pick, turn } = {}) {
+  const canvas = h("canvas", {});
+  const mark = h("div", { className: "ts-mark" });
+  const boxes = h("div", {});
+  const frame = h("div", { className: "ts-pixels", tabIndex: pick ? 0 : -1, role: pick ? "application" : "img" }, canvas, boxes, mark);
+  const { element, heading, line } = figure(name, frame);
+  let shown = { size: [1, 1, 1], at: [0, 0] };
+  let painted = [];
+  const place = (box, [row, column, height, width]) => {
+    const [h0, w0] = shown.size;
+    box.style.cssText = `top:${(100 * row) / h0}%;left:${(100 * column) / w0}%;height:${(100 * height) / h0}%;width:${(100 * width) / w0}%`;
+  };
+  if (pick) {
+    frame.addEventListener("pointerdown", (event) => {
+      const edge = canvas.getBoundingClientRect();
+      pick(
+        clamp(Math.floor(((event.clientY - edge.top) / edge.height) * shown.size[0]), 0, shown.size[0] - 1),
+        clamp(Math.floor(((event.clientX - edge.left) / edge.width) * shown.size[1]), 0, shown.size[1] - 1),
+      );
+    });
+    frame.addEventListener("keydown", (event) => {
+      const to = moved(shown.at, shown.size, event);
+      if (to) pick(...to);
+      else if (channelStep(event) && turn) turn(channelStep(event));
+      else return;
+      event.preventDefault();
+    });
+  }
+  // map {data, size}; n, channel: what of it; at: the pixel picked; windows: [[row, column, h, w]...].
+  function draw({ title, data, size, n = 0, channel = 0, at, windows = [], text, theme, most, colour }) {
+    shown = { size, at: at ?? [0, 0] };
+    heading.textContent = title;
+    const now = [data, n, channel, theme, most, colour];
+    if (now.some((value, i) => value !== painted[i])) {
+      painted = now;
+      const [height, width] = size;
+      const start = index(size, n, 0, 0, channel);
+      let full = most;
+      if (!full && !colour) {
+        full = 0;
+        for (let p = 0; p < height * width; p++) full = Math.max(full, Math.abs(data[start + p * size[2]]));
+      }
+      paint(canvas, height, width, colour ?? ((i, j) => colourOf(data[start + (i * width + j) * size[2]], full, theme)));
+      frame.style.aspectRatio = `${width} / ${height}`;
+      frame.style.maxWidth = `min(100%, ${Math.max(width, height) <= 2 ? 72 : 240}px)`;
+    }
+    mark.hidden = !at;
+    if (at) place(mark, [at[0], at[1], 1, 1]);
+    while (boxes.children.length > windows.length) boxes.lastChild.remove();
+    while (boxes.children.length < windows.length) boxes.append(h("div", { className: "ts-box" }));
+    windows.forEach((window, i) => place(boxes.children[i], window));
+    line.textContent = text;
+    frame.setAttribute("aria-label", `${title}. ${text}${pick ? " Arrow keys move, plus and minus change the channel." : ""}`);
+  }
+  return { element, draw, frame };
+}
+
+// All channels side by side; a click or the arrow keys choose one.
+export function mosaic(name, choose) {
+  const canvas = h("canvas", {});
+  const mark = h("div", { className: "ts-mark" });
+  const frame = h("div", { className: "ts-mosaic", tabIndex: 0, role: "slider", "aria-label": name }, canvas, mark);
+  const { element, heading, line } = figure(name, frame);
+  let grid = { columns: 1, rows: 1, channels: 1, channel: 0 };
+  let painted = [];
+  frame.addEventListener("pointerdown", (event) => {
+    const edge = canvas.getBoundingClientRect();
+    const column = Math.floor(((event.clientX - edge.left) / edge.width) * grid.columns);
+    const row = Math.floor(((event.clientY - edge.top) / edge.height) * grid.rows);
+    const channel = row * grid.columns + column;
+    if (channel >= 0 && channel < grid.channels) choose(channel);
+  });
+  frame.addEventListener("keydown", (event) => {
+    const jump = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -grid.columns, ArrowDown: grid.columns }[event.key] ?? channelStep(event);
+    const to = { Home: 0, End: grid.channels - 1 }[event.key] ?? grid.channel + jump;
+    if (!jump && event.key !== "Home" && event.key !== "End") return;
+    choose(clamp(to, 0, grid.channels - 1));
+    event.preventDefault();
+  });
+  function draw({ title, data, size, n = 0, channel, theme }) {
+    const [height, width, channels] = size;
+    const columns = Math.min(channels, Math.max(1, Math.ceil(Math.sqrt(channels * 2 * (height / width)))));
+    const rows = Math.ceil(channels / columns);
+    grid = { columns, rows, channels, channel };
+    heading.textContent = title;
+    const now = [data, n, theme];
+    if (now.some((value, i) => value !== painted[i])) {
+      painted = now;
+      const gap = height * width > 1 ? 1 : 0;
+      const each = height * width * channels;
+      const most = largest(data, n * each, (n + 1) * each);
+      const rim = theme === "dark" ? [23, 23, 28] : [255, 255, 255];
+      paint(canvas, rows * (height + gap), columns * (width + gap), (i, j) => {
+        const [r, y] = [Math.floor(i / (height + gap)), i % (height + gap)];
+        const [c, x] = [Math.floor(j / (width + gap)), j % (width + gap)];
+        const k = r * columns + c;
+        if (y === height || x === width || k >= channels) return rim;
+        return colourOf(data[index(size, n, y, x, k)], most, theme);
+      });
+      frame.style.aspectRatio = `${columns * (width + gap)} / ${rows * (height + gap)}`;
+      frame.style.maxWidth = `min(100%, ${Math.min(520, columns * Math.max(width * 2, 40))}px)`;
+    }
+    const [row, column] = [Math.floor(channel / columns), channel % columns];
+    mark.style.cssText = `top:${(100 * row) / rows}%;left:${(100 * column) / columns}%;height:${100 / rows}%;width:${100 / columns}%`;
+    line.textContent = `channel ${channel} of ${channels} (0 to ${channels - 1})`;
+    for (const [key, value] of Object.entries({ now: channel, min: 0, max: channels - 1, text: line.textContent })) {
+      frame.setAttribute(`aria-value${key}`, value);
+    }
+    frame.setAttribute("aria-label", title);
+  }
+  return { element, draw };
+}
+
+const MOST_CELLS = 16000; // as wide as a canvas may be
+
+// Rows of numbers one above another, cell by cell, as wide as they are long; a click chooses a column.
+export function strips(choose) {
+  const canvas = h("canvas", {});
+  const mark = h("div", { className: "ts-mark" });
+  const frame = h("div", { className: "ts-strips", tabIndex: 0, role: "slider" }, h("div", { className: "ts-long" }, canvas, mark));
+  const { element, heading, line } = figure("", frame);
+  let shown = { length: 1, chosen: 0 };
+  frame.addEventListener("pointerdown", (event) => {
+    const edge = canvas.getBoundingClientRect();
+    choose(clamp(Math.floor(((event.clientX - edge.left) / edge.width) * shown.length), 0, shown.length - 1));
+  });
+  frame.addEventListener("keydown", (event) => {
+    const to = { ArrowLeft: shown.chosen - 1, ArrowRight: shown.chosen + 1, Home: 0, End: shown.length - 1 }[event.key];
+    if (to === undefined) return;
+    choose(clamp(to, 0, shown.length - 1));
+    event.preventDefault();
+  });
+  // rows: [[numbers...], ...] of one length; `until`: how many columns are lit.
+  function draw({ title, rows, until, chosen, text, theme }) {
+    const length = Math.min(rows[0].length, MOST_CELLS);
+    shown = { length, chosen };
+    const most = rows.map((row) => largest(row));
+    const [r0, g0, b0] = theme === "dark" ? [23, 23, 28] : [255, 255, 255];
+    paint(canvas, rows.length * 2 - 1, length, (i, j) => {
+      if (i % 2) return [r0, g0, b0];
+      const [r, g, b] = colourOf(rows[i / 2][j], most[i / 2], theme);
+      const light = j < until ? 1 : 0.25;
+      return [r0 + (r - r0) * light, g0 + (g - g0) * light, b0 + (b - b0) * light];
+    });
+    const cell = clamp(Math.floor(560 / length), 2, 22);
+    canvas.style.width = canvas.parentElement.style.width = `${cell * length}px`;
+    mark.style.cssText = `top:0;height:100%;left:${(100 * chosen) / length}%;width:${100 / length}%`;
+    heading.textContent = title;
+    line.textContent = text + (length < rows[0].length ? ` (the first ${length} are drawn)` : "");
+    for (const [key, value] of Object.entries({ now: chosen, min: 0, max: length - 1, text })) frame.setAttribute(`aria-value${key}`, value);
+    frame.setAttribute("aria-label", title);
+    const left = cell * chosen;
+    if (left < frame.scrollLeft || left > frame.scrollLeft + frame.clientWidth - cell) frame.scrollLeft = left - frame.clientWidth / 2;
+  }
+  return { element, draw };
+}
+
+export const pixelText = (name, data, size, n, [row, column], channel) =>
+  `${name} = ${short(data[index(size, n, row, column, channel)])}`;

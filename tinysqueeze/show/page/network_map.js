@@ -1,0 +1,150 @@
+// The network as its row of volumes: every layer a button with a picture of its map, arms one below another.
+
+import { colourOf } from "./colours.js";
+import { by, h } from "./dom.js";
+import { index } from "./terms.js";
+
+const WIDE = 66; // pixels of a column and of a row
+const HIGH = 88;
+const TOP = 14; // room for the ways around
+
+// Where each node stands: {column, row} by path, with the maps' ways as pairs of paths.
+export function layout(state) {
+  const ranks = state.shapes.map(() => 0);
+  const writers = state.shapes.map(() => []);
+  const taken = new Set();
+  let [rows, columns] = [1, 1];
+  const places = new Map();
+  const ways = [];
+  const main = new Set([state.output]); // the maps on the way through; a bypass stands below the arms
+  for (const node of state.nodes.toReversed()) if (main.has(node.target)) main.add(node.sources[0]);
+  const arms = state.nodes.some((node) => node.offset > 0) ? 2 : 1;
+  for (const node of state.nodes) {
+    const column = Math.max(...node.sources.map((source) => ranks[source])) + 1;
+    let row = main.has(node.target) ? 0 : arms;
+    while (taken.has(`${column} ${row}`)) row++;
+    taken.add(`${column} ${row}`);
+    rows = Math.max(rows, row + 1);
+    columns = Math.max(columns, column + 1);
+    places.set(node.path, { column, row });
+    node.sources.forEach((source, i) => {
+      const from = writers[source].length ? writers[source] : [null]; // null: the image
+      for (const path of from) ways.push({ from: path, to: node.path, around: i > 0 });
+    });
+    writers[node.target].push(node.path);
+    ranks[node.target] = Math.max(ranks[node.target], column);
+  }
+  return { places, ways, columns, rows };
+}
+
+const COLOURS = { conv: "conv", linear: "conv", max: "pool", average: "pool", mean: "pool", norm: "norm" };
+
+// goTo(path) is called for the layer chosen, "loss" for the loss.
+export function networkMap(state, goTo) {
+  const { places, ways, columns, rows } = layout(state);
+  const width = (columns + 1) * WIDE;
+  const sheet = h("div", { className: "ts-map", role: "group", "aria-label": "The network, layer by layer: left and right arrows move" });
+  const inner = h("div", { className: "ts-map-inner" });
+  inner.style.cssText = `width:${width}px;height:${TOP + rows * HIGH}px`;
+  const lines = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  lines.setAttribute("aria-hidden", "true");
+  lines.setAttribute("width", width);
+  lines.setAttribute("height", TOP + rows * HIGH);
+  const centre = (path, side) => {
+    const { column, row } = path === null ? { column: 0, row: 0 } : places.get(path);
+    return [column * WIDE + WIDE / 2 + side * 20, TOP + row * HIGH + 24];
+  };
+  for (const way of ways) {
+    const [x1, y1] = centre(way.from, 1);
+    const [x2, y2] = centre(way.to, -1);
+    const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    const far = x2 - x1 > WIDE;
+    const drop = Math.min(y1, y2) - 44;
+    line.setAttribute("d", far ? `M${x1},${y1} C${x1 + 30},${drop} ${x2 - 30},${drop} ${x2},${y2}` : `M${x1},${y1} C${x1 + 14},${y1} ${x2 - 14},${y2} ${x2},${y2}`);
+    if (way.around) line.setAttribute("class", "around");
+    lines.append(line);
+  }
+  inner.append(lines);
+  const buttons = [];
+  const add = (path, label, kind, { column, row }, size) => {
+    const canvas = h("canvas", { width: 1, height: 1 });
+    const element = h("button", {
+      type: "button", className: `ts-layer ts-${kind}`, tabIndex: -1, onclick: () => goTo(path),
+      title: size ? `${path || "layer"}: ${by(size)}` : label,
+    }, h("span", { className: "ts-face" }, canvas), h("span", { className: "ts-name" }, label));
+    element.style.cssText = `left:${column * WIDE}px;top:${TOP + row * HIGH}px`;
+    if (size) { // larger maps have larger faces, more channels more depth
+      const face = Math.round(16 + 5 * Math.log2(Math.max(...size.slice(0, 2))));
+      const depth = Math.round(1 + Math.log2(size[2]) * 1.1);
+      element.firstChild.style.cssText = `width:${Math.min(face, 42)}px;height:${Math.min(face, 42)}px;--depth:${depth}px`;
+    }
+    inner.append(element);
+    buttons.push({ path, element, canvas });
+  };
+  for (const node of state.nodes) add(node.path, shortName(node.path), COLOURS[node.kind] ?? "other", places.get(node.path), node.out);
+  add("loss", "loss", "loss", { column: columns, row: 0 });
+  const image = h("span", { className: "ts-layer ts-image" }, h("span", { className: "ts-face" }, h("canvas", {})), h("span", { className: "ts-name" }, "image"));
+  image.style.cssText = `left:0;top:${TOP}px`;
+  inner.append(image);
+  sheet.append(inner);
+  sheet.addEventListener("keydown", (event) => {
+    const here = buttons.findIndex((one) => one.element.tabIndex === 0);
+    const to = { ArrowLeft: here - 1, ArrowUp: here - 1, ArrowRight: here + 1, ArrowDown: here + 1, Home: 0, End: buttons.length - 1 }[event.key];
+    if (to === undefined || !buttons[to]) return;
+    goTo(buttons[to].path);
+    buttons[to].element.focus();
+    event.preventDefault();
+  });
+  let painted = [];
+  let current = null;
+  function draw({ step, path, backward, n, theme, imageColour }) {
+    const now = [step, backward, n, theme];
+    if (now.some((value, i) => value !== painted[i])) {
+      painted = now;
+      for (const one of buttons) if (one.path !== "loss") face(one.canvas, step, one.path, backward, n, theme);
+      paintImage(image.querySelector("canvas"), state.shapes[0], imageColour);
+    }
+    if (path === current) return;
+    current = path;
+    for (const { path: own, element } of buttons) {
+      const here = own === path;
+      element.tabIndex = here ? 0 : -1;
+      if (here) element.setAttribute("aria-current", "true");
+      else element.removeAttribute("aria-current");
+      const left = element.offsetLeft;
+      const room = sheet.clientWidth;
+      if (here && (left < sheet.scrollLeft || left + WIDE > sheet.scrollLeft + room)) sheet.scrollLeft = left - room / 2 + WIDE / 2;
+    }
+  }
+  return { element: sheet, draw };
+}
+
+// "fire2/expand1x1" -> "expand1x1" under its module's number: "fire2/ expand1x1" breaks into two lines.
+const shortName = (path) => path.replace("/", "/\u200b").replaceAll("_", "_\u200b");
+
+// The channel with the most in it, y on the way up and dy on the way down.
+function face(canvas, step, path, backward, n, theme) {
+  const { y, dy } = step.seen.get(path);
+  const data = backward ? dy : y.data;
+  const [height, width, channels] = y.size;
+  const start = index(y.size, n, 0, 0, 0);
+  const energy = new Float64Array(channels);
+  for (let p = 0, at = start; p < height * width; p++) for (let c = 0; c < channels; c++, at++) energy[c] += Math.abs(data[at]);
+  const best = energy.indexOf(Math.max(...energy));
+  let most = 0;
+  for (let p = 0; p < height * width; p++) most = Math.max(most, Math.abs(data[start + p * channels + best]));
+  canvas.width = width;
+  canvas.height = height;
+  const picture = new ImageData(width, height);
+  for (let p = 0; p < height * width; p++) picture.data.set([...colourOf(data[start + p * channels + Math.max(best, 0)], most, theme), 255], 4 * p);
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+}
+
+// An image in its own colours: colour(i, j) -> [r, g, b].
+export function paintImage(canvas, [height, width], colour) {
+  canvas.width = width;
+  canvas.height = height;
+  const picture = new ImageData(width, height);
+  for (let p = 0; p < height * width; p++) picture.data.set([...colour(Math.floor(p / width), p % width), 255], 4 * p);
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+}

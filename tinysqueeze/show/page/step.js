@@ -1,0 +1,93 @@
+// A whole training step: every layer forward, the loss, every layer backward, and the update.
+
+import { area, backward, crossEntropy, forward, mapOf } from "./arithmetic.js";
+
+export class Step {
+  // state: what state.js unpacks. params: name -> Float32Array, the state's own if not given.
+  constructor(state, params = state.params) {
+    this.state = state;
+    this.params = params;
+    this.count = state.labels.length;
+    this.maps = state.shapes.map((shape) => mapOf(shape.length === 3 ? shape : [1, 1, shape[0]], 0));
+    this.maps[0].data = state.images;
+    this.seen = new Map(); // path -> {x, y, dy, dx, grads, params}
+    for (const node of state.nodes) this.#forward(node);
+    const output = this.maps[state.output];
+    Object.assign(this, crossEntropy(output.data, state.labels, output.size[2]));
+  }
+
+  // The gradients, computed when first asked for.
+  backward() {
+    if (this.slopes) return this;
+    const { nodes, output } = this.state;
+    this.slopes = this.maps.map((map) => new Float32Array(map.data.length));
+    this.slopes[output] = this.dlogits;
+    for (const node of nodes.toReversed()) this.#backward(node);
+    return this;
+  }
+
+  // The same step with other parameters: each one moved against its gradient.
+  next(rate) {
+    this.backward();
+    const moved = Object.fromEntries(Object.entries(this.params).map(([name, old]) => {
+      const cut = name.lastIndexOf("/");
+      const grad = this.seen.get(name.slice(0, Math.max(cut, 0))).grads[name.slice(cut + 1)];
+      return [name, grad ? old.map((value, i) => value - rate * grad[i]) : old];
+    }));
+    return new Step(this.state, moved);
+  }
+
+  #forward(node) {
+    const record = { x: this.maps[node.sources[0]], params: this.#own(node.path) };
+    record.how = {
+      count: this.count,
+      training: this.state.training,
+      second: this.maps[node.sources[1]],
+      mask: this.state.mask[node.path],
+    };
+    const stored = this.state.y[node.path];
+    record.y = stored ? { size: node.out, data: stored } : forward(node, record.x, record.params, record.how);
+    this.seen.set(node.path, record);
+    const target = this.maps[node.target];
+    if (node.out[2] === target.size[2]) target.data = record.y.data;
+    else {
+      if (!target.data.length) target.data = new Float32Array(this.count * area(target.size));
+      each(node, target, this.count, (from, to) => { target.data[to] = record.y.data[from]; });
+    }
+  }
+
+  #backward(node) {
+    const record = this.seen.get(node.path);
+    const target = this.maps[node.target];
+    const slope = this.slopes[node.target];
+    if (node.out[2] === target.size[2]) record.dy = slope;
+    else {
+      record.dy = new Float32Array(record.y.data.length);
+      each(node, target, this.count, (from, to) => { record.dy[from] = slope[to]; });
+    }
+    const dx = this.state.dx[node.path];
+    const found = dx
+      ? { dx, grads: this.state.grads[node.path] ?? {} }
+      : backward(node, record.x, record.params, record.y, record.dy, record.how);
+    Object.assign(record, found);
+    for (const source of node.sources) {
+      const into = this.slopes[source];
+      for (let i = 0; i < into.length; i++) into[i] += found.dx[i];
+    }
+  }
+
+  // A layer's parameters by their own names.
+  #own(path) {
+    const names = ["weight", "bias", "mean", "var"];
+    return Object.fromEntries(names.map((name) => [name, this.params[path ? `${path}/${name}` : name]]));
+  }
+}
+
+// The numbers of a node that fills only some channels of its map: visit(place in y, place in the map).
+function each(node, target, count, visit) {
+  const channels = node.out[2];
+  const pixels = count * node.out[0] * node.out[1];
+  for (let p = 0; p < pixels; p++) {
+    for (let c = 0; c < channels; c++) visit(p * channels + c, p * target.size[2] + node.offset + c);
+  }
+}

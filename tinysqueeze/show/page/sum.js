@@ -1,0 +1,107 @@
+// The formula of a number with its actual numbers, every term on demand, and the animation that adds them up.
+
+import { button, h, plural } from "./dom.js";
+import { short, total } from "./terms.js";
+
+const SECONDS = 6; // that adding up all terms takes
+
+// play(k): called with how many terms are lit, null for all of them.
+export function sumPanel(play) {
+  const rule = h("p", { className: "ts-rule" });
+  const numbers = h("p", { className: "ts-numbers" });
+  const check = h("p", { className: "ts-line" });
+  const body = h("tbody", {});
+  const table = h("table", { className: "ts-terms" },
+    h("caption", {}, "Every term"),
+    h("thead", {}, h("tr", {}, ...["", "what", "×", "product", "sum so far"].map((name) => h("th", { scope: "col" }, name)))), body);
+  const scroller = h("div", { className: "ts-scroll", tabIndex: 0, role: "region", "aria-label": "Every term of the sum", hidden: true }, table);
+  const more = button("all terms", () => { open = !open; fill(); }, { className: "ts-more", "aria-expanded": "false" });
+  const player = button("▶ add up", () => (timer ? stop() : start()), { className: "ts-add" });
+  const element = h("section", { className: "ts-sum", "aria-label": "The sum" }, rule, numbers, check, h("div", { className: "ts-row" }, player, more), scroller);
+  let found = { terms: [], start: null, value: 0 };
+  let open = false;
+  let filled = null;
+  let timer = null;
+  let lit = null;
+
+  function start() {
+    const count = found.terms.length;
+    const began = performance.now();
+    const rest = lit === null || lit >= count ? 0 : lit;
+    player.textContent = "⏸ pause";
+    const tick = () => {
+      const share = (performance.now() - began) / (Math.min(SECONDS, count * 0.35) * 1000);
+      lit = Math.min(count, rest + Math.ceil(share * count));
+      if (lit >= count) { lit = null; stop(); }
+      play(lit);
+    };
+    timer = setInterval(tick, 100);
+  }
+
+  function stop() {
+    clearInterval(timer);
+    timer = null;
+    player.textContent = "▶ add up";
+  }
+
+  function fill() {
+    more.setAttribute("aria-expanded", String(open));
+    scroller.hidden = !open;
+    more.textContent = open ? "hide the terms" : found.terms.length === 1 ? "the one term" : `all ${plural(found.terms.length, "term")}`;
+    if (!open || filled === found) return;
+    filled = found;
+    let sum = found.start ?? 0;
+    const row = (cells) => `<tr>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`;
+    const rows = found.start === null ? [] : [row(["", "bias", "", exact(found.start), exact(sum)])];
+    found.terms.forEach(({ a, b, left, right }, k) => {
+      sum += a * b;
+      rows.push(row([k + 1, `${left} = <b>${exact(a)}</b>`, `${right} = <b>${exact(b)}</b>`, exact(a * b), exact(sum)]));
+    });
+    body.innerHTML = rows.join("");
+  }
+
+  // now: what `explain` gives. held: the array's own number.
+  function draw(now, held, name) {
+    if (now !== found) {
+      if (timer) stop();
+      lit = null;
+    }
+    found = now;
+    rule.textContent = now.rule;
+    numbers.textContent = written(now, lit);
+    const same = Math.fround(held) === now.value;
+    check.textContent = (now.note ? `${now.note}. ` : "") + (same
+      ? `${name} in the array: ${exact(held)}, the same float32.`
+      : `${name} in the array: ${exact(held)}; the printed sum differs by ${short(now.value - held)}, its rounding.`);
+    element.dataset.value = exact(now.value);
+    element.dataset.held = exact(held);
+    player.hidden = now.terms.length < 2;
+    more.hidden = !now.terms.length;
+    fill();
+  }
+  return { element, draw, stop, lit: () => lit };
+}
+
+// Enough digits to give the same float back: 9 for float32, 17 for what is between.
+export const exact = (value) => {
+  const digits = Math.fround(value) === value ? 9 : 17;
+  return String(Number(value.toPrecision(digits))).replace("-", "−");
+};
+
+// "= 0.5 + 0.1·(−2) + … + 24 more terms = 0.3", the largest products first; while it plays, the sum so far.
+function written(found, lit) {
+  const { start, terms, over, value } = found;
+  const bracket = (v) => (v < 0 ? `(${short(v)})` : short(v));
+  if (lit !== null) {
+    const sum = total({ ...found, terms: terms.slice(0, lit), over: 1 });
+    const last = terms[lit - 1];
+    return `after ${lit} of ${terms.length}: … + ${bracket(last.a)}·${bracket(last.b)} → ${short(sum)}`;
+  }
+  if (!terms.length) return start === null ? `= ${short(value)}` : `= ${short(start)}`;
+  const ordered = terms.toSorted((p, q) => Math.abs(q.a * q.b) - Math.abs(p.a * p.b)).slice(0, 3);
+  const parts = start === null ? [] : [bracket(start)];
+  parts.push(...ordered.map(({ a, b }) => (b === 1 ? bracket(a) : `${bracket(a)}·${bracket(b)}`)));
+  const rest = terms.length > ordered.length ? ` + ${plural(terms.length - ordered.length, "more term")}` : "";
+  const inside = parts.join(" + ") + rest;
+  return `= ${over > 1 ? `(${inside}) / ${over}` : inside} = ${short(value)}`;
+}
