@@ -38,6 +38,7 @@ from tinysqueeze.network.params import shapes
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training.engine import stepwise_engine
 from tinysqueeze.training.loop import run
+from tinysqueeze.training.optimisers import SGD
 from tinysqueeze.training.recipe import HardImages, Recipe
 from tinysqueeze.training.state import begin
 from tinysqueeze.weights import load_weights
@@ -192,7 +193,9 @@ def training_in(path: Path) -> str:
     saved = checkpoint.read(path)
     meta = {key: value for key, value in saved.meta.items() if key not in ("sha256", "versions")}
     found = print_of([meta, saved.arrays])
-    next(run(checkpoint.resume(saved, make_engine=stepwise_engine), PICTURES), None)
+    training = checkpoint.resume(saved, make_engine=stepwise_engine)
+    if isinstance(saved.recipe.optimiser, SGD):  # others are compiled first, which takes its time
+        next(run(training, PICTURES), None)
     return found
 
 
