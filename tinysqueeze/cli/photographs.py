@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import find_weights
 from tinysqueeze.errors import UserError
-from tinysqueeze.weights import FolderScore, evaluate_folder, labels_under
+from tinysqueeze.weights import FolderScore, evaluate_folder, labels_under, read_map
 
 SOME_SKIPPED = 3  # the exit status where not every file could be read, as in `predict`
 LARGEST_BATCH = 32  # photographs are large, and more at once are no faster
@@ -18,18 +18,21 @@ LARGEST_BATCH = 32  # photographs are large, and more at once are no faster
 
 def evaluate(args: argparse.Namespace) -> int:
     """Top-1 and top-5 on labelled photographs of any size, a batch in memory at a time."""
-    weights = find_weights(str(args.weights), args.classes)
+    weights = find_weights(str(args.weights), args.classes, args.preprocess)
+    named = read_map(args.map) if args.map else None
     if not args.data:
         raise UserError(
             "--data FOLDER is needed: photographs in a folder a class, or named by wnid"
         )
-    total = len(labels_under(args.data, weights))
+    total = len(labels_under(args.data, weights, named))
     compile_kernels()
     score, started = FolderScore(), time.perf_counter()
-    results = evaluate_folder(weights, args.data, min(args.batch_size, LARGEST_BATCH))
+    results = evaluate_folder(weights, args.data, min(args.batch_size, LARGEST_BATCH), named=named)
     for so_far in tqdm(results, total=total, unit=" images", disable=None, smoothing=0.05):
         score = so_far
     seconds = time.perf_counter() - started
+    for note in score.notes:
+        print(note, file=sys.stderr)
     for skipped in score.skipped:
         print(f"skipped {skipped.path}: {skipped.reason}", file=sys.stderr)
     found = {
