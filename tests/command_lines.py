@@ -101,6 +101,7 @@ class Place:
             "decompress": [f"{r}/net.tsq", "-o", f"{r}/out.safetensors"],
             "inspect": [f"{r}/net.tsq"],
             "experiment": ["squeeze-ratio", "--data", f"{r}/missing"],
+            "lessons": [f"{r}/file"],
             "results": [f"{r}/run"],
             "memory": ["--model", "squeezenet_cifar", *SET],
             "communication": ["--networks", "nobody"],

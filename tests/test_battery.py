@@ -84,6 +84,15 @@ KNOWN = {
         ("a", CONV), ("r", ReLU()), ("g", GroupedConv2D(8, 3, pad=1, groups=4)), ("s", HardSwish()),
         ("b", CONV), ("t", ReLU()),
     ),
+    "bypasses around one convolution": net(
+        ("a", CONV), ("b", Residual(CONV)), ("s", Conv2D(8, 1)), ("r", ReLU()),
+        ("c", Residual(Chain((("c", CONV), ("n", BatchNorm()), ("r", ReLU()))))),
+        ("d", Residual(Conv2D(8, 1))), ("p", MaxPool2D(3, 2)), ("e", CONV),
+    ),
+    "a bypass around arms with gaps between": net(
+        ("a", CONV), ("b", Residual(Concat((("c", Conv2D(3, 1)), ("d", Conv2D(5, 3, pad=1)))))),
+        ("e", CONV),
+    ),
     "a bypass around a pool": net(
         ("a", CONV),
         ("b", Residual(Chain((("p", MaxPool2D(3, 1, 1)), ("c", CONV))))),

@@ -149,13 +149,17 @@ def test_ctrl_c_keeps_the_retraining_and_the_same_command_goes_on(
 
 
 @pytest.mark.parametrize(
-    "options",
-    [["--target-kb", "3"], ["--prune", "1.5"], ["--bits", "40"], ["--finetune", "-1"]],
+    ("options", "status"),
+    [("--target-kb 3", 1), ("--prune 1.5", 1), ("--bits 40", 1), ("--finetune -1", 2)],
 )
 def test_wrong_options_of_the_pipeline(
-    options: list[str], run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: str,
+    status: int,
+    run_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(compress(run_folder, tmp_path / "x.tsq", *options)) == 1
+    assert main(compress(run_folder, tmp_path / "x.tsq", *options.split())) == status
     assert capsys.readouterr().err.splitlines()[-1].startswith("tinysqueeze: ")
     assert not list(tmp_path.iterdir())
 

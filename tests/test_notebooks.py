@@ -103,9 +103,8 @@ def test_committed_outputs_are_complete_and_small(path):
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_what_the_face_has_comes_from_the_face(path):
     """`import tinysqueeze as ts`, a few named rooms, and nothing from files deep inside."""
-    cells = read(path).cells
-    code = [cell.source for cell in cells if cell.cell_type == "code"]
-    for node in ast.walk(ast.parse("\n".join(code))):
+    code = "\n".join(cell.source for cell in code_cells(read(path)))
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             ours = [alias for alias in node.names if alias.name.startswith("tinysqueeze")]
             assert all((a.name, a.asname) == ("tinysqueeze", "ts") for a in ours)

@@ -169,6 +169,27 @@ def test_a_disk_that_is_really_full_costs_no_file(weights, tmp_path):
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("net.onnx", b"old")]
 
 
+def test_what_cannot_be_read_is_not_called_corrupt(tmp_path, capsys):
+    (tmp_path / "run" / checkpoint.NAME).mkdir(
+        parents=True
+    )  # root may read any file, but no folder
+    (tmp_path / "net.safetensors").mkdir()
+    long = str(tmp_path / ("n" * 300))
+    for argv in (
+        ["evaluate", str(tmp_path / "run"), "--data", "builtin"],
+        ["train", "--resume", str(tmp_path / "run")],
+        ["export", str(tmp_path / "net.tsq"), "out.onnx"],
+        ["predict", long, "--weights", long],
+        ["export", f"{long}.onnx", str(tmp_path / "out.onnx")],
+        ["train", "--resume", long],
+        ["inspect", str(tmp_path)],
+    ):
+        assert main(argv) == 1, argv
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("tinysqueeze: ")
+        assert "corrupt" not in line
+
+
 # --- streams ----------------------------------------------------------------------------------
 
 
@@ -295,6 +316,37 @@ def test_a_signal_while_predicting_is_said(weights, tmp_path):
     status, _, err = spoken(process)
     assert status == 143
     assert err.splitlines()[-1] == "tinysqueeze: terminated; every file is whole, or as it was"
+
+
+DESTRUCTOR = """
+import os, signal, sys, time
+sys.argv = ["tinysqueeze"]
+import tinysqueeze.cli as cli
+
+class Falls:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(0.01)
+
+def run(argv):
+    Falls()
+    time.sleep(60)
+
+cli._run = run
+sys.argv = ["tinysqueeze", "NUMBER"]
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_a_destructor_is_not_lost(number):
+    program = DESTRUCTOR.replace("NUMBER", str(int(number)))
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    status, _, err = spoken(process)
+    assert status == 128 + number
+    assert err.splitlines()[-1].endswith("; every file is whole, or as it was")
 
 
 def test_predict_without_a_compiler(weights, tmp_path):

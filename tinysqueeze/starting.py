@@ -1,10 +1,12 @@
-"""What is settled before the rest is imported: Ctrl-C while the program loads, and where caches lie."""
+"""What is settled before the rest is imported: Ctrl-C at any moment, and where caches lie."""
 
 import os
+import signal
 import sys
-from types import TracebackType
+from types import FrameType, TracebackType
 
 COMMAND = "tinysqueeze"
+SOON = 0.02  # seconds
 
 
 def is_command() -> bool:
@@ -23,8 +25,22 @@ def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackT
         sys.__excepthook__(kind, error, trace)
 
 
+def _once_more(dropped: "sys.UnraisableHookArgs") -> None:
+    """Ctrl-C that fell into a destructor, where Python drops every exception, comes again a moment later."""
+    kind = dropped.exc_type
+    if not issubclass(kind, KeyboardInterrupt) or not hasattr(signal, "setitimer"):
+        sys.__unraisablehook__(dropped)
+        return
+
+    def again(number: int, frame: FrameType | None) -> None:
+        raise kind
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, SOON)
+
+
 if is_command():
-    sys.excepthook = _one_line
+    sys.excepthook, sys.unraisablehook = _one_line, _once_more
 
 # From here on it takes a second, in which Ctrl-C may come.
 from tinysqueeze.caches import find_caches  # noqa: E402

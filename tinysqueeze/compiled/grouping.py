@@ -199,7 +199,7 @@ class _Grouping:
             case Add() if step.bypass is None:
                 others = [n for n in node.sources if n != number and self._is_ready(n)]
                 around = self._where(others[0]) if len(others) == 1 else 0
-                if around not in (0, step.source) and self.maps[around] == step.result:
+                if around and self.maps[around] == step.result:
                     return replace(step, reads=(step.source, around))
         return None
 

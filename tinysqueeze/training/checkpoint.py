@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from tinysqueeze.data import Normalise
 from tinysqueeze.errors import CheckpointError, UserError
-from tinysqueeze.files import parse_json, to_safetensors, write_atomically
+from tinysqueeze.files import parse_json, reason, to_safetensors, write_atomically
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model, build
 from tinysqueeze.network.params import check_fit, flatten, unflatten
@@ -94,10 +94,14 @@ def save(path: str | Path, training: Training, **extra: Any) -> Path:
 def read(path: str | Path) -> Saved:
     """A checkpoint file, or the one in a folder. Raises CheckpointError where it is not a whole one."""
     path = _file(path)
-    if not path.exists():
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
         raise CheckpointError(
             f"{path}: no such checkpoint; `tinysqueeze train --out DIR` writes one"
-        )
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({reason(error)})") from None
     try:
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}

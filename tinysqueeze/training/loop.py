@@ -74,20 +74,27 @@ def run(
             yield report
 
 
-def saving(
-    reports: Iterable[Report], save: Callable[[], object], stop: Callable[[], int] = lambda: 0
-) -> Iterator[tuple[Report, int]]:
-    """Each report and what `stop` says after it, 0 being to go on.
+def drive(
+    reports: Iterable[Report],
+    show: Callable[[Report], object],
+    save: Callable[[], object],
+    stop: Callable[[], int] = lambda: 0,
+) -> int:
+    """Take all the steps, showing each; returns what made it stop early, else 0.
 
-    After an epoch's last step, once a minute, and where it is to stop, all is saved first.
+    All is saved after an epoch's last step, once a minute, and before it stops, which it does after
+    the step that `stop` says something else than 0 to.
     """
     saved_at = time.perf_counter()
     for report in reports:
-        told = stop()
-        if report.result is not None or told or time.perf_counter() - saved_at > SAVE_EVERY:
+        if report.result is not None or time.perf_counter() - saved_at > SAVE_EVERY:
             save()
             saved_at = time.perf_counter()
-        yield report, told
+        show(report)
+        if told := stop():
+            save()
+            return told
+    return 0
 
 
 def rest_of_epoch(

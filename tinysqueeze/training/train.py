@@ -19,7 +19,7 @@ from tinysqueeze.training.communicator import ALONE, Communicator
 from tinysqueeze.training.engine import ENGINES, EngineMaker
 from tinysqueeze.training.evaluate import Evaluation
 from tinysqueeze.training.interruptible import interruptible
-from tinysqueeze.training.loop import Report, run, saving
+from tinysqueeze.training.loop import Report, drive, run
 from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.recipes import DEFAULTS, NamedRecipe, find_recipe
 from tinysqueeze.training.run_folder import About, RunFolder
@@ -94,11 +94,14 @@ class TrainingRun:
         hidden = None if progress and not self.communicator.rank else True
         reports = run(self.training, self.dataset, test, self.communicator)
         with interruptible() as interrupt, tqdm(total=0, unit="batch", disable=hidden) as bar:
-            steps = saving(reports, self._save, lambda: self.communicator.largest(interrupt.by))
-            for report, told in steps:
-                _show(bar, report, self.training.recipe)
-                if told:
-                    raise Stopped(told, self.folder.path if self.folder else None)
+            told = drive(
+                reports,
+                lambda report: _show(bar, report, self.training.recipe),
+                self._save,
+                lambda: self.communicator.largest(interrupt.by),
+            )
+        if told:
+            raise Stopped(told, self.folder.path if self.folder else None)
 
     def _save(self) -> None:
         """The checkpoint; rank 0 saves for all."""

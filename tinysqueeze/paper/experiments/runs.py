@@ -14,7 +14,7 @@ from tinysqueeze.network.models import Model
 from tinysqueeze.paper.experiments.grids import Experiment, Point, grid
 from tinysqueeze.study.count import count
 from tinysqueeze.training import checkpoint
-from tinysqueeze.training.loop import Report, run, saving
+from tinysqueeze.training.loop import Report, drive, run
 from tinysqueeze.training.optimisers import Muon
 from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.run_folder import write_csv
@@ -79,7 +79,7 @@ def perform(
     seeds: int = 1,
     split: str = "validation",
     threads: int | None = None,
-    report: Callable[[Point, int, Report], None] | None = None,
+    report: Callable[[Point, int, Report], object] = lambda *_: None,
     **changes: Any,
 ) -> Iterator[Row]:
     """Train what is missing of the grid; yields each finished row after writing it to `path`.
@@ -104,9 +104,7 @@ def perform(
         network, own = networks[point.label], replace(recipe, seed=seed)
         training = _begun(kept_at, network, own, dataset, threads)
         save = partial(checkpoint.save, kept_at, training, images=len(dataset))
-        for step, _ in saving(run(training, dataset), save):
-            if report:
-                report(point, seed, step)
+        drive(run(training, dataset), partial(report, point, seed), save)
         table = count(network)
         row = common | {
             "point": point.label,

@@ -17,7 +17,7 @@ from tinysqueeze.network.params import flatten, unflatten
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training.checkpoint import Saved
 from tinysqueeze.training.interruptible import interruptible
-from tinysqueeze.training.loop import saving
+from tinysqueeze.training.loop import Report, drive
 from tinysqueeze.training.state import Training, begin
 from tinysqueeze.weights.compression import fileformat, pipeline, prune, trained
 from tinysqueeze.weights.compression.fileformat import Compressed
@@ -186,12 +186,14 @@ def _retrain(asked: Request, training: Training, dataset: Dataset, keep: Masks) 
             disable=not asked.progress,
         ) as bar,
     ):
-        reports = retrain(training, dataset, keep)
-        for report, told in saving(reports, save, lambda: interrupt.by):
+
+        def show(report: Report) -> None:
             bar.set_postfix_str(f"loss {report.loss:.3f}, accuracy {report.accuracy:.1%}", False)
             bar.update()
-            if told:
-                raise Stopped(told, kept_at(asked.out))
+
+        told = drive(retrain(training, dataset, keep), show, save, lambda: interrupt.by)
+    if told:
+        raise Stopped(told, kept_at(asked.out))
 
 
 def _chosen_bits(
