@@ -79,7 +79,10 @@ class Place:
         ]
 
     def line(self, command: str) -> list[str]:
-        """One that is right and takes a second at most; `ONLY_REFUSED` are refused in the end."""
+        """One that is right and takes a second at most; `ONLY_REFUSED` are refused in the end.
+
+        So is a command that has none here yet.
+        """
         r = self.root
         return {
             "train": ["--data", f"{r}/data", "--out", f"{r}/new", *SHORT, *SET],
@@ -102,10 +105,11 @@ class Place:
             "inspect": [f"{r}/net.tsq"],
             "experiment": ["squeeze-ratio", "--data", f"{r}/missing"],
             "lessons": [f"{r}/file"],
+            "page": [f"{r}/net.safetensors", "--out", f"{r}/out.html"],
             "results": [f"{r}/run"],
             "memory": ["--model", "squeezenet_cifar", *SET],
             "communication": ["--networks", "nobody"],
-        }[command]
+        }.get(command, [f"{r}/missing"])
 
 
 def furnish(root: Path) -> Place:

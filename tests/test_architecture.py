@@ -57,6 +57,7 @@ ORDER = {
         "state",
         "alike",
         "loop",
+        "metadata",
         "checkpoint",
         "interruptible",
         "run_folder",

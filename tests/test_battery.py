@@ -129,6 +129,9 @@ KNOWN = {
         ("b", Residual(Chain((("c", CONV), ("n", BatchNorm()), ("r", ReLU()), ("d", CONV))))),
         ("s", ReLU()), ("e", CONV),
     ),
+    "strides along one side": net(
+        ("a", CONV), ("b", Conv2D(8, 3, (1, 2), 1)), ("c", Conv2D(8, 3, (2, 1), 1)), ("d", CONV),
+    ),
     "a pool that overlaps one way": net(("a", CONV), ("p", MaxPool2D((3, 2), (1, 2))), ("b", CONV)),
     "a pool of more pixels than a byte counts": net(("a", CONV), ("p", MaxPool2D(17, 1)), size=(18, 19, 3)),
     "rows of tiles that hang over the edge": net(("a", CONV), ("b", CONV), ("c", CONV), size=(27, 25, 5)),

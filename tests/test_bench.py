@@ -245,13 +245,13 @@ def test_quick_end_to_end(capsys, tmp_path):
 
 
 def test_wrong_options_get_one_line(capsys, tmp_path):
-    for argv, complaint in [
-        (["--threads", "0"], "--threads takes numbers"),
-        (["--rounds", "0"], "at least one round"),
-        (["--against", "nobody"], "no side named"),
-        (["--read", str(tmp_path / "nothing.json")], "not a file of"),
+    for argv, status, complaint in [
+        (["--threads", "0"], 1, "--threads takes numbers"),
+        (["--rounds", "0"], 2, "--rounds: takes a whole number of at least 1"),
+        (["--against", "nobody"], 1, "no side named"),
+        (["--read", str(tmp_path / "nothing.json")], 1, "not a file of"),
     ]:
-        assert main(["bench", *argv]) == 1
+        assert main(["bench", *argv]) == status
         error = capsys.readouterr().err
         assert complaint in error
         assert error.count("\n") == 1

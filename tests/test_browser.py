@@ -16,10 +16,9 @@ ROOT = Path(__file__).parents[1]
 CELLS = {
     "one_by_one": "from tinysqueeze.show.widgets import one_by_one\n\none_by_one()",
     "stepper": """\
-from tinysqueeze.show.page import small_network
 from tinysqueeze.show.widgets import Stepper
 
-stepper = Stepper.of(small_network())
+stepper = Stepper.of()
 stepper""",
 }
 

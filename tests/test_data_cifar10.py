@@ -1,7 +1,9 @@
 """CIFAR-10's files: both dialects read without a warning, everything else refused, nothing run."""
 
 import contextlib
+import dataclasses
 import gzip
+import hashlib
 import io
 import os
 import pickle
@@ -278,6 +280,54 @@ def test_truncated_and_foreign_archives_are_refused(archive, tmp_path):
             load(other)
 
 
+def test_the_archive_is_read_to_its_check_sum(official, archive):
+    """Every cut is refused, wherever the wanted files end; no flipped bit gives other images."""
+    (official / "zzz").write_bytes(np.random.default_rng(0).bytes(20_000))  # behind the last batch
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(official, cifar10.FOLDER)
+    whole = archive.read_bytes()
+    expected = load(archive, "test")
+    for size in (len(whole) - 1, len(whole) - 8, len(whole) - 15_000, len(whole) // 2, 20, 1):
+        archive.write_bytes(whole[:size])
+        with pytest.raises(FormatError, match="truncated"):
+            load(archive, "test")
+    rng = np.random.default_rng(0)
+    for bit in [*range(8), *rng.integers(0, 8 * len(whole), 100), 8 * len(whole) - 40]:
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        archive.write_bytes(bytes(flipped))
+        with contextlib.suppress(FormatError):  # the time or the name in gzip's header
+            assert np.array_equal(load(archive, "test").images, expected.images)
+
+
+def test_what_is_not_the_official_one_is_told(official, archive, monkeypatch):
+    sums = {name: hashlib.md5((official / name).read_bytes()).hexdigest() for name in cifar10.MD5}
+    (note,) = load(official).notes
+    assert "not the official CIFAR-10 (by MD5: batches.meta, data_batch_1, " in note
+    (note,) = load(archive, "test").notes
+    assert note.startswith(f"{archive}: not the official CIFAR-10 (by MD5: ")
+    monkeypatch.setattr(cifar10, "MD5", sums)
+    assert load(official).notes == load(official, "test").notes == ()
+    assert "not the official archive (its SHA-256 is another)" in load(archive).notes[0]
+    data = archive.read_bytes()
+    known = dataclasses.replace(
+        cifar10.ARCHIVE, size=len(data), sha256=hashlib.sha256(data).hexdigest()
+    )
+    monkeypatch.setattr(cifar10, "ARCHIVE", known)
+    assert load(archive).notes == ()
+
+
+def test_one_batch_of_five_that_is_not_the_official_one_is_damage(official, monkeypatch):
+    sums = {name: hashlib.md5((official / name).read_bytes()).hexdigest() for name in cifar10.MD5}
+    monkeypatch.setattr(cifar10, "MD5", sums)
+    data = bytearray((official / "data_batch_2").read_bytes())
+    data[len(data) // 2] ^= 1  # a pixel: the pickle is whole
+    (official / "data_batch_2").write_bytes(data)
+    with pytest.raises(FormatError, match="data_batch_2 is not the official"):
+        load(official)
+    assert load(official, "test").notes == ()
+
+
 def member(tar, name, content=b"", **fields):
     info = tarfile.TarInfo(name)
     info.size = len(content)
@@ -315,11 +365,10 @@ def test_an_archive_that_unpacks_without_end_is_stopped(tmp_path, monkeypatch):
 
 def test_the_cache_serves_cifar10_without_a_network(archive, tmp_path, monkeypatch):
     """The offline way that the error message names: put the archive into the cache."""
-    import hashlib
-    from dataclasses import replace as changed
-
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
-    small = changed(cifar10.ARCHIVE, sha256=sha256, mirrors=("http://127.0.0.1:9/none",))
+    small = dataclasses.replace(
+        cifar10.ARCHIVE, sha256=sha256, mirrors=("http://127.0.0.1:9/none",)
+    )
     monkeypatch.setattr(cifar10, "ARCHIVE", small)
     cache = tmp_path / "cache"
     monkeypatch.setenv("TINYSQUEEZE_CACHE", str(cache))

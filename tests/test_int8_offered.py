@@ -9,11 +9,12 @@ from PIL import Image
 
 import tinysqueeze as ts
 from tinysqueeze.cli import main
+from tinysqueeze.data.images import open_image
 from tinysqueeze.devices.int8 import pixel_grid, quantise
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.state import begin
-from tinysqueeze.weights import open_image, write_safetensors
+from tinysqueeze.weights import write_safetensors
 from tinysqueeze.weights.calibration import calibration_images, quantised
 
 

@@ -118,6 +118,8 @@ OUTPUTS = {  # a command line whose OUT is where nothing can be written: a file 
     "bench": ["bench", "--quick", "--plot", "OUT"],
     "communication": ["communication", "--figure", "OUT"],
     "experiment": ["experiment", "squeeze-ratio", "--out", "OUT"],
+    "page": ["page", "W", "-o", "OUT"],
+    "lessons": ["lessons", "--results", "W", "-o", "OUT"],
     "results": ["results", "-o", "OUT"],
 }
 

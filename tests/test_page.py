@@ -2,16 +2,19 @@
 
 import json
 import re
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 from test_stepper import EVERY_LAYER, POOLED
 
+import tinysqueeze as ts
 from tinysqueeze.cli import main
 from tinysqueeze.errors import UserError
 from tinysqueeze.network.compose import Chain
 from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, HardSwish, Layer, Mode
+from tinysqueeze.network.loss import count_right
 from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.ops import reference
 from tinysqueeze.network.params import flatten, unflatten
@@ -28,7 +31,7 @@ from tinysqueeze.show.page import (
 )
 from tinysqueeze.show.page.drawings import DRAWINGS, drawing
 from tinysqueeze.show.page.html import HERE
-from tinysqueeze.show.page.of_weights import SMALL_FILE
+from tinysqueeze.show.page.of_weights import ABOUT, SMALL_FILE
 from tinysqueeze.show.widgets import Stepper
 from tinysqueeze.study.stepper import Steps
 
@@ -283,7 +286,7 @@ def test_a_layer_that_only_python_knows_is_shown_and_not_stepped(browser, opened
 
 
 def test_a_notebook_shows_the_explorer_or_the_picture(rng, monkeypatch):
-    stepper = Stepper.of(small_network())
+    stepper = Stepper.of()
     data, about = stepper._repr_mimebundle_()
     assert len(data["text/html"]) < 600_000
     assert data["text/html"].startswith('<iframe title="A training step of')
@@ -297,7 +300,7 @@ def test_a_notebook_shows_the_explorer_or_the_picture(rng, monkeypatch):
 
 def test_the_widget_holds_the_state_and_the_modules(monkeypatch):
     pytest.importorskip("anywidget")
-    stepper = Stepper.of(small_network())
+    stepper = Stepper.of()
     widget = stepper.widget()
     assert widget.state == pack(stepper, stepper.look)
     assert widget._esm.rstrip().endswith("export default { render };")
@@ -345,7 +348,9 @@ def small_page(tmp_path_factory):
 
 
 def test_the_network_of_the_package_is_small_and_sees_our_drawings(small_page):
-    assert (HERE / SMALL_FILE).stat().st_size < 100_000
+    size = (HERE / SMALL_FILE).stat().st_size
+    assert size < 100_000
+    assert f"{size:,} bytes" in ABOUT
     assert small_page.stat().st_size < 2_000_000
     weights = small_network()
     steps, look = step_of(weights, make=Steps)
@@ -382,3 +387,17 @@ def test_the_small_networks_page_is_pythons_step(browser, small_page):
     assert found == pytest.approx(steps.trace.loss, rel=1e-4)
     dx = "return Array.from(document.querySelector('.ts-explorer').explorer.step.seen.get('conv1').dx)"
     assert_close(browser.execute_script(dx), steps.trace["conv1"].dx, "conv1: dx")
+
+
+@pytest.mark.slow
+def test_the_small_network_is_as_good_as_it_says(shared_data, tmp_path):
+    make = [sys.executable, shared_data / "make_cifar10.py", tmp_path]
+    subprocess.run(make, check=True, timeout=300)
+    weights = small_network()
+    test = ts.data.load(str(tmp_path), "test")
+    images = weights.preprocess.scaled(test.images)
+    right = 0
+    for start in range(0, len(images), 500):
+        logits, _ = weights.model.forward(weights.params, images[start : start + 500])
+        right += count_right(logits, test.labels[start : start + 500])
+    assert f"{100 * right / len(images):.1f} %" in ABOUT

@@ -273,7 +273,7 @@ def test_labelled_folders(weights, folder):
     assert last.first == sum(b == label for b, label in zip(bright, labels, strict=True))
 
 
-def test_labels_from_wnids_and_from_order(weights, folder, tmp_path):
+def test_labels_from_wnids_and_a_map_never_from_order(weights, folder, tmp_path):
     known = load_weights(weights)
     wnids = tuple(f"n0000000{i}" for i in range(4))
     flat = tmp_path / "flat"
@@ -289,7 +289,14 @@ def test_labels_from_wnids_and_from_order(weights, folder, tmp_path):
     for name in ("c", "d"):
         (folder / name).mkdir()
         os.link(path, folder / name / "x.png")
-    assert list(evaluate_folder(unnamed, folder, plan=Counting()))[-1].images == 9
+    with pytest.raises(DataError, match=r"no class is called c, .*--classes FILE .*--map FILE"):
+        list(evaluate_folder(unnamed, folder, plan=Counting()))
+    numbers = {"c": 2, "class_number_0": 0, "class_number_1": 1, "d": None}
+    *_, last = evaluate_folder(unnamed, folder, plan=Counting(), named=numbers)
+    assert (last.images, last.notes[0][:37]) == (
+        8,
+        "1 of classes that are left out: " + str(folder)[:5],
+    )
     with pytest.raises(DataError, match="no images"):
         list(evaluate_folder(known, weights.parent, plan=Counting()))
     with pytest.raises(DataError, match="no such folder"):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tinysqueeze.data import images as images_module
 from tinysqueeze.errors import DataError, FormatError
 from tinysqueeze.weights import CAFFE, TORCHVISION, Preprocess, find_images, open_image
-from tinysqueeze.weights import images as images_module
 
 RED = (200, 40, 30)
 

@@ -81,7 +81,16 @@ def test_types_choices_and_ranges_come_from_the_fields():
     assert found["momentum"].help.startswith("of sgd and muon: ")
     assert found["cutmix"].path == ("augment", "cutmix")
     assert found["warmup"].help.endswith("(a share from 0 to 1)")
-    assert found["epochs"].help.endswith("(at least 1)")
+    assert found["epochs"].help.endswith("(at least 1 and at most 1000000)")
+
+
+def test_every_number_has_a_range_with_two_ends():
+    for part in PARTS:
+        for field in fields(part):
+            if field.type in (int, float):
+                limits = field.metadata.keys()
+                assert limits & {"least", "above"}, (part, field.name)
+                assert limits & {"most", "below"}, (part, field.name)
 
 
 def test_changed_by_the_names_of_the_options():
@@ -106,10 +115,14 @@ def test_changed_by_the_names_of_the_options():
         ({"optimiser": "adam", "momentum": 0.5}, "adam: no such setting: momentum"),
         ({"flip": "up"}, "no flip named 'up'; there are random, alternate, none"),
         ({"cutmix": 1.5}, "cutmix is a share from 0 to 1, not 1.5"),
-        ({"lr": float("nan")}, "lr must be above 0, not nan"),
+        ({"lr": float("nan")}, "lr must be above 0 and at most 1000000000.0, not nan"),
         ({"lr": "0.1"}, "lr must be of type float, not '0.1'"),
         ({"epochs": 1.5}, "epochs must be of type int, not 1.5"),
-        ({"epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"epochs": 0}, "epochs must be at least 1 and at most 1000000, not 0"),
+        ({"lr": float("inf")}, "lr must be above 0 and at most 1000000000.0, not inf"),
+        ({"seed": 2**200}, "seed must be at least 0 and at most 9223372036854775808"),
+        ({"precision": "f8"}, "no precision named 'f8'; there are 4x4, 2x2, direct"),
+        ({"freeze": ("conv1", 3)}, "freeze must be of type tuple"),
         ({"freeze": "conv1"}, "freeze must be of type tuple, not 'conv1'"),
         ({"augment": Schedule()}, "augment must be of type Augment"),
         ({"schedule": Augment()}, "schedule must be of type Schedule"),

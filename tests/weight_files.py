@@ -20,7 +20,14 @@ def weight_set(model: Model, seed: int = 0, caffe: bool = False) -> WeightSet:
     _perturb(params, rng)
     preprocess = (CAFFE if caffe else TORCHVISION).with_size(model.input_shape[0])
     classes = tuple(f"class number {i}" for i in range(model.classes))
-    return WeightSet(model, params, preprocess, describe(model, "a test"), classes=classes)
+    return WeightSet(
+        model,
+        params,
+        preprocess,
+        describe(model, "a test"),
+        classes=classes,
+        known_by="as the test says",
+    )
 
 
 def _perturb(tree: Mapping, rng: np.random.Generator) -> None:

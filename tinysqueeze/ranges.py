@@ -49,6 +49,8 @@ class Range:
         return self.low <= value < self.high if self.below else self.low <= value <= self.high
 
     def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.low:,}"
         return f"{self.low:,} {'up to, not including,' if self.below else 'to'} {self.high:,}"
 
 

@@ -89,8 +89,6 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    if args.rounds < 1 or not args.seconds >= 0:
-        raise UserError("bench needs at least one round, and no negative time")
     threads = _counts(args.threads) if args.threads else (usable_processors(),)
     return Settings(
         workloads=workloads_named(_names(args.workload), args.quick),

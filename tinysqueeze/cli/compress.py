@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tinysqueeze.cli import values
 from tinysqueeze.cli.compiling import compile_kernels
-from tinysqueeze.cli.weights import NAMES, add_classes
+from tinysqueeze.cli.weights import NAMES, add_about
 from tinysqueeze.weights import open_weights
 from tinysqueeze.weights.compression import fileformat
 from tinysqueeze.weights.compression.compress import ENOUGH, compress
@@ -69,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="how numbers become bits: asymmetric numeral systems, or the paper's Huffman codes with "
         "relative indices",
     )
-    add_classes(parser)
+    add_about(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         size = compress(
             args.weights, args.out, target_kb=args.target_kb, photos=args.photos, bits=args.bits,
             prune=args.prune, retrain=args.retrain, finetune=args.finetune, data=args.data,
-            threads=args.threads, coding=args.coding, classes=args.classes,
+            threads=args.threads, coding=args.coding, classes=args.classes, preprocess=args.preprocess,
             say=_say if args.retrain is not None else _say_aside,
         )  # fmt: skip
     except Stopped as stopped:

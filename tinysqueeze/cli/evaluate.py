@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,13 @@ from tinysqueeze import data
 from tinysqueeze.cli import photographs, values
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.output import draw
-from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
+from tinysqueeze.cli.weights import NAMES, add_about, find_weights
 from tinysqueeze.compiled import compile as compile_plan
-from tinysqueeze.data import Dataset, batches, cifar10
-from tinysqueeze.errors import ShapeError, UserError
+from tinysqueeze.data import Dataset, Normalise, batches, cifar10
+from tinysqueeze.errors import DataError, ShapeError, UserError
 from tinysqueeze.files import check_folder
+from tinysqueeze.network.layers import Params
+from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.paper.results import save_answers
 from tinysqueeze.show.pictures.confusion import (
@@ -28,7 +33,8 @@ from tinysqueeze.training import checkpoint
 from tinysqueeze.training.engine import EngineSpec, compiled_engine, stepwise_engine
 from tinysqueeze.training.evaluate import Evaluation, evaluate
 from tinysqueeze.training.scores import calibration, confusion_counts, per_class_accuracy
-from tinysqueeze.weights import training_start
+from tinysqueeze.weights import read_class_names, read_map, training_start
+from tinysqueeze.weights.labelled import Classes, matched
 
 CALIBRATION_IMAGES = 64  # small ones
 
@@ -39,7 +45,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         help="builtin, cifar10, a folder or archive (otherwise as trained); for others' weights a "
-        "folder of photographs, in a folder a class or named by wnid",
+        "folder of photographs, in a folder a class or named by wnid. Classes are matched by name; a "
+        "folder that is not what it was trained on is scored whole",
+    )
+    parser.add_argument(
+        "--map",
+        metavar="FILE",
+        help='which folder is which class, where names differ: JSON, {"Rouge": "red", "other": null}',
     )
     parser.add_argument(
         "--batch-size", type=values.images, default=256, metavar="N", help="images at once"
@@ -79,7 +91,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print JSON, with accuracy by class, instead of a line"
     )
-    add_classes(parser)
+    add_about(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,43 +100,23 @@ def run(args: argparse.Namespace) -> int:
         check_folder(args.plot)
     if args.answers:
         check_folder(args.answers.parent)
-    if checkpoint.is_checkpoint(args.weights):
-        saved = checkpoint.read(args.weights)
-        model, params, normalise = saved.model, saved.params, saved.normalise
-        source = args.data or saved.meta["extra"]["data"]
-        scoring = saved.recipe.scoring
-        flip, shift = args.flip or scoring.flip, args.shift or scoring.shift
-    elif args.data and _is_dataset(args.data):
-        weights = find_weights(args.weights, args.classes)
-        model, source = weights.model, args.data
-        params, normalise = training_start(weights)
-        flip, shift = args.flip, args.shift
-    else:
+    ours = checkpoint.is_checkpoint(args.weights) and not args.preprocess
+    if not ours and not (args.data and _is_dataset(args.data)):
         if args.plot or args.answers:
             raise UserError(
                 "--plot and --answers are for small images: a run of `train`, CIFAR-10, or builtin"
             )
         return photographs.evaluate(args)
-    dataset = data.load(source, "test", size=model.input_shape[0])
-    if len(dataset.classes) != model.classes:
-        raise ShapeError(
-            f"{args.weights} tells {model.classes} classes apart, "
-            f"{dataset.name} has {len(dataset.classes)}"
-        )
-    if dataset.images.shape[1:] != model.input_shape:
-        remedy = "evaluate it on a folder of photographs, which are cropped to fit"
-        if model.input_shape[2] != 3:
-            remedy = "give it arrays of its own in Python (ts.classify)"
-        raise ShapeError(
-            f"{model.name} takes images of {model.input_shape}, {dataset.name} has "
-            f"{dataset.images.shape[1:]}: {remedy}"
-        )
+    one = _trained_here(args) if ours else _others(args)
+    model, dataset = one.model, _dataset(args, one)
+    for note in (*one.notes, *dataset.notes):
+        print(note, file=sys.stderr)
     if not args.stepwise:
         compile_kernels()
     make = stepwise_engine if args.stepwise else compiled_engine
-    engine = make(EngineSpec(model, args.batch_size, params, args.threads, training=False))
-    views = (args.batch_size, flip, shift)
-    score = evaluate(engine, dataset, normalise, *views)
+    engine = make(EngineSpec(model, args.batch_size, one.params, args.threads, training=False))
+    views = (args.batch_size, one.flip, one.shift)
+    score = evaluate(engine, dataset, one.normalise, *views)
     probabilities = softmax(score.logits.astype(float))
     error = calibration(probabilities, score.labels).error
     found = {
@@ -134,8 +126,8 @@ def run(args: argparse.Namespace) -> int:
         "loss": score.loss,
         "top1": score.accuracy,
         "top5": score.top(5),
-        "flip": flip,
-        "shift": shift,
+        "flip": one.flip,
+        "shift": one.shift,
         "calibration_error": error,
         "class_accuracy": _by_class(dataset, score),
     }
@@ -144,12 +136,13 @@ def run(args: argparse.Namespace) -> int:
         f"loss {score.loss:.4f}, calibration error {error:.2%} ({len(dataset):,} images)"
     )
     if args.int8 is not None:
-        train = data.load(args.int8 or source, "train", size=model.input_shape[0])
+        source = str(args.int8 or args.data or one.trained_on)
+        train = data.load(source, "train", size=model.input_shape[0])
         plan = compile_plan(
-            model, args.batch_size, precision="int8", threads=args.threads, params=params,
-            calibration=next(batches(train, CALIBRATION_IMAGES, normalise=normalise))[0],
+            model, args.batch_size, precision="int8", threads=args.threads, params=one.params,
+            calibration=next(batches(train, CALIBRATION_IMAGES, normalise=one.normalise))[0],
         )  # fmt: skip
-        integers = evaluate(plan, dataset, normalise, *views)
+        integers = evaluate(plan, dataset, one.normalise, *views)
         found["int8"] = {"loss": integers.loss, "top1": integers.accuracy, "top5": integers.top(5)}
         line += (
             f"\nin 8-bit integers: top-1 {integers.accuracy:.2%}, top-5 {integers.top(5):.2%}, "
@@ -161,6 +154,67 @@ def run(args: argparse.Namespace) -> int:
     if args.answers:
         save_answers(args.answers, score.logits, score.labels, dataset.images, dataset.classes)
     return _draw(args.plot, dataset, score, probabilities) if args.plot else 0
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """What is evaluated: the network, how it wants its images, its classes, how it was tested."""
+
+    model: Model
+    params: Params
+    normalise: Normalise
+    classes: Classes
+    trained_on: str | None = None
+    flip: bool = False
+    shift: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def _trained_here(args: argparse.Namespace) -> _Evaluated:
+    """The network of a run folder or a checkpoint."""
+    saved = checkpoint.read(args.weights)
+    names = read_class_names(args.classes)[0] if args.classes else saved.classes
+    if len(names) != saved.model.classes:
+        raise ShapeError(
+            f"{args.classes}: {len(names)} names, the network has {saved.model.classes} classes"
+        )
+    return _Evaluated(
+        saved.model, saved.params, saved.normalise, Classes(len(names), names),
+        saved.meta["extra"].get("data"), args.flip or saved.recipe.scoring.flip,
+        args.shift or saved.recipe.scoring.shift, saved.notes,
+    )  # fmt: skip
+
+
+def _others(args: argparse.Namespace) -> _Evaluated:
+    """A network from elsewhere."""
+    weights = find_weights(args.weights, args.classes, args.preprocess)
+    params, normalise = training_start(weights)
+    classes = Classes.of(weights)
+    return _Evaluated(weights.model, params, normalise, classes, flip=args.flip, shift=args.shift)
+
+
+def _dataset(args: argparse.Namespace, one: _Evaluated) -> Dataset:
+    """The images, their classes matched with the network's by name; a folder of others is taken whole."""
+    source = args.data or one.trained_on
+    if source is None:
+        raise UserError(f"{args.weights} does not say what it was trained on: give --data")
+    seen = one.trained_on is not None and os.path.realpath(source) == os.path.realpath(
+        one.trained_on
+    )
+    dataset = data.load(source, "test", size=one.model.input_shape[0], whole=not seen)
+    if dataset.images.shape[1:] != one.model.input_shape:
+        remedy = "evaluate it on a folder of photographs, which are cropped to fit"
+        if one.model.input_shape[2] != 3:
+            remedy = "give it arrays of its own in Python (ts.classify)"
+        raise ShapeError(
+            f"{one.model.name} takes images of {one.model.input_shape}, {dataset.name} has "
+            f"{dataset.images.shape[1:]}: {remedy}"
+        )
+    named = read_map(args.map) if args.map else None
+    try:
+        return matched(dataset, one.classes, named)
+    except DataError as error:
+        raise DataError(f"{args.weights} on {dataset.name}: {error}") from None
 
 
 def _by_class(dataset: Dataset, score: Evaluation) -> dict[str, Any]:

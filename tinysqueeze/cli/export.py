@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
+from tinysqueeze.cli.weights import NAMES, add_about, find_weights
 from tinysqueeze.devices.c.boards import table
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import check_folder, check_writable
@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGES",
         help="with --c: in integers, calibrated on these pictures, folders, or a dataset's name",
     )
-    add_classes(parser)
+    add_about(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         )
     kind = "c" if args.c else kind_of(args.out, args.to)
     check_folder(args.c or args.out) if kind == "c" else check_writable(args.out)
-    weights = find_weights(args.weights, args.classes)
+    weights = find_weights(args.weights, args.classes, args.preprocess)
     if kind == "c":
         return _write_c(weights, args.c or args.out, args.int8)
     export(weights, args.out, kind)

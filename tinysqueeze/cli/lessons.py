@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from tinysqueeze.errors import UsageError
-from tinysqueeze.files import write_atomically
+from tinysqueeze.files import check_writable, write_atomically
 from tinysqueeze.show.lessons.editions import class_results, write_lessons
 
 
@@ -29,6 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the lessons, or print a class's table."""
+    if args.out:
+        check_writable(args.out)
     if (args.folder is None) == (args.results is None):
         raise UsageError(
             "name a folder to write the lessons to, or --results FOLDER to read a class's"

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from tinysqueeze.cli.weights import NAMES, add_classes, find_weights
+from tinysqueeze.cli.weights import NAMES, add_about, find_weights
+from tinysqueeze.files import check_writable
 from tinysqueeze.show.page import save, small_network, step_of
 from tinysqueeze.show.page.of_weights import SMALL
 from tinysqueeze.study.stepper import Steps
@@ -29,13 +30,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the right class of each, by name or number (otherwise the file's name, if a class has it, "
         "else what the network says)",
     )
-    add_classes(parser)
+    add_about(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page and say how large it is."""
+    check_writable(args.out)
     source = args.weights
-    weights = small_network() if source == SMALL else find_weights(source, args.classes)
+    weights = (
+        small_network() if source == SMALL else find_weights(source, args.classes, args.preprocess)
+    )
     steps, look = step_of(weights, args.images or (), args.labels or (), make=Steps)
     save(steps, args.out, look)
     print(f"{args.out}: {args.out.stat().st_size:,} bytes; open it in any browser")

@@ -11,9 +11,10 @@ from tqdm.auto import tqdm
 from tinysqueeze.cli import values
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import add_weights, find_weights
+from tinysqueeze.data.images import look
 from tinysqueeze.errors import DataError
 from tinysqueeze.files import check_writable
-from tinysqueeze.weights import Prediction, Skipped, WeightSet, classify, find_images, plan_for
+from tinysqueeze.weights import Prediction, Skipped, WeightSet, classify, plan_for
 
 SHEET = 40  # pictures on a sheet at most, whatever the number predicted
 SOME_SKIPPED = 3  # the exit status where not every file could be read
@@ -48,9 +49,12 @@ def run(args: argparse.Namespace) -> int:
     """Print the likeliest classes of every picture."""
     if args.out:
         check_writable(args.out, picture=True)
-    weights = find_weights(args.weights, args.classes)
+    weights = find_weights(args.weights, args.classes, args.preprocess)
     top = min(args.top, weights.model.classes)
-    paths = list(find_images(args.images))
+    found = look(args.images)
+    paths = found.pictures
+    for note in found.left_out:
+        print(note, file=sys.stderr)
     compile_kernels()
     shown: list[Prediction] = []
     read = 0

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import sys
 import time
 from argparse import BooleanOptionalAction
 from collections.abc import Mapping
@@ -157,6 +158,8 @@ def _announce(args: argparse.Namespace, run: TrainingRun) -> None:
     assert run.folder is not None
     assert run.test is not None
     training, ranks = run.training, run.communicator.ranks
+    for note in (*run.notes, *run.dataset.notes):
+        print(note, file=sys.stderr)
     if args.resume:
         print(f"resuming {args.resume} at epoch {training.epoch + 1}, batch {training.batch + 1}")
     print(

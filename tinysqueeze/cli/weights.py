@@ -1,16 +1,19 @@
-"""How every command lets weights be named: `--weights FILE|NAME --classes FILE`."""
+"""How every command lets weights be named: `--weights FILE|NAME --classes FILE --preprocess HOW`."""
 
 import argparse
 import sys
 
 from tinysqueeze.weights import SOURCES, WeightSet, open_weights
+from tinysqueeze.weights.preprocess import PRESETS
 
 NAMES = f"a run folder, a file, or one of {', '.join(SOURCES)}"
 
 
-def find_weights(source: str, classes: str | None = None) -> WeightSet:
+def find_weights(
+    source: str, classes: str | None = None, preprocess: str | None = None
+) -> WeightSet:
     """The weights with the names of their classes; says on stderr what was recognised."""
-    weights = open_weights(source, classes)
+    weights = open_weights(source, classes, preprocess=preprocess)
     print(weights, file=sys.stderr)
     return weights
 
@@ -23,13 +26,19 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         default="squeezenet1_0_compressed",
         help=NAMES,
     )
-    add_classes(parser)
+    add_about(parser)
 
 
-def add_classes(parser: argparse.ArgumentParser) -> None:
-    """The option that names the classes."""
+def add_about(parser: argparse.ArgumentParser) -> None:
+    """The options that say what a file may not: the classes' names, how images are prepared."""
     parser.add_argument(
         "--classes",
         metavar="FILE",
         help="the names of the classes, a line each ('n01440764 tench' or 'tench')",
+    )
+    parser.add_argument(
+        "--preprocess",
+        metavar="HOW",
+        help=f"how images are prepared: {', '.join(PRESETS)}, or a JSON file (otherwise as the weights "
+        "say, or as their kind of file usually wants it)",
     )

@@ -23,7 +23,15 @@ from tinysqueeze.compiled.layout import (
 )
 from tinysqueeze.compiled.sequence import Chunks, Given, Sequence
 from tinysqueeze.compiled.space import Space, View, job
-from tinysqueeze.compiled.steps import ConvStep, DropStep, JoinStep, Map, MeanStep, NodeStep, Steps
+from tinysqueeze.compiled.steps import (
+    ConvStep,
+    DropStep,
+    JoinStep,
+    Map,
+    MeanStep,
+    NodeStep,
+    StepList,
+)
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.head import softmax_cross_entropy
 from tinysqueeze.kernels.norm import norm_apply, norm_finish, norm_moments
@@ -284,7 +292,7 @@ def loss(layout: Layout, sequence: Sequence) -> tuple[np.ndarray, np.ndarray, Vi
     return losses, hits, d
 
 
-def mean_pixels(steps: Steps) -> int:
+def mean_pixels(steps: StepList) -> int:
     """Pixels whose mean the logits are, each of which gets an equal share of their gradient."""
     for step in steps.steps:
         if isinstance(step, MeanStep):

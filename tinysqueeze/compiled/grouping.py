@@ -19,7 +19,7 @@ from tinysqueeze.compiled.steps import (
     MeanStep,
     NodeStep,
     Step,
-    Steps,
+    StepList,
 )
 from tinysqueeze.graph import (
     Activate,
@@ -38,7 +38,7 @@ from tinysqueeze.graph import (
 from tinysqueeze.kernels import TARGET
 
 
-def group(graph: Graph, training: bool) -> Steps:
+def group(graph: Graph, training: bool) -> StepList:
     """The steps of a graph. For inference it should have no dropout any more, and its norms merged."""
 
     def fits(node: Node) -> bool:
@@ -89,7 +89,7 @@ class _Grouping:
     made: list[Step] = field(default_factory=list)
     done: set[tuple[int, int]] = field(default_factory=set)  # where nodes wrote that are in a step
 
-    def steps(self) -> Steps:
+    def steps(self) -> StepList:
         """Everything."""
         height, width, channels = self.graph.size(0)
         self.maps[0] = Map.of(height, width, (channels,))
@@ -103,7 +103,7 @@ class _Grouping:
             elif all(copy.source in self.maps for copy in self.graph.writers(node.target)):
                 for copy in self.graph.writers(node.target):
                     self._alone(copy)
-        return Steps(self.graph, self.maps, tuple(self.made), self._where(self.graph.output))
+        return StepList(self.graph, self.maps, tuple(self.made), self._where(self.graph.output))
 
     def _where(self, number: int) -> int:
         """The map in whose place another lies: what was dropped out of lies where it came from."""

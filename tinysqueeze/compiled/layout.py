@@ -10,7 +10,7 @@ from tinysqueeze.compiled.convolution import Convolution, halo_of
 from tinysqueeze.compiled.nodes import NodeRun
 from tinysqueeze.compiled.sequence import Chunks, Sequence
 from tinysqueeze.compiled.space import NONE, Halo, Space, View, job
-from tinysqueeze.compiled.steps import ConvStep, JoinStep, Map, MeanStep, NodeStep, Steps
+from tinysqueeze.compiled.steps import ConvStep, JoinStep, Map, MeanStep, NodeStep, StepList
 from tinysqueeze.compiled.weights import Weights, winograd_size
 from tinysqueeze.kernels.head import pixel_mean
 from tinysqueeze.kernels.kernel import Job, Kernel
@@ -50,7 +50,7 @@ class Layout:
     buffers   where each map lies: inference and training choose
     """
 
-    steps: Steps
+    steps: StepList
     space: Space
     params: Arrays
     batch: int
@@ -76,7 +76,7 @@ class Layout:
 
 
 def lay_out(
-    steps: Steps,
+    steps: StepList,
     space: Space,
     params: Arrays,
     batch: int,

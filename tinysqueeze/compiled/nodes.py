@@ -7,7 +7,7 @@ import numpy as np
 
 from tinysqueeze.compiled.sequence import Call, Given
 from tinysqueeze.compiled.space import View
-from tinysqueeze.compiled.steps import Map, NodeStep, Steps
+from tinysqueeze.compiled.steps import Map, NodeStep, StepList
 from tinysqueeze.graph import Add, Copy, below, compute, is_graphs_own, layer_of
 from tinysqueeze.network.layers import Cache, Layer, Mode
 from tinysqueeze.network.params import flatten, unflatten
@@ -50,7 +50,7 @@ class NodeRun:
 
     def __init__(
         self,
-        steps: Steps,
+        steps: StepList,
         step: NodeStep,
         params: Mapping[str, np.ndarray],
         grads: Mapping[str, np.ndarray] | None,

@@ -17,7 +17,7 @@ from tinysqueeze.compiled.programs import (
     training_program,
 )
 from tinysqueeze.compiled.space import aligned
-from tinysqueeze.compiled.steps import ConvStep, DropStep, MeanStep, NodeStep, Step, Steps
+from tinysqueeze.compiled.steps import ConvStep, DropStep, MeanStep, NodeStep, Step, StepList
 from tinysqueeze.compiled.weights import PRECISIONS
 from tinysqueeze.devices.int8 import Int8Network, quantise
 from tinysqueeze.errors import ShapeError, UserError
@@ -212,7 +212,7 @@ class Plan:
         return np.ascontiguousarray(images, np.float32)
 
 
-def _described(step: Step, network: Steps) -> PlanStep:
+def _described(step: Step, network: StepList) -> PlanStep:
     match step:
         case ConvStep():
             kind = step.what

@@ -13,7 +13,7 @@ from tinysqueeze.compiled.nodes import random_of, read
 from tinysqueeze.compiled.sequence import Given, Runnable, Sequence
 from tinysqueeze.compiled.single import can_share, single
 from tinysqueeze.compiled.space import Space, in_space
-from tinysqueeze.compiled.steps import DropStep, NodeStep, Steps
+from tinysqueeze.compiled.steps import DropStep, NodeStep, StepList
 from tinysqueeze.graph import Drop, Fold, folded, folded_params, lower, merge_norms, without_dropout
 from tinysqueeze.kernels.team import Team
 from tinysqueeze.network.models import Model
@@ -110,7 +110,7 @@ class InferenceProgram:
         return read(view, network.maps[network.output], len(images)).reshape(len(images), -1)
 
 
-def inference_steps(model: Model) -> tuple[Steps, tuple[Fold, ...]]:
+def inference_steps(model: Model) -> tuple[StepList, tuple[Fold, ...]]:
     """The steps without dropout, and the norms that go into convolutions."""
     graph, folds = merge_norms(without_dropout(lower(model)))
     return group(graph, training=False), folds

@@ -14,7 +14,7 @@ from tinysqueeze.compiled.inference import passing_maps
 from tinysqueeze.compiled.layout import Layout, mean, padded_images, pool_job
 from tinysqueeze.compiled.sequence import Sequence
 from tinysqueeze.compiled.space import NONE, View, job
-from tinysqueeze.compiled.steps import ConvStep, JoinStep, Map, MeanStep, NodeStep, Steps
+from tinysqueeze.compiled.steps import ConvStep, JoinStep, Map, MeanStep, NodeStep, StepList
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.kernel import Job, Kernel
 from tinysqueeze.kernels.pointwise import add_map, carry, copy_map
@@ -26,7 +26,7 @@ def rows_of(view: View) -> View:
     return replace(view, unit=view.row, next=view.row, height=1)
 
 
-def can_share(steps: Steps) -> bool:
+def can_share(steps: StepList) -> bool:
     """Do the kernels that share an image have all that these steps need?"""
     return all(step.activation != "hard-swish" for _, step in steps.convs())
 

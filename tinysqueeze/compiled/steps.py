@@ -177,7 +177,7 @@ class NodeStep(Step):
 
 
 @dataclass(frozen=True)
-class Steps:
+class StepList:
     """The steps in order, and the maps by the graph's numbers; map 0 is the image.
 
     Dropout in place leaves its result where it found it, so not every map of the graph is here.

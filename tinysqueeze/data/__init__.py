@@ -30,6 +30,7 @@ def load(
     size: int | None = None,
     cache: Path | None = None,
     progress: bool = True,
+    whole: bool = False,
 ) -> Dataset:
     """The split "train" or "test" of a dataset, in memory.
 
@@ -40,25 +41,32 @@ def load(
     - the path of CIFAR-10: the folder `cifar-10-batches-py`, its parent, or the archive
       `cifar-10-python.tar.gz`;
     - the path of a folder with one sub-folder of images for each class, or with two such folders
-      `train` and `test`.
+      `train` and `test`. Of one that is not so split a fifth is the test, or all of it where the
+      `whole` is asked for.
 
-    `size` scales the images to size x size pixels.
+    `size` scales the images to size x size pixels. What there is to know, as files that were left out or
+    an archive that is not the official one, stands in `notes`.
 
     Raises DataError where there is nothing of the kind, FormatError where a file is damaged.
     """
     if split not in SPLITS:
         raise DataError(f"no split {split!r}; there are {' and '.join(SPLITS)}")
-    found = _load(source, split, size, cache, progress)
+    found = _load(source, split, size, cache, progress, whole)
     return found if size is None else found.resized(size)
 
 
 def _load(
-    source: str | Path, split: str, size: int | None, cache: Path | None, progress: bool
+    source: str | Path,
+    split: str,
+    size: int | None,
+    cache: Path | None,
+    progress: bool,
+    whole: bool,
 ) -> Dataset:
     if source == "builtin":
         return builtin.dataset(split)
     if source == "cifar10":
-        return cifar10.read_archive(fetch(cifar10.ARCHIVE, cache, progress), split)
+        return cifar10.read_archive(fetch(cifar10.ARCHIVE, cache, progress), split, True)
     path = Path(source)
     if path.is_file():
         return cifar10.read_archive(path, split)
@@ -70,4 +78,4 @@ def _load(
     batches_folder = cifar10.find_folder(path)
     if batches_folder is not None:
         return cifar10.read_folder(batches_folder, split)
-    return folders.read_classes(path, split, size)
+    return folders.read_classes(path, split, size, whole)

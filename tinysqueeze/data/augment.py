@@ -5,13 +5,14 @@ gathers, shifts, flips, normalises, pastes and cuts out while it reads every byt
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
 from tinysqueeze.data.dataset import Dataset
+from tinysqueeze.ranges import Range, checked, hints_of
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -19,10 +20,13 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Normalise:
-    """x -> (x / 255 - mean) / std, for each of the three channels."""
+    """x -> (x / 255 - mean) / std, for each of the three channels. Raises UserError out of range."""
 
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    mean: Annotated[tuple[Annotated[float, Range(-1e4, 1e4)], ...], Range(3, 3)] = (0.0, 0.0, 0.0)
+    std: Annotated[tuple[Annotated[float, Range(1e-9, 1e4)], ...], Range(3, 3)] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        checked("normalise", hints_of(Normalise), vars(self))
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Normalise":
@@ -77,7 +81,11 @@ class Augment:
 
     pad: int = field(
         default=4,
-        metadata={"help": "pixels by which a crop may leave the image on each side", "least": 0},
+        metadata={
+            "help": "pixels by which a crop may leave the image on each side",
+            "least": 0,
+            "most": 10_000,
+        },
     )
     edge: Literal["reflect", "zero"] = field(
         default="reflect",
@@ -89,7 +97,7 @@ class Augment:
     )
     cutout: int = field(
         default=0,
-        metadata={"help": "side of a square set to the mean colour", "least": 0},
+        metadata={"help": "side of a square set to the mean colour", "least": 0, "most": 10_000},
     )
     cutmix: float = field(
         default=0.0,

@@ -4,6 +4,7 @@ Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images (20
 """
 
 import gzip
+import hashlib
 import io
 import tarfile
 import zlib
@@ -34,6 +35,17 @@ ARCHIVE = Remote(
     ),
 )
 
+MD5 = {  # of the official files, as torchvision lists them (torchvision/datasets/cifar.py)
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+    "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+}
+
+CHUNK = 2**20  # bytes
 LARGEST_FILE = 64 * 2**20  # bytes; the official batches have 31 million
 LARGEST_ARCHIVE = 512 * 2**20  # bytes when unpacked; the official one has 186 million
 
@@ -50,7 +62,8 @@ def find_folder(path: Path) -> Path | None:
 def read_folder(folder: Path, split: str) -> Dataset:
     """The split "train" or "test" from unpacked batches.
 
-    Raises DataError where a file is missing, FormatError where one is damaged.
+    Pickles have no check sum: the batches' MD5s are compared with the official ones, and a note says
+    where they are others. Raises DataError where a file is missing, FormatError where one is damaged.
     """
     wanted = (META, *BATCHES[split])
     missing = [name for name in wanted if not (folder / name).is_file()]
@@ -64,38 +77,71 @@ def read_folder(folder: Path, split: str) -> Dataset:
         if (folder / name).stat().st_size > LARGEST_FILE:
             raise FormatError(f"{folder / name}: too large to be a batch of CIFAR-10")
         files[name] = (folder / name).read_bytes()
-    return _assemble(files, split, str(folder))
+    return _assemble(files, split, str(folder), _differences(files, str(folder)))
 
 
-def read_archive(path: Path, split: str) -> Dataset:
+def read_archive(path: Path, split: str, official: bool = False) -> Dataset:
     """The same straight from `cifar-10-python.tar.gz`; nothing is written to the disk.
 
     Only regular files with the expected names are looked at, and no more than half a gigabyte is
-    unpacked. Raises FormatError where the archive is damaged, or is something else.
+    unpacked, but to the end, where gzip's check sum stands. Unless the archive is known to be the
+    `official` one, its SHA-256 is compared, and a note says where it is another. Raises FormatError
+    where it is damaged, or is something else.
     """
     wanted = {f"{FOLDER}/{name}": name for name in (META, *BATCHES[split])}
     files: dict[str, bytes] = {}
     try:
-        with gzip.open(path) as unzipped, _open_tar(unzipped) as archive:
-            for member in archive:
-                name = wanted.get(member.name)
-                if name and member.isfile() and member.size <= LARGEST_FILE:
-                    content = archive.extractfile(member)
-                    assert content is not None  # it is None for folders and devices only
-                    files[name] = content.read()
-                if len(files) == len(wanted):
-                    break
+        with gzip.open(path) as unzipped:
+            stream = _Bounded(unzipped)
+            # As a stream, so that it is read once, in the order it comes.
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    name = wanted.get(member.name)
+                    if name and member.isfile() and member.size <= LARGEST_FILE:
+                        content = archive.extractfile(member)
+                        assert content is not None  # it is None for folders and devices only
+                        files[name] = content.read()
+            while stream.read(CHUNK):  # what follows the last file, and the check sum
+                pass
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise FormatError(f"{path}: truncated or not a .tar.gz archive ({error})") from error
     missing = [member for member, name in wanted.items() if name not in files]
     if missing:
         raise FormatError(f"{path}: not CIFAR-10's archive, it has no {', '.join(missing)}")
-    return _assemble(files, split, str(path))
+    if official or _is_official(path):
+        return _assemble(files, split, str(path), ())
+    notes = _differences(files, str(path)) or (
+        f"{path}: not the official archive (its SHA-256 is another), but its batches are the official ones",
+    )
+    return _assemble(files, split, str(path), notes)
 
 
-def _open_tar(unzipped: gzip.GzipFile) -> tarfile.TarFile:
-    """The archive as a stream, so that it is read once, in the order it comes."""
-    return tarfile.open(fileobj=_Bounded(unzipped), mode="r|")
+def _is_official(path: Path) -> bool:
+    if path.stat().st_size != ARCHIVE.size:
+        return False
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == ARCHIVE.sha256
+
+
+def _differences(files: dict[str, bytes], source: str) -> tuple[str, ...]:
+    """What to say of files that are not the official ones, by their MD5; nothing where all are.
+
+    Raises FormatError where some batches are the official ones and others not: that is damage.
+    """
+    other = [
+        name
+        for name, content in files.items()
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != MD5[name]
+    ]
+    batches = files.keys() - {META}
+    if 0 < len(batches.intersection(other)) < len(batches):
+        raise FormatError(
+            f"{source}: {', '.join(other)} {'is' if len(other) == 1 else 'are'} not the official (by MD5) "
+            "while other batches are: damaged, or changed; put the official back, or change all"
+        )
+    if not other:
+        return ()
+    return (f"{source}: not the official CIFAR-10 (by MD5: {', '.join(other)}); used as it is",)
 
 
 class _Bounded(io.RawIOBase):
@@ -112,7 +158,7 @@ class _Bounded(io.RawIOBase):
         return data
 
 
-def _assemble(files: dict[str, bytes], split: str, source: str) -> Dataset:
+def _assemble(files: dict[str, bytes], split: str, source: str, notes: tuple[str, ...]) -> Dataset:
     """One Dataset from the contents of the files, by name."""
     names = _entry(read_pickle(files[META], f"{source}/{META}"), "label_names", source)
     if not isinstance(names, list) or not all(type(name) in (str, bytes) for name in names):
@@ -122,7 +168,7 @@ def _assemble(files: dict[str, bytes], split: str, source: str) -> Dataset:
     )
     parts = [_batch(files[name], f"{source}/{name}", len(classes)) for name in BATCHES[split]]
     images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Dataset(images, labels, classes, "cifar10")
+    return Dataset(images, labels, classes, "cifar10", notes)
 
 
 def _batch(data: bytes, name: str, classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ class Dataset:
     labels   (N,) int64 (from integers of any kind), each an index into `classes`
     classes  the name of each class
     name     what to call the dataset in reports
+    notes    what to know about it: what was left out, that it is not the official one
 
     Raises DataError where these do not fit together.
     """
@@ -26,6 +27,7 @@ class Dataset:
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     name: str
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         images = self.images

@@ -1,78 +1,133 @@
 """Pictures of your own: a folder with one sub-folder of image files for each class."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from tinysqueeze.data.dataset import Dataset
+from tinysqueeze.data.images import is_hidden, look, open_image, told
 from tinysqueeze.errors import DataError, FormatError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
+TRAIN, TESTS = "train", ("test", "val", "validation")
 HELD_OUT = 0.2  # the test part of a folder that is not split
 SPLIT_SEED = 0
 
 
-def read_classes(folder: Path, split: str, size: int | None = None) -> Dataset:
+def read_classes(folder: Path, split: str, size: int | None = None, whole: bool = False) -> Dataset:
     """The split "train" or "test" of `folder`.
 
-    With sub-folders `train` and `test`, each of them holds one folder a class; otherwise the folder
-    itself does, and a fifth of every class is held out for the test, always the same images. The
-    images must be of one size, unless `size` asks for size x size pixels: then each is scaled and
-    its middle cut out. Raises DataError where the folder holds something else, FormatError where an
-    image is damaged.
+    With sub-folders `train` and `test` (or `val`), each of them holds one folder a class; otherwise the
+    folder itself does, and a fifth of every class is held out for the test, always the same images,
+    unless the `whole` is asked for. A class's pictures may lie in sub-folders of its own. They must be
+    of one size, unless `size` asks for size x size pixels: then each is scaled and its middle cut out.
+    What was left out stands in the dataset's notes. Raises DataError where the folder holds something
+    else, FormatError where an image is damaged.
     """
-    if not (folder / "train").is_dir():
-        kept, held_out = _read(folder, _classes(folder), size).split(HELD_OUT, SPLIT_SEED)
+    if not is_split(folder):
+        found = labelled(folder)
+        every = _read(found, found.names(1 if whole else 2), size)
+        if whole:
+            return every
+        kept, held_out = every.split(HELD_OUT, SPLIT_SEED)
         return held_out if split == "test" else kept
-    classes = _classes(folder / "train")
-    part = folder / split
-    if not part.is_dir():
-        raise DataError(f"{folder} has a sub-folder train, but no {split} beside it")
-    unknown = sorted(set(_classes(part)) - set(classes))
+    known = labelled(folder / TRAIN)
+    classes = known.names(2)
+    if split == TRAIN:
+        return _read(known, classes, size)
+    found = labelled(tested_part(folder))
+    unknown = sorted(set(found.names(1)) - set(classes))
     if unknown:
-        raise DataError(f"{part / unknown[0]}: the training set has no class of that name")
-    return _read(part, classes, size)
+        place = found.folder / unknown[0]
+        raise DataError(f"{place}: the training set has no class of that name")
+    return _read(found, classes, size)
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
-    """The names of the sub-folders with images, in alphabetical order."""
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and _images(entry))
-    if len(names) < 2:
-        raise DataError(
-            f"{folder}: expected CIFAR-10's batches, the archive cifar-10-python.tar.gz, or at least "
-            f"two sub-folders of images, one for each class; found {len(names)} such"
-        )
-    return tuple(names)
+def is_split(folder: Path) -> bool:
+    """Whether `train` in it holds classes (it may be a class of that name itself)."""
+    train = folder / TRAIN
+    pictures = look([train]).pictures if train.is_dir() else []
+    return bool(pictures) and all(path.parent != train for path in pictures)
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+def tested_part(folder: Path) -> Path:
+    """What is to be tested: the part beside `train`, or else the folder itself. Raises DataError."""
+    if not is_split(folder):
+        return folder
+    for name in TESTS:
+        if (folder / name).is_dir():
+            return folder / name
+    raise DataError(f"{folder} has a sub-folder {TRAIN}, but no {TESTS[0]} beside it")
 
 
-def _read(folder: Path, classes: tuple[str, ...], size: int | None) -> Dataset:
-    paths, labels = [], []
-    for label, name in enumerate(classes):
-        found = _images(folder / name)
-        paths += found
-        labels += [label] * len(found)
-    images = [_open(path, size) for path in paths]
-    for path, image in zip(paths, images, strict=True):
-        if image.shape != images[0].shape:
+@dataclass(frozen=True)
+class Labelled:
+    """What a folder with a sub-folder a class holds: pictures by class, those beside, what to tell."""
+
+    folder: Path
+    classes: dict[str, list[Path]]  # in alphabetical order
+    loose: list[Path]
+    notes: tuple[str, ...]
+
+    def names(self, least: int) -> tuple[str, ...]:
+        """The classes' names; raises DataError where there are fewer than `least`."""
+        if len(self.classes) < least:
+            why = "".join(f"; {note}" for note in self.notes)
             raise DataError(
-                f"images of different sizes: {_pixels(images[0])} in {paths[0]}, "
-                f"{_pixels(image)} in {path}; choose a size to scale all of them to"
+                f"{self.folder}: expected CIFAR-10's batches, the archive cifar-10-python.tar.gz, or "
+                "sub-folders of images, one for each class, two to train on; found "
+                f"{len(self.classes)} such{why}"
             )
-    return Dataset(np.stack(images), np.array(labels, np.int64), classes, folder.name)
+        return tuple(self.classes)
+
+
+def labelled(folder: Path) -> Labelled:
+    """Every picture under a folder by the name of the first sub-folder that it lies in."""
+    found = look([folder])
+    classes: dict[str, list[Path]] = {}
+    loose = []
+    for path in found.pictures:
+        first, *rest = path.relative_to(folder).parts
+        if rest:
+            classes.setdefault(first, []).append(path)
+        else:
+            loose.append(path)
+    empty = [
+        entry
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir() and not is_hidden(entry.name) and entry.name not in classes
+    ]
+    notes = (*told("without a picture, no class", empty), *found.left_out)
+    return Labelled(folder, dict(sorted(classes.items())), loose, notes)
+
+
+def _read(found: Labelled, classes: tuple[str, ...], size: int | None) -> Dataset:
+    """All pictures, numbered by `classes`."""
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    first: Path | None = None
+    for name, paths in found.classes.items():
+        for path in paths:
+            image, first = _open(path, size), first or path
+            if images and image.shape != images[0].shape:
+                raise DataError(
+                    f"images of different sizes: {_pixels(images[0])} in {first}, {_pixels(image)} in "
+                    f"{path}; --input-size N (size=N in Python) scales all of them to N x N pixels"
+                )
+            images.append(image)
+            labels.append(classes.index(name))
+    notes = (*told("beside the classes' folders, left out", found.loose), *found.notes)
+    where = found.folder.name
+    return Dataset(np.stack(images), np.array(labels, np.int64), classes, where, notes)
 
 
 def _open(path: Path, size: int | None) -> np.ndarray:
-    """(H, W, 3) uint8, turned upright as a camera's note in the file asks."""
+    """(H, W, 3) uint8."""
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FormatError(f"{path}: not an image that can be read ({error})") from error
+        image = open_image(path)
+    except DataError as error:
+        raise FormatError(f"{error}; mend it, or take it away") from error
     if size is not None:
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return np.asarray(image)

@@ -47,12 +47,14 @@ def batches(
     `out`, of shape (batch_size, H, W, 3), is written anew for each batch and yielded as a view, so a
     batch is only good until the next one; without it every batch has memory of its own.
 
-    Raises DataError for a batch size or padding that does not fit.
+    Raises DataError for a batch size, a padding or an order that does not fit.
     """
     count, (height, width) = len(dataset), dataset.images.shape[1:3]
     augment = augment or AS_IT_IS
     if order is None:
         order = _stream(seed, epoch, ORDER).permutation(count) if shuffle else np.arange(count)
+    if len(order) and not 0 <= order.min() <= order.max() < count:
+        raise DataError(f"{dataset.name}: an order of other images than its {count:,}")
     if batch_size < 1 or (drop_last and len(order) < batch_size):
         raise DataError(f"{dataset.name}: no batch of {batch_size} in {len(order)} images")
     if not 0 <= augment.pad < min(height, width):

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
-from zipfile import BadZipFile
+from typing import Annotated, Any
+from zipfile import ZipFile
 
 import numpy as np
 
 from tinysqueeze.errors import FormatError, UserError
 from tinysqueeze.files import parse_json, write_atomically
+from tinysqueeze.labels import check_labels
 from tinysqueeze.network.ops.reference import softmax
+from tinysqueeze.ranges import Range, checked
 from tinysqueeze.training.run_folder import write_csv
 from tinysqueeze.training.scores import worst_mistakes
 
@@ -37,6 +39,21 @@ class Result:
     minutes: float
     accuracy: float
 
+    def __post_init__(self) -> None:
+        """Raises UserError where a value is of another type or out of its range."""
+        values = dict(vars(self))
+        if not all(isinstance(values.pop(name), str) for name in ("recipe", "engine")):
+            raise UserError("the names of its recipe and engine are no texts")
+        checked("result", RANGES, values)
+
+
+Count = Annotated[int, Range(1, 10**15)]
+RANGES: dict[str, Any] = {
+    "seed": Annotated[int, Range(0, 2**63)], "parameters": Count, "multiply_adds": Count,
+    "epochs": Count, "lanes": Count, "minutes": Annotated[float, Range(0, 10**9)],
+    "accuracy": Annotated[float, Range(0, 1)],
+}  # fmt: skip
+
 
 def read_run(folder: str | Path) -> Result:
     """The result of a finished run folder of `tinysqueeze train`. Raises FormatError."""
@@ -49,14 +66,16 @@ def read_run(folder: str | Path) -> Result:
         return Result(
             recipe=summary["recipe_name"] or Path(folder).resolve().name,
             engine=summary["engine"],
-            seed=int(summary["seed"]),
-            parameters=int(summary["parameters"]),
-            multiply_adds=int(summary["multiply_adds"]),
-            epochs=int(summary["recipe"]["epochs"]),
-            lanes=int(summary["lanes"]),
+            seed=summary["seed"],
+            parameters=summary["parameters"],
+            multiply_adds=summary["multiply_adds"],
+            epochs=summary["recipe"]["epochs"],
+            lanes=summary["lanes"],
             minutes=round(summary["wall_seconds"] / 60, 3),
-            accuracy=float(summary["test_accuracy"]),
+            accuracy=summary["test_accuracy"],
         )
+    except (TypeError, ValueError, OverflowError, UserError) as error:
+        raise FormatError(f"{path}: not the summary of a finished run ({error})") from None
     except KeyError as error:
         raise FormatError(
             f"{path}: there is no {error} in it; it was written by an older version: train again"
@@ -80,7 +99,7 @@ def read_results(path: str | Path) -> list[Result]:
     try:
         rows = list(csv.DictReader(io.StringIO(Path(path).read_text())))
         return [Result(**{n: kind(row[n]) for n, kind in kinds.items()}) for row in rows]  # type: ignore[operator]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error, UserError) as error:
         raise FormatError(f"{path}: not a table of results ({error})") from None
 
 
@@ -160,6 +179,8 @@ class Answers:
 
 
 MOST_IMAGES = 24
+LARGEST_ANSWERS = 1 << 28  # bytes
+KINDS = {"logits": np.float16, "labels": np.uint16, "worst": np.int32, "images": np.uint8}
 
 
 def save_answers(
@@ -183,14 +204,25 @@ def save_answers(
 def load_answers(path: str | Path) -> Answers:
     """Read them. Raises FormatError."""
     try:
-        whole = io.BytesIO(Path(path).read_bytes())  # np.load leaves a damaged file open
-        with np.load(whole, allow_pickle=False) as file:
-            return Answers(
-                softmax(file["logits"].astype(float)),
-                file["labels"].astype(np.int64),
-                tuple(map(str, file["classes"])),
-                file["worst"],
-                file["images"],
+        whole = Path(path).read_bytes()
+        with ZipFile(io.BytesIO(whole)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > LARGEST_ANSWERS:
+                raise ValueError("unpacks to more than answers are")
+        with np.load(io.BytesIO(whole), allow_pickle=False) as file:
+            logits, labels, worst, images = (
+                np.asarray(file[name], kind) for name, kind in KINDS.items()
             )
-    except (OSError, KeyError, ValueError, BadZipFile) as error:
-        raise FormatError(f"{path}: not the answers of a network ({error})") from None
+            classes = tuple(map(str, file["classes"]))
+        labels, worst = labels.astype(np.int64), worst.astype(np.int64)
+        check_labels(labels, len(logits), len(classes))
+        if logits.shape != (len(labels), len(classes)) or not np.isfinite(logits).all():
+            raise ValueError("its logits are not those of its images and classes")
+        if images.shape[1:] != (*images.shape[1:3], 3) or worst.shape != images.shape[:1]:
+            raise ValueError("its images are not those of its worst mistakes")
+        if worst.size and not 0 <= worst.min() <= worst.max() < len(labels):
+            raise ValueError("its worst mistakes are of other images")
+    except Exception as error:  # NumPy raises nearly anything where a header is damaged
+        raise FormatError(
+            f"{path}: not the answers of a network ({type(error).__name__}: {error})"
+        ) from None
+    return Answers(softmax(logits.astype(float)), labels, classes, worst, images)

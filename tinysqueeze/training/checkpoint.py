@@ -2,8 +2,8 @@
 
 Arrays are filed by role and path ("params/fire2/squeeze/weight", "velocity/...", "average/..."), so
 that the file does not depend on how an engine lays out its vectors. The metadata hold the rest as
-JSON: model spec, recipe, normalisation, class names, counters, history, versions, and a SHA-256 of
-the arrays, since safetensors itself has none.
+JSON: model spec, recipe, normalisation, class names, counters, history, versions. A SHA-256 covers
+both, since safetensors itself has none.
 """
 
 import hashlib
@@ -16,30 +16,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from tinysqueeze.data import Normalise
 from tinysqueeze.errors import CheckpointError, UserError
 from tinysqueeze.files import parse_json, reason, to_safetensors, write_atomically
 from tinysqueeze.network.layers import Params
-from tinysqueeze.network.models import Model, build
+from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import check_fit, flatten, unflatten
 from tinysqueeze.training.engine import EngineMaker, EngineSpec, compiled_engine
+from tinysqueeze.training.metadata import (
+    COUNTERS,
+    PER_IMAGE,
+    check_arrays,
+    classes_of,
+    counters_of,
+    history_of,
+    network_of,
+    normalise_of,
+    recipe_of,
+)
 from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.state import Training
 from tinysqueeze.version import __version__
 
-FORMAT = "tinysqueeze-checkpoint-1"
+FORMAT = "tinysqueeze-checkpoint-2"
+FIRST = "tinysqueeze-checkpoint-1"  # whose SHA-256 covers the arrays alone
+ANY = "tinysqueeze-checkpoint-"
 NAME = "checkpoint.safetensors"
-PER_IMAGE = ("losses", "order")  # where the recipe prefers hard images
-COUNTERS = ("epoch", "batch", "step", "loss_sum", "correct", "seen", "seconds")
 
 
 @dataclass(frozen=True)
 class Saved:
     """What a checkpoint holds, read but not yet in an engine.
 
-    `params` are what to use (the average, where one was kept); `arrays` everything by role and path.
+    `params` are what to use (the average, where one was kept); `arrays` everything by role and path;
+    `notes` what there is to know about it.
     """
 
     model: Model
@@ -49,6 +61,7 @@ class Saved:
     classes: tuple[str, ...]
     meta: dict[str, Any]
     arrays: dict[str, np.ndarray]
+    notes: tuple[str, ...] = ()
 
 
 def save(path: str | Path, training: Training, **extra: Any) -> Path:
@@ -79,13 +92,12 @@ def save(path: str | Path, training: Training, **extra: Any) -> Path:
         "history": training.history,
         "versions": versions(),
         "extra": extra,
-        "sha256": digest(arrays),
     }
+    text = json.dumps(meta)
+    metadata = {"format": FORMAT, "tinysqueeze": text, "sha256": digest(arrays, text)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            path, to_safetensors(arrays, {"format": FORMAT, "tinysqueeze": json.dumps(meta)})
-        )
+        write_atomically(path, to_safetensors(arrays, metadata))
     except (OSError, UserError) as error:
         raise CheckpointError(f"{error}; what was saved there before is as it was") from None
     return path
@@ -105,25 +117,46 @@ def read(path: str | Path) -> Saved:
     try:
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}
-            if header.get("format") != FORMAT:
+            if not header.get("format", "").startswith(ANY):
                 raise CheckpointError(f"{path}: not a tinysqueeze checkpoint ({FORMAT})")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        meta = parse_json(header["tinysqueeze"])
-        spec, promised = meta["spec"], meta["sha256"]
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path}: truncated or corrupt ({error})") from None
-    if digest(arrays) != promised:
-        raise CheckpointError(f"{path}: corrupt, its contents do not match their SHA-256")
-    try:
-        model = build(spec)
+        return _saved(header, arrays)
+    except CheckpointError:
+        raise
     except UserError as error:
-        raise CheckpointError(f"{path}: the network it is for cannot be built: {error}") from None
+        raise CheckpointError(f"{path}: {error}") from None
+    except Exception as error:  # what is damaged can fail in any way at all
+        raise CheckpointError(
+            f"{path}: truncated or corrupt ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _saved(header: Mapping[str, str], arrays: dict[str, np.ndarray]) -> Saved:
+    """What header and arrays hold, after all checks. Raises UserError, or others for what is missing."""
+    text, kind = header["tinysqueeze"], header["format"]
+    if kind not in (FORMAT, FIRST):
+        raise UserError(f"{kind}, of another version of tinysqueeze; this one reads {FORMAT}")
+    meta = parse_json(text)
+    notes: tuple[str, ...] = ()
+    if kind == FIRST:
+        notes = (
+            "an earlier version's: its SHA-256 covers the parameters, not recipe, rate and counters",
+        )
+    else:
+        meta["sha256"] = header["sha256"]
+    if digest(arrays, None if kind == FIRST else text) != meta["sha256"]:
+        raise UserError("corrupt, its contents do not match their SHA-256")
+    check_arrays(arrays)
+    model, recipe = network_of(meta), recipe_of(meta)
     role = "average" if any(name.startswith("average/") for name in arrays) else "params"
     params = unflatten(_role(arrays, role))
     check_fit(model, params)
-    normalise = Normalise(**{k: tuple(v) for k, v in meta["normalise"].items()})
-    recipe = Recipe.from_dict(meta["recipe"])
-    return Saved(model, params, recipe, normalise, tuple(meta["classes"]), meta, arrays)
+    meta["counters"] = counters_of(meta, recipe)
+    meta["history"] = history_of(meta)
+    if not isinstance(meta["extra"], dict):
+        raise UserError("it does not say what it was trained on")
+    classes = classes_of(meta, model.classes)
+    return Saved(model, params, recipe, normalise_of(meta), classes, meta, arrays, notes)
 
 
 def is_checkpoint(source: str | os.PathLike[str]) -> bool:
@@ -135,7 +168,7 @@ def is_checkpoint(source: str | os.PathLike[str]) -> bool:
         return False
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        return FORMAT.encode() in file.read(min(size, 2**24))
+        return ANY.encode() in file.read(min(size, 2**24))
 
 
 def resume(
@@ -147,6 +180,7 @@ def resume(
     """The training as it was when it was saved, ready to go on."""
     recipe = saved.recipe
     params = unflatten(_role(saved.arrays, "params"))
+    check_fit(saved.model, params)
     spec = EngineSpec(saved.model, recipe.share(ranks), params, threads, recipe.precision)
     engine = make_engine(spec)
     slots = recipe.optimiser.start(engine.vector)
@@ -154,8 +188,8 @@ def resume(
     for role, vector in (slots if average is None else {**slots, "average": average}).items():
         found = _role(saved.arrays, role)
         for place, view in flatten(engine.views(vector)).items():
-            if place not in found:
-                raise CheckpointError(f"the checkpoint lacks {role}/{place}")
+            if place not in found or found[place].shape != view.shape:
+                raise CheckpointError(f"the checkpoint lacks {role}/{place} of shape {view.shape}")
             view[...] = found[place]
     counters = {name: saved.meta["counters"][name] for name in COUNTERS}
     losses, order = (saved.arrays.get(f"images/{name}") for name in PER_IMAGE)
@@ -178,12 +212,14 @@ def versions() -> dict[str, str]:
     }
 
 
-def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, shapes and contents, in the order of the names."""
+def digest(arrays: Mapping[str, np.ndarray], text: str | None) -> str:
+    """SHA-256 over names, shapes and contents, in the order of the names, and over the text."""
     sha = hashlib.sha256()
     for name in sorted(arrays):
         sha.update(f"{name}{arrays[name].shape}{arrays[name].dtype}".encode())
         sha.update(np.ascontiguousarray(arrays[name]).data)
+    if text is not None:
+        sha.update(f"{FORMAT}\n{text}".encode())
     return sha.hexdigest()
 
 

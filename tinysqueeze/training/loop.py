@@ -48,6 +48,11 @@ def run(
     TrainingError where the loss is no longer finite, naming the layer that broke first, or where ranks
     that train together have not begun alike, or are no longer.
     """
+    if training.losses is not None and training.losses.shape != (len(dataset),):
+        raise TrainingError(
+            f"it knows the losses of {training.losses.size:,} images, {dataset.name} has {len(dataset):,}: "
+            "go on with the images that it began with"
+        )
     engine, schedule = training.engine, training.recipe.schedule
     steps = training.recipe.steps(len(dataset))
     begin_alike(training, dataset, test, communicator)

@@ -93,7 +93,7 @@ class Adam(Optimiser):
 
     beta1: float = setting(0.9, "kept of the gradients' mean, each step", least=0, below=1)
     beta2: float = setting(0.999, "kept of their squares' mean", least=0, below=1)
-    eps: float = setting(1e-8, "added to the square's root", above=0)
+    eps: float = setting(1e-8, "added to the square's root", above=0, most=1)
     slots = ("mean", "square")
     kernel = kernels.adam
 
@@ -122,7 +122,7 @@ class Muon(Optimiser):
 
     momentum: float = setting(0.9, "kept of the steps before", least=0, below=1)
     turn: float = setting(
-        0.15, "how far filters move, as a share of their length times lr", above=0
+        0.15, "how far filters move, as a share of their length times lr", above=0, most=1e3
     )
     matrices: Places = ()  # a network's, not a recipe's: see `fitted`
     slots = ("velocity", "momentum")

@@ -9,6 +9,7 @@ from tinysqueeze.training.optimisers import OPTIMISERS, SGD, Adam, Optimiser
 from tinysqueeze.training.schedule import Schedule
 from tinysqueeze.training.settings import Plain, changed, check, from_plain, setting, to_plain
 
+MOST = 1_000_000  # epochs, or images a step
 EARLIER = {"f4": "4x4", "f2": "2x2"}
 """What tiles were called once."""
 WHOLE_EPOCHS = 2
@@ -48,7 +49,11 @@ class Scoring:
         False, "average with the logits of the image moved by up to a pixel", option="shift_test"
     )
     every: int = setting(
-        1, "epochs from one test to the next; the last one is tested", option="test_every", least=1
+        1,
+        "epochs from one test to the next; the last one is tested",
+        option="test_every",
+        least=1,
+        most=MOST,
     )
 
 
@@ -62,13 +67,13 @@ class Recipe:
     `params.initialise`.
     """
 
-    epochs: int = setting(10, "times through the training images", least=1)
-    batch_size: int = setting(64, "images a step", least=1)
+    epochs: int = setting(10, "times through the training images", least=1, most=MOST)
+    batch_size: int = setting(64, "images a step", least=1, most=MOST)
     schedule: Schedule = setting(Schedule(), "the learning rate over the steps")
     optimiser: Optimiser = setting(SGD(), "how gradients become steps", kinds=OPTIMISERS)
-    weight_decay: float = setting(5e-4, "pull of the weights to zero", least=0)
+    weight_decay: float = setting(5e-4, "pull of the weights to zero", least=0, most=1e3)
     norm_bias_rate: float = setting(
-        1.0, "times the learning rate, for the biases of batch norms", above=0
+        1.0, "times the learning rate, for the biases of batch norms", above=0, most=1e3
     )
     smoothing: float = setting(0.0, "label smoothing", least=0, below=1)
     augment: Augment = setting(AS_IT_IS, "random changes to the images")
@@ -81,8 +86,10 @@ class Recipe:
         (), "layers or paths to leave as they are, as conv1 or fire[2-5]/*", option="freeze"
     )
     scoring: Scoring = setting(Scoring(), "how it is evaluated")
-    precision: str = setting("4x4", "of 3x3 convolutions, by tiles: 4x4 (fastest), 2x2 or direct")
-    seed: int = setting(0, "for weights, order and augmentation", least=0)
+    precision: str = setting(
+        "4x4", "of 3x3 convolutions, by tiles (4x4 is fastest)", choices=("4x4", "2x2", "direct")
+    )
+    seed: int = setting(0, "for weights, order and augmentation", least=0, most=2**63)
 
     def __post_init__(self) -> None:
         check(self)

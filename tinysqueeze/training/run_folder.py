@@ -7,16 +7,20 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from tinysqueeze.errors import UserError
 from tinysqueeze.files import write_atomically
 from tinysqueeze.kernels import TARGET
+from tinysqueeze.ranges import Range, checked
 from tinysqueeze.study.count import count
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training.evaluate import Evaluation
 from tinysqueeze.training.state import Training
+
+Seconds = Annotated[float, Range(0, 1e10)]
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,21 @@ class About:
     recipe: str | None = None
     engine: str = "compiled"
     wall_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> "About":
+        """From what a checkpoint keeps. Raises UserError where that is no run of `train`."""
+        try:
+            about = cls(**kept)
+        except TypeError:
+            about = cls(data=0)  # type: ignore[arg-type]
+        named = isinstance(about.recipe, str | None)
+        if not (isinstance(about.data, str) and isinstance(about.engine, str) and named):
+            raise UserError(
+                "this checkpoint is of no run of `train`: it does not say on which data"
+            )
+        checked("wall_seconds", {"wall_seconds": Seconds}, {"wall_seconds": about.wall_seconds})
+        return about
 
 
 @dataclass
@@ -50,7 +69,8 @@ class RunFolder:
     def finish(self, training: Training, score: Evaluation | None) -> None:
         """history.csv and summary.json, beside the checkpoint."""
         history = training.history  # a row an epoch, of which not every one was tested
-        write_csv(self.path / "history.csv", history[-1].keys(), history)
+        columns = dict.fromkeys(name for row in history for name in row)
+        write_csv(self.path / "history.csv", columns, history)
         summary = json.dumps(self._summary(training, score), indent=2)
         write_atomically(self.path / "summary.json", summary.encode())
 

@@ -41,7 +41,7 @@ class Schedule:
     PyTorch's LinearLR followed by CosineAnnealingLR or PolynomialLR.
     """
 
-    lr: float = setting(0.05, "peak learning rate", above=0)
+    lr: float = setting(0.05, "peak learning rate", above=0, most=1e9)
     curve: str = setting("one-cycle", "how it falls", option="schedule", choices=tuple(CURVES))
     warmup: float = setting(0.25, "share of all steps until the peak", least=0, most=1)
 

@@ -80,7 +80,7 @@ class _Field:
 
     def kind(self, name: Any) -> type:
         """The class of that name. Raises UserError."""
-        if name not in self.kinds:
+        if not isinstance(name, str) or name not in self.kinds:
             raise UserError(f"no {self.option} named {name!r}; there are {', '.join(self.kinds)}")
         return self.kinds[name]
 
@@ -102,6 +102,8 @@ class _Field:
         """Whether it is of the type; a float may be a whole number."""
         if self.kinds:
             return type(found) in self.kinds.values()
+        if self.of is tuple and isinstance(found, tuple):
+            return all(isinstance(part, str) for part in found)
         wanted = {int: Integral, float: Real}.get(self.of, self.of)
         return isinstance(found, wanted) and (type(found) is not bool or self.of is bool)
 

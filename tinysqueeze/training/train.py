@@ -51,6 +51,7 @@ class TrainingRun:
     communicator: Communicator = ALONE
     test_epochs: bool = True
     evaluation: Evaluation | None = None
+    notes: tuple[str, ...] = ()  # what there is to know of the checkpoint that it goes on from
 
     @property
     def model(self) -> Model:
@@ -206,11 +207,14 @@ def resume(
     begun = time.perf_counter()
     saved = checkpoint.read(folder)
     check_folder(folder)
-    about = About(**saved.meta["extra"])
+    about = About.of(saved.meta["extra"])
+    if about.engine not in engines:
+        known = ", ".join(engines)
+        raise UserError(f"{folder} was trained by the engine {about.engine}; here are {known}")
     dataset, test = load_both(about.data, saved.model.input_shape[0], communicator)
     training = checkpoint.resume(saved, threads, communicator.ranks, engines[about.engine])
     own = RunFolder(Path(folder), about, begun)
-    return TrainingRun(training, dataset, test, own, communicator, test_epochs)
+    return TrainingRun(training, dataset, test, own, communicator, test_epochs, notes=saved.notes)
 
 
 def load_both(

@@ -1,19 +1,11 @@
 """Weights from outside and out again: the authors' files, torchvision's, safetensors, ONNX."""
 
+from tinysqueeze.data.images import find_images, open_image
 from tinysqueeze.weights.class_names import named, read_class_names
-from tinysqueeze.weights.classify import (
-    FolderScore,
-    Guess,
-    Prediction,
-    Skipped,
-    classify,
-    evaluate_folder,
-    labels_under,
-    plan_for,
-)
+from tinysqueeze.weights.classify import Guess, Prediction, Skipped, classify, plan_for
 from tinysqueeze.weights.formats.onnx_file import write_onnx
 from tinysqueeze.weights.formats.safetensors_file import write_safetensors, write_torchvision
-from tinysqueeze.weights.images import find_images, open_image
+from tinysqueeze.weights.labelled import FolderScore, evaluate_folder, labels_under, read_map
 from tinysqueeze.weights.opening import load_weights, open_weights
 from tinysqueeze.weights.preprocess import CAFFE, TORCHVISION, Preprocess
 from tinysqueeze.weights.sources import SOURCES
@@ -43,6 +35,7 @@ __all__ = [
     "open_weights",
     "plan_for",
     "read_class_names",
+    "read_map",
     "training_start",
     "transferred",
     "with_classes",

@@ -59,8 +59,12 @@ def named(
     """
     if classes is not None:
         return weights.with_classes(*read_class_names(classes))
-    if weights.classes or weights.model.classes != 1000:
+    if weights.classes:
         return weights
+    if weights.model.classes != 1000:
+        return weights.with_notes(
+            "the classes have no names: give --classes FILE, a line each, in order"
+        )
     folder = Path(beside or ".").parent
     lists = [folder / name for name in LISTS if beside and (folder / name).is_file()]
     try:

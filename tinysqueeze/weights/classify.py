@@ -18,8 +18,6 @@ from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.processors import usable_processors
 from tinysqueeze.training.engine import Predicts
 from tinysqueeze.weights.calibration import Pictures, quantised
-from tinysqueeze.weights.class_names import WNID
-from tinysqueeze.weights.images import find_images
 from tinysqueeze.weights.opening import Weights, open_weights
 from tinysqueeze.weights.pictures import Picture, pictures_in, prepared
 from tinysqueeze.weights.trained import WeightSet
@@ -195,92 +193,3 @@ def _arrived(future: Future[NDArray[np.float32]]) -> NDArray[np.float32] | DataE
         return future.result()
     except DataError as error:
         return error
-
-
-# --- folders of labelled photographs ------------------------------------------------------------
-
-
-@dataclass
-class FolderScore:
-    """How often the label was the best class, and among the best five."""
-
-    images: int = 0
-    first: int = 0
-    among_five: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
-
-    @property
-    def top1(self) -> float:
-        """Share of the images that could be read, 0 to 1."""
-        return self.first / max(self.images, 1)
-
-    @property
-    def top5(self) -> float:
-        """The same for the best five."""
-        return self.among_five / max(self.images, 1)
-
-
-def evaluate_folder(
-    weights: WeightSet,
-    folder: str | os.PathLike[str],
-    batch: int = BATCH,
-    plan: Predicts | None = None,
-) -> Iterator[FolderScore]:
-    """Top-1 and top-5 of the labelled images under `folder`; yields the score so far at each image.
-
-    The label of an image is the name of its sub-folder, which is a class's name or wnid, or else
-    the wnid that its own name starts with ("n01440764_tench.JPEG"). Where the classes have no
-    names, the sub-folders in alphabetical order are taken for them, if there are as many. Raises
-    DataError where an image has no label, or there is none.
-    """
-    labels = labels_under(folder, weights)
-    score = FolderScore()
-    for result in classify(weights, labels, batch, plan):
-        if isinstance(result, Skipped):
-            score.skipped.append(result)
-        else:
-            assert result.path is not None
-            best = [guess.index for guess in result.best(5)]
-            score.images += 1
-            score.first += best[0] == labels[result.path]
-            score.among_five += labels[result.path] in best
-        yield score
-
-
-def labels_under(folder: str | os.PathLike[str], weights: WeightSet) -> dict[Path, int]:
-    """Every image under a folder with its class, by the rules of `evaluate_folder`."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
-    paths = list(find_images([folder]))
-    if not paths:
-        raise DataError(f"{folder}: no images in it")
-    places = {path: path.relative_to(folder).parts for path in paths}
-    index = _index(weights, sorted({parts[0] for parts in places.values() if len(parts) > 1}))
-    labels = {}
-    for path, parts in places.items():
-        start = WNID.match(path.name)
-        label = parts[0] if len(parts) > 1 else start[0] if start else path.name
-        if _plain(label) not in index:
-            known = f"(classes: {', '.join(list(index)[:3])}, ...)"
-            if not index:
-                known = f"of the {weights.model.classes}, which the weights don't name: give --classes FILE"
-            raise DataError(
-                f"{path}: its class is not known; expected a sub-folder for each class, or a wnid "
-                f"at the start of the name {known}"
-            )
-        labels[path] = index[_plain(label)]
-    return labels
-
-
-def _index(weights: WeightSet, folders: list[str]) -> dict[str, int]:
-    """Name or wnid of a class -> its number; a name that two classes share names neither."""
-    if not weights.classes and len(folders) == weights.model.classes:
-        return {_plain(name): i for i, name in enumerate(folders)}
-    plain = [_plain(name) for name in weights.classes]
-    index = {wnid: i for i, wnid in enumerate(weights.wnids)}
-    return index | {name: i for i, name in enumerate(plain) if plain.count(name) == 1}
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", " ")

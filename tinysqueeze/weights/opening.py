@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,16 @@ from tinysqueeze.weights.formats.onnx_file import read_onnx
 from tinysqueeze.weights.formats.safetensors_file import read_safetensors
 from tinysqueeze.weights.formats.torch_file import read_torch
 from tinysqueeze.weights.formats.torchvision import from_torchvision, state_dict_of
-from tinysqueeze.weights.preprocess import CAFFE, Preprocess
+from tinysqueeze.weights.plausible import doubt
+from tinysqueeze.weights.preprocess import CAFFE, PRESETS, Preprocess, read_preprocess
 from tinysqueeze.weights.sources import SOURCES, known_source
-from tinysqueeze.weights.trained import UNCHECKED, WeightSet, describe, fitting, recognise
+from tinysqueeze.weights.trained import (
+    UNCHECKED,
+    WeightSet,
+    describe,
+    fitting,
+    recognise,
+)
 
 HASH_IN_NAME = re.compile(
     r"squeezenet1_[01]-([0-9a-f]{8})\.pth?"
@@ -42,7 +50,11 @@ AS_BYTES = Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # pixels from 0 to 1, no
 
 
 def open_weights(
-    source: Weights, classes: Source | None = None, *, download: bool = True
+    source: Weights,
+    classes: Source | None = None,
+    *,
+    preprocess: Preprocess | Source | None = None,
+    download: bool = True,
 ) -> WeightSet:
     """Trained weights, ready to use: the network, its parameters, how it wants its images, its classes.
 
@@ -51,40 +63,65 @@ def open_weights(
                `train` returned, (model, params), which takes pixels from 0 to 1, or a WeightSet
     classes    a file with the classes' names, a line each (otherwise the weights' own; for 1,000
                classes those of ImageNet, looked for beside the file)
+    preprocess how the images are to be prepared: "caffe", "torchvision", a file (`read_preprocess`) or a
+               Preprocess; otherwise as the weights say, or as files of their kind usually want it, and
+               then a note warns where a cheap sign speaks against it (`plausible`)
     download   whether the names of ImageNet's classes may be fetched, once, where there are none
 
     Raises FormatError where a file is truncated, damaged or holds something else, CheckpointError for a
     folder without a whole checkpoint, DataError where nothing of that name is found or it can't be
     fetched, ShapeError where parameters are not the model's.
     """
+    found = _opened(source, download)
+    if classes is not None or isinstance(source, str | os.PathLike):
+        beside = source if isinstance(source, str | os.PathLike) else None
+        found = named(found, classes, beside, download)
+    if preprocess is not None:
+        found = _prepared_as(found, preprocess)
+    elif found.known_by or isinstance(source, WeightSet | tuple):  # known, or told of already
+        return found
+    why = doubt(found)
+    return found.with_notes(why) if why else found
+
+
+def _opened(source: Weights, download: bool) -> WeightSet:
     match source:
         case WeightSet():
-            found = source
+            return source
         case TrainingRun():
             training = source.training
-            found = _trained_here(
+            return _trained_here(
                 source.model, source.params, training.normalise, training.classes, "in memory"
             )
         case (Model() as model, params):
             check_fit(model, params)
             flat = {p: np.ascontiguousarray(a, np.float32) for p, a in flatten(params).items()}
             found = _trained_here(model, unflatten(flat), AS_BYTES, (), "in memory")
+            return replace(found, known_by="")
         case str() | os.PathLike():
             if checkpoint.is_checkpoint(source):
-                return named(_from_checkpoint(source), classes)
-            return named(load_weights(source), classes, source, download)
-        case _:
-            raise UserError(
-                f"weights are a file, a run folder, a name ({', '.join(SOURCES)}), a finished training or "
-                f"(model, params), not {type(source).__name__}"
-            )
-    return named(found, classes) if classes is not None else found
+                return _from_checkpoint(source)
+            return load_weights(source)
+    raise UserError(
+        f"weights are a file, a run folder, a name ({', '.join(SOURCES)}), a finished training or "
+        f"(model, params), not {type(source).__name__}"
+    )
+
+
+def _prepared_as(weights: WeightSet, preprocess: Preprocess | Source) -> WeightSet:
+    """With images prepared as the user says. Raises FormatError, DataError, ShapeError."""
+    if isinstance(preprocess, Preprocess):
+        return weights.with_preprocess(preprocess)
+    if str(preprocess) in PRESETS:
+        return weights.with_preset(PRESETS[str(preprocess)])
+    return weights.with_preprocess(read_preprocess(preprocess))
 
 
 def _from_checkpoint(source: Source) -> WeightSet:
     """A network that we trained, with the preparation of its images. Raises CheckpointError."""
     saved = checkpoint.read(Path(source))
-    return _trained_here(saved.model, saved.params, saved.normalise, saved.classes, str(source))
+    found = _trained_here(saved.model, saved.params, saved.normalise, saved.classes, str(source))
+    return found.with_notes(*saved.notes)
 
 
 def _trained_here(
@@ -98,7 +135,9 @@ def _trained_here(
         std=(normalise.std[0], normalise.std[1], normalise.std[2]),
     )
     description = describe(model, f"trained here, {where}")
-    return WeightSet(model, params, preprocess, description, classes=classes)
+    return WeightSet(
+        model, params, preprocess, description, classes=classes, known_by="as it was trained"
+    )
 
 
 def source_file(source: Source) -> Path:
@@ -157,7 +196,11 @@ def _vouched(weights: WeightSet, data: bytes) -> WeightSet:
         return weights
     algorithm = source.file.sha256.rpartition(":")[0].upper() or "SHA-256"
     rest = tuple(note for note in weights.notes if note != UNCHECKED)
-    return weights.with_only_notes(f"to the bit (by its {algorithm}) {source.what}", *rest)
+    return replace(
+        weights,
+        notes=(f"to the bit (by its {algorithm}) {source.what}", *rest),
+        known_by="as these weights were trained",
+    )
 
 
 def _read_net(data: bytes) -> WeightSet:

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tinysqueeze.data.images import find_images, open_image, upright
 from tinysqueeze.errors import ShapeError
 from tinysqueeze.network.models import Model
-from tinysqueeze.weights.images import find_images, open_image, upright
 from tinysqueeze.weights.trained import WeightSet
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray

@@ -1,14 +1,17 @@
 """From a photograph to the array a network was trained on: resize, crop, channel order, scale."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinysqueeze.errors import FormatError
+from tinysqueeze.errors import DataError, FormatError
+from tinysqueeze.files import parse_json
 
 LARGEST_SIDE = 16_384  # pixels
 
@@ -139,3 +142,31 @@ CAFFE = Preprocess(
 TORCHVISION = Preprocess(
     resize=256, crop=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )
+
+PRESETS = {"caffe": CAFFE, "torchvision": TORCHVISION}
+OPTIONAL = {"channels": "RGB", "divide_by": 255.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def read_preprocess(path: str | os.PathLike[str]) -> Preprocess:
+    """From a file of JSON: {"resize": 256, "crop": [224, 224], "mean": [...], "std": [...], ...}.
+
+    Left out, `resize` is the crop, `channels` are RGB, `divide_by` is 255, means are 0 and deviations 1.
+    Raises FormatError, or DataError if there is no such file.
+    """
+    try:
+        fields = parse_json(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        known = ", ".join(PRESETS)
+        raise DataError(f"{path}: neither one of {known} nor a file ({error.strerror})") from error
+    except ValueError as error:
+        raise FormatError(f"{path}: not JSON ({error})") from error
+    if not isinstance(fields, dict) or "crop" not in fields:
+        raise FormatError(f'{path}: expected JSON with "crop": [height, width]')
+    unknown = sorted(set(fields) - {"resize", "crop", *OPTIONAL})
+    if unknown:
+        known = ", ".join(["resize", "crop", *OPTIONAL])
+        raise FormatError(f"{path}: no such field: {', '.join(unknown)}; there are {known}")
+    try:
+        return Preprocess.from_json({"resize": fields["crop"], **OPTIONAL, **fields})
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error

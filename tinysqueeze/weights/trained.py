@@ -12,11 +12,16 @@ from tinysqueeze.errors import FormatError, ShapeError, UserError
 from tinysqueeze.files import parse_json
 from tinysqueeze.graph import rebuild
 from tinysqueeze.network.layers import Params
-from tinysqueeze.network.models import Model, squeezenet1_0, squeezenet1_1
+from tinysqueeze.network.models import MODELS, Model, squeezenet1_0, squeezenet1_1
 from tinysqueeze.network.params import check_fit, flatten, shapes, unflatten
 from tinysqueeze.weights.preprocess import Preprocess
 
 LARGEST = 1e6  # no trained weight comes near it; a flipped exponent bit goes far beyond
+SAID, AS_YOU_SAY = "as the file says", "as you say"
+ASSUMED = (
+    "ASSUMED, since nothing says so: if they were trained otherwise, --preprocess caffe, torchvision or "
+    "FILE, preprocess= in Python"
+)
 UNCHECKED = (
     "this format has no checksum and the file is not one whose SHA-256 is known: its structure and "
     "the range of its numbers were checked, a changed digit in a weight would go unseen"
@@ -29,7 +34,8 @@ class WeightSet:
 
     `params` is the nested dict that `model.forward` takes. `description` says in one line what was
     recognised, `notes` what the user should know about it. `classes` are the names of the logits
-    ("" where unknown) and `wnids` their WordNet numbers, where the classes are ImageNet's.
+    ("" where unknown) and `wnids` their WordNet numbers, where the classes are ImageNet's. `known_by`
+    says how we know `preprocess` ("the file says so"); it is "" where that is only assumed.
     """
 
     model: Model
@@ -39,6 +45,7 @@ class WeightSet:
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     wnids: tuple[str, ...] = ()
+    known_by: str = ""
 
     def __post_init__(self) -> None:
         height, width, _ = self.model.input_shape
@@ -55,7 +62,8 @@ class WeightSet:
 
     def __str__(self) -> str:
         """What was recognised, what to know about it, how it wants its images: a line each."""
-        return "\n".join((self.description, *self.notes, f"images: {self.preprocess}"))
+        how = self.known_by or ASSUMED
+        return "\n".join((self.description, *self.notes, f"images: {self.preprocess} ({how})"))
 
     @property
     def flat(self) -> dict[str, np.ndarray]:
@@ -70,13 +78,31 @@ class WeightSet:
         """The same with more to tell."""
         return replace(self, notes=(*self.notes, *notes))
 
-    def with_only_notes(self, *notes: str) -> "WeightSet":
-        """The same with other notes."""
-        return replace(self, notes=notes)
-
     def with_classes(self, classes: tuple[str, ...], wnids: tuple[str, ...] = ()) -> "WeightSet":
         """The same with names for its classes."""
         return replace(self, classes=classes, wnids=wnids)
+
+    def with_preprocess(self, preprocess: Preprocess, known_by: str = AS_YOU_SAY) -> "WeightSet":
+        """The same for images prepared otherwise, of the size that it crops to.
+
+        Raises ShapeError for a network that can't have that size.
+        """
+        model = self.model
+        if preprocess.crop != model.input_shape[:2]:
+            size = preprocess.crop[0]
+            if not has_sizes(model) or preprocess.crop != (size, size):
+                raise ShapeError(
+                    f"{model.name} takes images of {model.input_shape[:2]}, the preprocessing crops to "
+                    f"{preprocess.crop}"
+                )
+            model = model.with_changes(input_size=size)
+        return replace(self, model=model, preprocess=preprocess, known_by=known_by)
+
+    def with_preset(self, preset: Preprocess) -> "WeightSet":
+        """The same for images prepared as others do, at the size that is known of the network, if it is."""
+        size = self.model.input_shape[0]
+        keeps_size = self.known_by or not has_sizes(self.model)
+        return self.with_preprocess(preset.with_size(size) if keeps_size else preset)
 
     def with_model(self, **changes: Any) -> "WeightSet":
         """The same parameters in a changed network: `with_model(conv10_pad=0, input_size=224)`.
@@ -90,6 +116,11 @@ class WeightSet:
         if size != preprocess.crop[0]:
             preprocess = preprocess.with_size(size)
         return replace(self, model=model, preprocess=preprocess)
+
+
+def has_sizes(model: Model) -> bool:
+    """Whether the network can be built for images of another size; a graph can't."""
+    return model.spec.get("name") in MODELS
 
 
 def recognise(flat: Mapping[str, np.ndarray], **changes: Any) -> Model:
@@ -157,11 +188,31 @@ def digest(flat: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
     return total.hexdigest()
 
 
+def preprocess_fields(weights: WeightSet) -> dict[str, Any]:
+    """What our own files keep of the preparation: what was assumed stays so."""
+    return weights.preprocess.to_json() | ({} if weights.known_by else {"assumed": True})
+
+
+def preprocess_of(fields: Any) -> dict[str, Any]:
+    """The reverse: `preprocess` and `known_by` of a weight set. Raises FormatError."""
+    if not isinstance(fields, Mapping):
+        raise FormatError("the preparation of the images is missing")
+    known_by = "" if fields.get("assumed") is True else SAID
+    return {"preprocess": Preprocess.from_json(fields), "known_by": known_by}
+
+
+def names_of(found: Any) -> tuple[str, ...]:
+    """The names of classes, from JSON. Raises FormatError."""
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise FormatError("the names of the classes are no list of texts")
+    return tuple(found)
+
+
 def to_metadata(weights: WeightSet) -> dict[str, str]:
     """What our own files carry beside the arrays, with the digest of both."""
     texts = {
         "spec": json.dumps(weights.model.spec),
-        "preprocess": json.dumps(weights.preprocess.to_json()),
+        "preprocess": json.dumps(preprocess_fields(weights)),
         "classes": json.dumps(weights.classes),
         "wnids": json.dumps(weights.wnids),
     }
@@ -178,10 +229,10 @@ def from_metadata(flat: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -
         return WeightSet(
             model,
             fitting(model, flat),
-            Preprocess.from_json(parse_json(texts["preprocess"])),
-            describe(model, "saved by tinysqueeze"),
-            classes=tuple(parse_json(texts["classes"])),
-            wnids=tuple(parse_json(texts["wnids"])),
+            description=describe(model, "saved by tinysqueeze"),
+            **preprocess_of(parse_json(texts["preprocess"])),
+            classes=names_of(parse_json(texts["classes"])),
+            wnids=names_of(parse_json(texts["wnids"])),
         )
     except (ValueError, TypeError) as error:
         raise FormatError(f"its metadata cannot be read: {error}") from error

@@ -64,7 +64,7 @@ def read_rows(path: Path) -> list[Row]:
     try:
         found = list(csv.DictReader(io.StringIO(path.read_text())))
         return [{name: kind(row[name]) for name, kind in COLUMNS.items()} for row in found]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise FormatError(
             f"{path}: not the table of an experiment ({error}); move it away"
         ) from None

@@ -2,17 +2,18 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from tinysqueeze.data.images import open_image
 from tinysqueeze.errors import UserError
 from tinysqueeze.show.page.drawings import DRAWINGS, drawing
 from tinysqueeze.show.page.state import Look
 from tinysqueeze.study.stepper import Steps
-from tinysqueeze.weights.images import open_image
 from tinysqueeze.weights.opening import open_weights
 from tinysqueeze.weights.trained import WeightSet
 
@@ -22,13 +23,16 @@ SMALL_FILE = "small_cifar10.tsq"
 RATE = 0.005  # a trained network needs small steps on so few images
 
 
-def small_network() -> WeightSet:
-    """The trained network that comes with the package: recipe "tiny", CIFAR-10, compressed.
+ABOUT = (
+    "Recipe tiny on a JPEG-coded copy of CIFAR-10, 14 epochs (10 of its 25, then 4 of 5 from there at a "
+    "falling rate), compressed to 89,740 bytes: 83.7 % of 5,000 test images"
+)
 
-    32x32 pixels, 10 classes.
-    """
+
+def small_network() -> WeightSet:
+    """The trained network that comes with the package: 10 classes, 32x32 pixels; see ABOUT."""
     with resources.as_file(resources.files("tinysqueeze.show.page") / SMALL_FILE) as path:
-        return open_weights(path, download=False)
+        return replace(open_weights(path, download=False), description=ABOUT)
 
 
 def step_of(

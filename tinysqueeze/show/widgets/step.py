@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.errors import missing_extra
-from tinysqueeze.show.page import PLAIN_LOOK, Look, frame, module, pack, save, step_of, style, whole
+from tinysqueeze.show.page import (
+    PLAIN_LOOK,
+    Look,
+    frame,
+    module,
+    pack,
+    save,
+    small_network,
+    step_of,
+    style,
+    whole,
+)
 from tinysqueeze.show.pictures.maps import feature_maps
 from tinysqueeze.show.pictures.style import Picture
 from tinysqueeze.study.formulas import Place
@@ -31,12 +42,15 @@ class Stepper(Steps):
     @classmethod
     def of(
         cls,
-        weights: WeightSet,
+        weights: WeightSet | None = None,
         pictures: Sequence[str | os.PathLike[str]] = (),
         labels: Sequence[str] = (),
     ) -> "Stepper":
-        """A step of trained weights on pictures, without any on two drawings of ours; see `step_of`."""
-        stepper, look = step_of(weights, pictures, labels, make=cls)
+        """A step of trained weights on pictures; by default of our small network on two drawings.
+
+        Pictures and labels are those of `step_of`.
+        """
+        stepper, look = step_of(weights or small_network(), pictures, labels, make=cls)
         stepper.look = look
         return stepper
 

@@ -12,6 +12,7 @@ from tinysqueeze.weights.compression.fileformat import Compressed
 from tinysqueeze.weights.compression.from_run import PRUNED, Request, compress_run, kept_at
 from tinysqueeze.weights.compression.pipeline import Progress
 from tinysqueeze.weights.opening import Source, Weights, open_weights, source_file
+from tinysqueeze.weights.preprocess import Preprocess
 from tinysqueeze.weights.trained import WeightSet
 
 IMAGENET = 1000  # classes, whose names every reader finds without the file
@@ -32,6 +33,7 @@ def compress(
     threads: int | None = None,
     coding: str = "ans",
     classes: Source | None = None,
+    preprocess: Preprocess | Source | None = None,
     progress: bool = True,
     say: Progress = lambda line: None,
 ) -> int:
@@ -50,6 +52,7 @@ def compress(
     coding      "ans", or "huffman", the paper's with relative indices
     classes     a file with the classes' names (otherwise those of the weights; ImageNet's are left out,
                 since every reader finds them)
+    preprocess  how images are prepared (otherwise as the weights say: `open_weights`)
     progress    whether bars show it; `say` hears of every stage
 
     Raises UserError where options don't go together, a size can't be reached or the file not written,
@@ -59,8 +62,14 @@ def compress(
     out = Path(path)
     check_writable(out)
     if retrain is None:
-        found = _compressed(weights, target_kb, photos, bits, prune, classes, progress, say)
+        known = open_weights(weights, classes, preprocess=preprocess)
+        say(str(known))
+        if known.model.classes == IMAGENET and known.wnids and classes is None:
+            known = known.with_classes(())  # 10 kB that every reader has
+        found = _compressed(weights, known, target_kb, photos, bits, prune, progress, say)
         return fileformat.write(out, found, coding)
+    if preprocess is not None:
+        raise UserError("a run folder knows how its images are prepared: leave out preprocess")
     if not isinstance(weights, str | os.PathLike):
         raise UserError("retraining needs a run folder: train with out=, and give that")
     share = PRUNED if prune is None else prune
@@ -95,18 +104,14 @@ def _check(
 
 def _compressed(
     source: Weights,
+    weights: WeightSet,
     target_kb: float | None,
     photos: Pictures | None,
     bits: int | None,
     prune: float | None,
-    classes: Source | None,
     progress: bool,
     say: Progress,
 ) -> Compressed:
-    weights = open_weights(source, classes)
-    say(str(weights))
-    if weights.model.classes == IMAGENET and weights.wnids and classes is None:
-        weights = weights.with_classes(())  # 10 kB that every reader has
     if target_kb is not None:
         known = None if photos is None else calibration_images(weights, photos, ENOUGH, progress)
         return pipeline.to_size(weights, int(target_kb * 1000), known, say)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysqueeze.errors import FormatError, UserError
+from tinysqueeze.errors import UserError
 from tinysqueeze.weights.compression import calibrate
 from tinysqueeze.weights.compression.fileformat import Compressed, to_bytes
 from tinysqueeze.weights.compression.kmeans import Start, share
@@ -29,8 +29,14 @@ from tinysqueeze.weights.compression.rounding import (
     suggested_step,
 )
 from tinysqueeze.weights.compression.tensors import Dense, Shared, Stepped, Tensor, exactly
-from tinysqueeze.weights.preprocess import Preprocess
-from tinysqueeze.weights.trained import WeightSet, describe, fitting
+from tinysqueeze.weights.trained import (
+    WeightSet,
+    describe,
+    fitting,
+    names_of,
+    preprocess_fields,
+    preprocess_of,
+)
 
 Progress = Callable[[str], None]
 TRIES = 6  # of a price, each a whole compression
@@ -41,7 +47,7 @@ MOST_BITS = 12  # of k-means: 4,096 values
 
 def pack(weights: WeightSet, tensors: Mapping[str, Tensor]) -> Compressed:
     """With what it takes to use the network: the preparation of its images, the names of classes."""
-    extra: dict[str, Any] = {"preprocess": weights.preprocess.to_json()}
+    extra: dict[str, Any] = {"preprocess": preprocess_fields(weights)}
     if weights.classes:
         extra["classes"] = list(weights.classes)
     if weights.wnids:
@@ -52,18 +58,13 @@ def pack(weights: WeightSet, tensors: Mapping[str, Tensor]) -> Compressed:
 def unpack(compressed: Compressed, source: str = "a .tsq file") -> WeightSet:
     """The network to run, its weights as float32. Raises FormatError where the metadata lack."""
     extra = compressed.extra
-    names = [tuple(extra.get(key, ())) for key in ("classes", "wnids")]
-    if not isinstance(extra.get("preprocess"), Mapping) or not all(
-        isinstance(name, str) for name in names[0] + names[1]
-    ):
-        raise FormatError("the preparation of the images or the names of the classes are missing")
     return WeightSet(
         compressed.model,
         fitting(compressed.model, compressed.params()),
-        Preprocess.from_json(extra["preprocess"]),
-        describe(compressed.model, source),
-        classes=names[0],
-        wnids=names[1],
+        description=describe(compressed.model, source),
+        **preprocess_of(extra.get("preprocess")),
+        classes=names_of(extra.get("classes", [])),
+        wnids=names_of(extra.get("wnids", [])),
     )
 
 

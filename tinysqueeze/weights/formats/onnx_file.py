@@ -138,12 +138,8 @@ def read_foreign(onnx: Any, proto: Any) -> WeightSet:
         round(max(height, width) * 256 / 224), (height, width),
         mean=TORCHVISION.mean, std=TORCHVISION.std,
     )  # fmt: skip
-    notes.append(
-        "the file does not say how its images are prepared; torchvision's way is assumed, as written "
-        "below (networks that came from Caffe want BGR, 0 to 255, minus the mean)"
-        if channels == 3
-        else f"it takes images of {channels} channels: photographs have three"
-    )
+    if channels != 3:
+        notes.append(f"it takes images of {channels} channels: photographs have three")
     maker = (
         " ".join(filter(None, (proto.producer_name, proto.producer_version))) or "an unknown tool"
     )
