@@ -16,7 +16,12 @@ from tinysqueeze.bench.floor import flops
 from tinysqueeze.bench.peak import fma_peak
 from tinysqueeze.bench.peers import SIDES, chosen
 from tinysqueeze.bench.report import ratio
-from tinysqueeze.bench.runner import TOLERANCE, _compare_logits, workloads_named
+from tinysqueeze.bench.runner import (
+    TOLERANCE,
+    TOLERANCE_IN_FEW_BITS,
+    _compare_logits,
+    workloads_named,
+)
 from tinysqueeze.bench.worker import CHECK_STEPS, peak_bytes, read_task, timed
 from tinysqueeze.bench.workloads import WORKLOADS, describe, write, write_onnx
 from tinysqueeze.cli import main
@@ -166,7 +171,8 @@ def test_every_side_computes_the_same(name, side, tmp_path):
         write_onnx(workload, tmp_path)
     expected = logits_after_steps(task_of(workload, tmp_path, "stepwise"), "ours")
     got = logits_after_steps(task_of(workload, tmp_path, side.variant), side.module)
-    assert np.abs(got - expected).max() < TOLERANCE * np.abs(expected).max()
+    allowed = TOLERANCE_IN_FEW_BITS if side.in_few_bits else TOLERANCE
+    assert np.abs(got - expected).max() < allowed * np.abs(expected).max()
     if workload.training:
         before = logits_after_steps(
             SimpleNamespace(**vars(task_of(workload, tmp_path, "stepwise")) | {"training": False}),
@@ -205,6 +211,9 @@ def test_a_side_that_computes_something_else_is_refused():
         _compare_logits([check("ours-stepwise", [[1.0, 2.0]]), check("torch", [[1.0, 2.3]])])
     with pytest.raises(UserError, match="something else"):
         _compare_logits([check("ours-stepwise", [[1.0, 2.0]]), check("torch", [[1.0, np.nan]])])
+    _compare_logits([check("ours-stepwise", [[1.0, 2.0]]), check("ours-int8", [[1.0, 2.3]])])
+    with pytest.raises(UserError, match="ours-int8 computes something else"):
+        _compare_logits([check("ours-stepwise", [[1.0, 2.0]]), check("ours-int8", [[2.0, 1.0]])])
 
 
 def test_wrong_names_get_a_clear_answer(monkeypatch):

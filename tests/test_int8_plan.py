@@ -1,6 +1,10 @@
 """The compiled plan in integers: the bits of `devices.int8`, whatever the network, batch and threads."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +14,8 @@ from hypothesis import strategies as st
 from tinysqueeze.compiled import Int8Plan, compile
 from tinysqueeze.devices.int8 import Grid, quantise
 from tinysqueeze.errors import ShapeError, UserError
+from tinysqueeze.graph import Pool
+from tinysqueeze.kernels import TARGET
 from tinysqueeze.network.compose import Chain, Concat, Residual
 from tinysqueeze.network.layers import (
     AvgPool2D,
@@ -126,6 +132,17 @@ def test_a_convolution(size, filters, window, relu, shared, exact):
     check(network, x, batch=1 if shared else 3, threads=2)
 
 
+def test_averages_may_leave_their_padding_out(rng):
+    """As graphs from ONNX files may ask for."""
+    network, x = quantised(NETWORKS["average pools"], rng)
+    nodes = tuple(
+        replace(n, counts_padding=False) if isinstance(n, Pool) else n for n in network.graph.nodes
+    )
+    other = replace(network, graph=replace(network.graph, nodes=nodes))
+    assert not np.array_equal(other.logits(x), network.logits(x))
+    check(other, x)
+
+
 def test_each_channel_of_the_image_has_a_zero_of_its_own(rng):
     """And padding stands for zero in each of them."""
     model = net(("a", Conv2D(9, 3, pad=1)), ("r", ReLU()))
@@ -201,3 +218,27 @@ def test_what_it_refuses(rng):
         plan.integers(x)
     with pytest.raises(ShapeError):
         compile(model, precision="int8", params={}, calibration=x)
+
+
+FEATURES = {
+    "AVX-512 without VNNI": "+avx512f,+avx512bw,+avx512vl,+avx512dq,+avx2,+fma,+avx,+sse4.2",
+    "VNNI of 256 bits": "+avx,+avx2,+fma,+sse4.2,+popcnt,+avx512vl,+avx512vnni",
+    "AVX2": "+avx,+avx2,+fma,+sse4.2,+popcnt,-avx512f",
+    "SSE": "+sse4.2,+popcnt,-avx,-avx512f",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", FEATURES)
+def test_other_processors(what):
+    """The same networks with the kernels that another processor would get, in a process of its own."""
+    if TARGET.dot != "vnni" or TARGET.lanes != 16:
+        pytest.skip("this processor cannot do all that the others can")
+    environment = os.environ | {
+        "NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": FEATURES[what],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    command += [str(Path(__file__).with_name("test_byte_kernels.py")), "-m", "not slow"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

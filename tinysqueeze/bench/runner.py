@@ -30,6 +30,9 @@ CRIPPLING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # set somewhere, these ha
 # Of the largest logit. Inference differs by 1e-6; but in training a pixel whose ReLU or pool is a tie
 # but for rounding goes either way, and so does PyTorch's own against its float64.
 TOLERANCE = 1e-2
+TOLERANCE_IN_FEW_BITS = (
+    0.3  # 8 bits, on a network that has learnt nothing and images that are noise
+)
 SCALES = {"train": {"batch": (4, 16, 64, 128)}, "v10": {"input_size": (96, 160, 224, 320)}}
 Report = Callable[[int, int, str], None]
 
@@ -197,7 +200,8 @@ def _compare_logits(checks: list[dict[str, Any]]) -> None:
         name, side = check["workload"], check["side"]
         expected, got = logits[name, "ours-stepwise"], logits[name, side]
         check["difference"] = float(np.abs(got - expected).max() / np.abs(expected).max())
-        if not check["difference"] <= TOLERANCE:
+        allowed = TOLERANCE_IN_FEW_BITS if SIDES[side].in_few_bits else TOLERANCE
+        if not check["difference"] <= allowed:
             raise UserError(
                 f"bench: {side} computes something else at {name}: its logits are off by "
                 f"{check['difference']:.1e} of the largest"

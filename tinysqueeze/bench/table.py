@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from tinysqueeze.bench.peers import SIDES
 from tinysqueeze.bench.report import Data
 
 DASH = "–"
@@ -134,12 +135,23 @@ def _checks(data: Data) -> str:
     found = [check for check in data["checks"] if check["side"] != "ours-stepwise"]
     if not found:
         return ""
-    worst = max(found, key=lambda check: check["difference"])
-    return (
+    few = [check for check in found if _in_few_bits(check["side"])]
+    whole = [check for check in found if check not in few]
+    text = (
         "Before timing, the logits of all sides were compared with those of our layers run one by "
-        "one, for training after two steps: the largest difference is "
-        f"{worst['difference']:.1e} of the largest logit ({worst['side']}, {worst['workload']})."
+        f"one, for training after two steps: the largest difference is {_worst(whole)}"
     )
+    return f"{text}; in fewer bits {_worst(few)}." if few else f"{text}."
+
+
+def _in_few_bits(side: str) -> bool:
+    return side in SIDES and SIDES[side].in_few_bits
+
+
+def _worst(checks: Sequence[dict[str, Any]]) -> str:
+    worst = max(checks, key=lambda check: check["difference"])
+    difference, side, name = (worst[key] for key in ("difference", "side", "workload"))
+    return f"{difference:.1e} of the largest logit ({side}, {name})"
 
 
 def _speedups(data: Data) -> str:

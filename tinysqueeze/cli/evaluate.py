@@ -15,7 +15,8 @@ from tinysqueeze.cli import photographs, values
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.output import draw
 from tinysqueeze.cli.weights import NAMES, add_about, find_weights
-from tinysqueeze.data import Dataset, Normalise, cifar10
+from tinysqueeze.compiled import compile as compile_plan
+from tinysqueeze.data import Dataset, Normalise, batches, cifar10
 from tinysqueeze.errors import DataError, ShapeError, UserError
 from tinysqueeze.files import check_folder
 from tinysqueeze.network.layers import Params
@@ -34,6 +35,8 @@ from tinysqueeze.training.evaluate import Evaluation, evaluate
 from tinysqueeze.training.scores import calibration, confusion_counts, per_class_accuracy
 from tinysqueeze.weights import read_class_names, read_map, training_start
 from tinysqueeze.weights.labelled import Classes, matched
+
+CALIBRATION_IMAGES = 64  # small ones
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +67,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--stepwise", action="store_true", help="layer by layer instead of compiled (slow)"
+    )
+    parser.add_argument(
+        "--int8",
+        nargs="?",
+        const="",
+        metavar="IMAGES",
+        help="in 8-bit integers as well, to compare: calibrated on this folder of photographs, or for small "
+        "images on the training images",
     )
     parser.add_argument(
         "--plot",
@@ -104,7 +115,8 @@ def run(args: argparse.Namespace) -> int:
         compile_kernels()
     make = stepwise_engine if args.stepwise else compiled_engine
     engine = make(EngineSpec(model, args.batch_size, one.params, args.threads, training=False))
-    score = evaluate(engine, dataset, one.normalise, args.batch_size, one.flip, one.shift)
+    views = (args.batch_size, one.flip, one.shift)
+    score = evaluate(engine, dataset, one.normalise, *views)
     probabilities = softmax(score.logits.astype(float))
     error = calibration(probabilities, score.labels).error
     found = {
@@ -123,6 +135,20 @@ def run(args: argparse.Namespace) -> int:
         f"{model.name} on {dataset.name}: top-1 {score.accuracy:.2%}, top-5 {score.top(5):.2%}, "
         f"loss {score.loss:.4f}, calibration error {error:.2%} ({len(dataset):,} images)"
     )
+    if args.int8 is not None:
+        train = data.load(
+            args.int8 or args.data or one.trained_on, "train", size=model.input_shape[0]
+        )
+        plan = compile_plan(
+            model, args.batch_size, precision="int8", threads=args.threads, params=one.params,
+            calibration=next(batches(train, CALIBRATION_IMAGES, normalise=one.normalise))[0],
+        )  # fmt: skip
+        integers = evaluate(plan, dataset, one.normalise, *views)
+        found["int8"] = {"loss": integers.loss, "top1": integers.accuracy, "top5": integers.top(5)}
+        line += (
+            f"\nin 8-bit integers: top-1 {integers.accuracy:.2%}, top-5 {integers.top(5):.2%}, "
+            f"loss {integers.loss:.4f}"
+        )
     if args.plot:
         line += f"; pictures in {args.plot}"
     print(json.dumps(found) if args.json else line)

@@ -178,10 +178,10 @@ def byte_max_pool(job: Any, first: int, count: int, thread: int) -> None:
                     )
 
 
-@kernel(_POOL + " zero")
+@kernel(_POOL + " zero counts_padding")
 def byte_mean_pool(job: Any, first: int, count: int, thread: int) -> None:
-    """y = the mean of each window to the nearest byte, halves up. Padding counts, as `zero`; what lies
-    beyond it does not."""
+    """y = the mean of each window to the nearest byte, halves up. What lies beyond the padding does not
+    count, and padding, which is `zero`, only with `counts_padding`."""
     images, begin, end = count, 0, job.out_height
     if job.by_row:
         images, begin, end = 1, first, first + count
@@ -194,10 +194,12 @@ def byte_mean_pool(job: Any, first: int, count: int, thread: int) -> None:
             for j in range(job.out_width):
                 left = j * job.stride_wide - job.pad_wide
                 right = min(left + job.kernel_wide, job.width + job.pad_wide)
-                area = (bottom - top) * (right - left)
                 rows = range(max(top, 0), min(bottom, job.height))
                 columns = range(max(left, 0), min(right, job.width))
-                padding = area - len(rows) * len(columns)
+                area = padding = len(rows) * len(columns)
+                if job.counts_padding:
+                    area = (bottom - top) * (right - left)
+                padding = area - padding
                 out = bytes_at(y + i * job.y_row + j * job.y_pixel)
                 for c in range(job.channels):
                     total = padding * job.zero
@@ -262,8 +264,7 @@ def _add(
     b = e.builder
 
     def longs(number: Value) -> Value:
-        start = b.insert_element(LONGS(ir.Undefined), number, INT32(0))
-        return b.shuffle_vector(start, start, all_lanes(ir.VectorType(INT32, LANES // 2), 0))
+        return e.splat(number, LANES // 2)
 
     def factor(number: Value) -> Value:
         return longs(b.sext(b.trunc(number, INT32), INT))

@@ -1,8 +1,7 @@
 """Convolutions of bytes: products of table rows and packed weights, as `products` does them for floats.
 
-Filters are cut into panels of nearly equal width, at most as wide as the widest tile, so that none is
-nearly empty: 6 vectors are 3 and 3, not 4 and 2. The weights of a panel lie in one strip, (depth, its
-vectors, LANES, 4), strip after strip.
+Filters are cut into panels as wide as the widest tile, and what is left. The weights of a panel lie in
+one strip, (depth, its vectors, LANES, 4), strip after strip.
 """
 
 from typing import Any
@@ -19,8 +18,7 @@ SCALE = SCALE_BYTES
 
 def panel_starts(vectors: int) -> list[int]:
     """The vector that each panel begins with, and the end of the last."""
-    panels = -(-vectors // WIDEST)
-    return [p * (vectors // panels) + min(p, vectors % panels) for p in range(panels + 1)]
+    return [*range(0, vectors, WIDEST), vectors]
 
 
 @kernel("""
@@ -43,8 +41,8 @@ def byte_product(job: Any, first: int, count: int, thread: int) -> None:
         row_begin = first * job.rows_per_unit
         row_end = min(row_begin + count * job.rows_per_unit, job.rows_in_all)
     for panel in range(begin, end):
-        start = panel * (job.vectors // panels) + min(panel, job.vectors % panels)
-        wide = job.vectors // panels + (1 if panel < job.vectors % panels else 0)
+        start = panel * WIDEST
+        wide = min(WIDEST, job.vectors - start)
         w = bytes_at(job.w + 4 * LANES * start * job.depth)
         bias, scales = ints(job.bias + 4 * LANES * start), bytes_at(job.scales + SCALE * start)
         ys, tile = bytes_at(y + LANES * start), ROWS[wide - 1]
@@ -68,8 +66,8 @@ def byte_sum(job: Any, first: int, count: int, thread: int) -> None:
     if job.by_panel:
         begin, end, images = first, first + count, 1
     for panel in range(begin, end):
-        start = panel * (job.vectors // panels) + min(panel, job.vectors % panels)
-        wide = job.vectors // panels + (1 if panel < job.vectors % panels else 0)
+        start = panel * WIDEST
+        wide = min(WIDEST, job.vectors - start)
         w = bytes_at(job.w + 4 * LANES * start * job.depth)
         bias, scales = ints(job.bias + 4 * LANES * start), bytes_at(job.scales + SCALE * start)
         for n in range(images):

@@ -6,14 +6,13 @@ row and a vector of weights for four channels. What is new is the end. A sum of 
     q = clamp(zero + floor((sum * multiplier[f] + half[f]) / 2^shift[f]), lowest, 255)
 
 exactly, in 64 bits: sums in even and in odd lanes are multiplied apart, since a product takes two
-lanes. Adding zero * 2^shift to `half` saves the addition, and shifting the odd products only so far that
-they end in the upper half of their 64 bits saves another shift; both need 32 <= shift <= SHIFT_MOST, as
-every layer has whose output is coarser than a unit of its sums. Otherwise `exact` does it step by step.
+lanes. Adding zero * 2^shift to `half` saves an addition, and shifting the odd products only so far that
+they end in the upper half of their 64 bits saves a shift. Both need 32 <= shift <= SHIFT_MOST, as every
+layer has whose output is coarser than a unit of its sums. Otherwise `exact` does it step by step.
 """
 
 from collections.abc import Callable
 
-from llvmlite import ir
 from numba import types
 
 from tinysqueeze.kernels.integers import (
@@ -25,9 +24,11 @@ from tinysqueeze.kernels.integers import (
     joined,
     load_int,
     narrowed,
+    packed,
 )
 from tinysqueeze.kernels.target import TARGET
 from tinysqueeze.kernels.vectors import (
+    BYTE,
     INT,
     INT32,
     INTS,
@@ -44,37 +45,43 @@ ROWS = TARGET.byte_rows
 """Rows of the tile that is 1, 2, ... vectors wide."""
 SHIFT_LEAST, SHIFT_MOST = 32, 53
 """Between these `half` may hold zero * 2^shift, 255 * 2^53 at the most, beside a product of 62 bits."""
-SCALE_BYTES = 20 * LANES
-"""A vector of filters in the table of scales: multipliers int32 (LANES,), then int64 (LANES / 2,) each:
-half of the even lanes and of the odd, shift of the even and of the odd."""
+SCALE_BYTES = 24 * LANES
+"""A vector of filters in the table of scales: multipliers, halves and shifts, int64 (LANES / 2,) each, of
+the even lanes; and the same of the odd."""
 
 
-def load_scale(e: Emitter, scales: Value, vector: int) -> list[Value]:
-    """Multiplier, half and shift of the even lanes, and the same of the odd, int64."""
-    start, half = vector * SCALE_BYTES, 4 * LANES
-    even, odd = halves(e, e.load(scales, e.int(start), INTS))
-    tables = [e.load(scales, e.int(start + half * (1 + i)), LONGS) for i in range(4)]
-    return [even, tables[0], tables[2], odd, tables[1], tables[3]]
+def is_interleaved(vectors: int) -> bool:
+    """Does a panel so wide want its filters in the order of `packed`? It then stores whole cache lines."""
+    return vectors == 4 and (LANES, TARGET.dot) == (16, "vnni")
 
 
-def quick(e: Emitter, total: Value, scale: list[Value]) -> Value:
-    """zero + the rescaled sums, int32, by a table of scales made `for_quick`."""
-    b = e.builder
-    even, odd = halves(e, total)
-    even = b.ashr(b.add(b.mul(even, scale[0]), scale[1]), scale[2])
-    odd = b.ashr(b.add(b.mul(odd, scale[3]), scale[4]), scale[5])
-    return joined(e, even, odd)
+def rescaled(e: Emitter, total: Value, scales: Value, vector: int) -> list[Value]:
+    """floor((sum * multiplier + half) / 2^shift) of the even and of the odd lanes, int64."""
+    b, found = e.builder, []
+    for i, part in enumerate(halves(e, total)):
+        place = vector * SCALE_BYTES + i * 12 * LANES
+        multiplier, half, shift = (
+            e.load(scales, e.int(place + step * LANES), LONGS) for step in (0, 4, 8)
+        )
+        word = all_lanes(LONGS, 32)
+        multiplier = b.ashr(b.shl(multiplier, word), word)  # says that it has 32 bits
+        found.append(b.ashr(b.add(b.mul(part, multiplier), half), shift))
+    return found
+
+
+def quick(e: Emitter, total: Value, scales: Value, vector: int) -> Value:
+    """zero + the rescaled sums, int32."""
+    return joined(e, *rescaled(e, total, scales, vector))
 
 
 def exact(
-    e: Emitter, total: Value, scale: list[Value], zero: Value, low: Value, high: Value
+    e: Emitter, total: Value, scales: Value, vector: int, zero: Value, low: Value, high: Value
 ) -> Value:
     """clamp(zero + the rescaled sums, low, high) for any shift; the last three are int64 vectors."""
     b = e.builder
-    even, odd = halves(e, total)
-    even = b.ashr(b.add(b.mul(even, scale[0]), scale[1]), scale[2])
-    odd = b.ashr(b.add(b.mul(odd, scale[3]), scale[4]), scale[5])
-    even, odd = (clamped(e, b.add(part, zero), low, high) for part in (even, odd))
+    even, odd = (
+        clamped(e, b.add(part, zero), low, high) for part in rescaled(e, total, scales, vector)
+    )
     return joined(e, even, b.shl(odd, all_lanes(LONGS, 32)))
 
 
@@ -135,21 +142,26 @@ def byte_tile(
         x_row = [e.at(x, _index(e, x_rows, r, last)) for r in range(rows)]
         total = _sums(e, rows, vectors, x_row, x_steps, w, depth, bias)
         y_row = [e.at(y, _index(e, y_rows, r, last)) for r in range(rows)]
-        least = e.splat(b.trunc(lowest, INT32))
-        edges = [_longs(e, n) for n in (zero, lowest, e.int(255))]
+        least = b.trunc(lowest, INT32)
+        edges = [e.splat(n, LANES // 2) for n in (zero, lowest, e.int(255))]
         with b.if_else(is_quick) as (if_quick, otherwise):
             with if_quick:
-                store(total, y_row, least, lambda one, scale: quick(e, one, scale))
+                store(total, y_row, least, lambda *given: quick(e, *given))
             with otherwise:
-                store(total, y_row, least, lambda one, scale: exact(e, one, scale, *edges))
+                store(total, y_row, least, lambda *given: exact(e, *given, *edges))
 
     def store(total: list[Value], y_row: list[Value], least: Value, rescale: Callable) -> None:
         vectors = len(total) // len(y_row)
+        found: list[list[Value]] = [[] for _ in y_row]
         for v in range(vectors):
-            scale = load_scale(e, scales, v)
-            for r, row in enumerate(y_row):
-                one = rescale(total[r * vectors + v], scale)
-                e.store(narrowed(e, one, least), row, e.int(v * LANES))
+            for r, mine in enumerate(found):
+                mine.append(rescale(total[r * vectors + v], scales, v))
+        for mine, row in zip(found, y_row, strict=True):
+            if is_interleaved(vectors):
+                e.store(packed(e, mine, e.splat(b.trunc(least, BYTE), count=64)), row)
+                continue
+            for v, one in enumerate(mine):
+                e.store(narrowed(e, one, e.splat(least)), row, e.int(v * LANES))
 
     _by_width(e, wide, emit)
 
@@ -165,19 +177,13 @@ def sum_tile(
     def emit(rows: int, vectors: int) -> None:
         x_row = [e.at(x, _index(e, x_rows, r, last)) for r in range(rows)]
         total = _sums(e, rows, vectors, x_row, x_steps, w, depth, bias)
-        edges = [_longs(e, n) for n in (e.int(0), lowest, e.int((1 << 31) - 1))]
+        edges = [e.splat(n, LANES // 2) for n in (e.int(0), lowest, e.int((1 << 31) - 1))]
         for v in range(vectors):
-            scale, logits = load_scale(e, scales, v), e.load(y, e.int(v * LANES), INTS)
+            logits = e.load(y, e.int(v * LANES), INTS)
             for r in range(rows):
-                one = exact(e, total[r * vectors + v], scale, *edges)
+                one = exact(e, total[r * vectors + v], scales, v, *edges)
                 there = e.splat(b.sext(b.icmp_signed("<=", e.int(r), last), INT32))
                 logits = b.add(logits, b.and_(one, there))  # a row beyond the last repeats it
             e.store(logits, y, e.int(v * LANES))
 
     _by_width(e, wide, emit)
-
-
-def _longs(e: Emitter, number: Value) -> Value:
-    """An int64 in each lane."""
-    first = e.builder.insert_element(LONGS(ir.Undefined), number, INT32(0))
-    return e.builder.shuffle_vector(first, first, all_lanes(ir.VectorType(INT32, LANES // 2), 0))

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from tinysqueeze.kernels.target import TARGET
-from tinysqueeze.kernels.vectors import BYTES, INT, INT32, INTS, LANES, Emitter, Value
+from tinysqueeze.kernels.vectors import BYTE, BYTES, INT, INT32, INTS, LANES, Emitter, Value
 
 SHORTS = ir.VectorType(ir.IntType(16), 2 * LANES)
 LONGS = ir.VectorType(INT, LANES // 2)
@@ -66,7 +66,7 @@ def halves(e: Emitter, x: Value) -> tuple[Value, Value]:
 
 
 def joined(e: Emitter, even: Value, odd: Value) -> Value:
-    """int32 lanes: the low words of `even`, and the *high* words of `odd`."""
+    """int32 lanes: the lower words of `even`, and the *upper* words of `odd`."""
     b = e.builder
     lanes = [i if i % 2 == 0 else LANES + i for i in range(LANES)]
     return b.shuffle_vector(b.bitcast(even, INTS), b.bitcast(odd, INTS), ir.Constant(INTS, lanes))
@@ -78,6 +78,18 @@ def narrowed(e: Emitter, x: Value, lowest: Value) -> Value:
     x = b.select(b.icmp_signed(">", x, lowest), x, lowest)
     top = all_lanes(INTS, 255)
     return b.trunc(b.select(b.icmp_unsigned("<", x, top), x, top), BYTES)
+
+
+def packed(e: Emitter, xs: list[Value], lowest: Value) -> Value:
+    """Four vectors of 16 int32 as 64 bytes, cut at `lowest` (bytes) and 255, in AVX-512's own order.
+
+    Its packing works in quarters of a register: byte 16 l + 4 v + k is lane 4 l + k of vector v.
+    """
+    b = e.builder
+    shorts, chars = ir.VectorType(ir.IntType(16), 32), ir.VectorType(BYTE, 64)
+    pairs = [_call(e, "avx512.packssdw.512", shorts, *xs[i : i + 2]) for i in (0, 2)]
+    found = _call(e, "avx512.packuswb.512", chars, *pairs)
+    return b.select(b.icmp_unsigned(">", found, lowest), found, lowest)
 
 
 def clamped(e: Emitter, x: Value, low: Value, high: Value) -> Value:

@@ -54,12 +54,12 @@ class Emitter:
         """A vector with the same known number in each lane."""
         return ir.Constant(VECTOR, [float(value)] * LANES)
 
-    def splat(self, scalar: Value) -> Value:
-        """A vector with the scalar in each lane (one "broadcast" instruction)."""
-        vector = ir.VectorType(scalar.type, LANES)
-        undefined = ir.Constant(vector, ir.Undefined)
+    def splat(self, scalar: Value, count: builtins.int = LANES) -> Value:
+        """A vector with the scalar in each of `count` lanes (one "broadcast" instruction)."""
+        undefined = ir.Constant(ir.VectorType(scalar.type, count), ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(INT32, 0))
-        return self.builder.shuffle_vector(first, undefined, ir.Constant(INTS, [0] * LANES))
+        lanes = ir.Constant(ir.VectorType(INT32, count), [0] * count)
+        return self.builder.shuffle_vector(first, undefined, lanes)
 
     # memory --------------------------------------------------------------------------------
     def at(self, pointer: Value, offset: Value) -> Value:

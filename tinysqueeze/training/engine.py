@@ -12,7 +12,13 @@ from tinysqueeze.network.models import Model
 from tinysqueeze.network.stepwise import StepByStep
 
 
-class Engine(Protocol):
+class Predicts(Protocol):
+    """Whatever turns images (N, H, W, C) into logits (N, classes): an Engine, or a plan in integers."""
+
+    def predict(self, images: np.ndarray) -> np.ndarray: ...
+
+
+class Engine(Predicts, Protocol):
     """What runs the model: `stepwise.StepByStep`, or `compiled.Plan`, the same but faster."""
 
     model: Model
@@ -29,7 +35,6 @@ class Engine(Protocol):
     def loss_and_grads(
         self, images: np.ndarray, labels: np.ndarray, smoothing: float = 0.0, seed: int = 0
     ) -> tuple[float, int]: ...
-    def predict(self, images: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)

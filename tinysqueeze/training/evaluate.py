@@ -7,7 +7,7 @@ import numpy as np
 from tinysqueeze.data import Dataset, Normalise, batches
 from tinysqueeze.errors import DataError
 from tinysqueeze.network.loss import softmax_cross_entropy
-from tinysqueeze.training.engine import Engine
+from tinysqueeze.training.engine import Predicts
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Evaluation:
 
 
 def evaluate(
-    engine: Engine,
+    engine: Predicts,
     dataset: Dataset,
     normalise: Normalise,
     batch_size: int = 256,

@@ -9,13 +9,26 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from tinysqueeze import data
+from tinysqueeze.devices.int8 import Int8Network, pixel_grid, quantise
 from tinysqueeze.errors import DataError, ShapeError
-from tinysqueeze.weights.classify import Picture, pictures_in, prepared
+from tinysqueeze.weights.pictures import Picture, pictures_in, prepared
 from tinysqueeze.weights.trained import WeightSet
 
 KNOWN = ("builtin", "cifar10")  # datasets that need no path
 
 Pictures = Picture | Iterable[Picture]
+CALIBRATION_IMAGES = 20  # more change little and take longer
+
+
+def quantised(weights: WeightSet, pictures: Pictures) -> Int8Network:
+    """The network in 8-bit integers, calibrated on some pictures; it takes the photographs' own bytes.
+
+    pictures   as `calibration_images` takes them
+
+    Raises what `calibration_images` does, and UserError for a network that integers don't do.
+    """
+    images = calibration_images(weights, pictures, CALIBRATION_IMAGES)
+    return quantise(weights.model, weights.params, images, pixel_grid(weights.preprocess))
 
 
 def calibration_images(
@@ -23,7 +36,7 @@ def calibration_images(
 ) -> NDArray[np.float32]:
     """(N, H, W, C) float32, prepared for the network: at most `most` of the pictures, evenly chosen.
 
-    pictures   files, folders, images or arrays (`classify.pictures_in`), or the name of a dataset, whose
+    pictures   files, folders, images or arrays (`pictures.pictures_in`), or the name of a dataset, whose
                first training images are taken
 
     Raises DataError where there is none or one can't be read, ShapeError where they don't fit.

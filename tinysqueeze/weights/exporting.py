@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 
 from tinysqueeze.devices.c import Exported, export_float32, export_int8
-from tinysqueeze.devices.int8 import pixel_grid, quantise
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import check_folder, check_writable
-from tinysqueeze.weights.calibration import Pictures, calibration_images
+from tinysqueeze.weights.calibration import Pictures, quantised
 from tinysqueeze.weights.formats.onnx_file import write_onnx
 from tinysqueeze.weights.formats.safetensors_file import write_safetensors, write_torchvision
 from tinysqueeze.weights.opening import Weights, open_weights
@@ -15,7 +14,6 @@ from tinysqueeze.weights.trained import WeightSet
 
 WRITERS = {"safetensors": write_safetensors, "torchvision": write_torchvision, "onnx": write_onnx}
 KINDS = (*WRITERS, "c")
-CALIBRATION_IMAGES = 20  # more change little and take longer
 
 
 def export(
@@ -66,8 +64,6 @@ def export_c(
     if int8 is None:
         note = f"float32, prepared thus: {weights.preprocess}."
         return export_float32(weights.model, weights.params, Path(directory), note)
-    images = calibration_images(weights, int8, CALIBRATION_IMAGES)
-    network = quantise(weights.model, weights.params, images, pixel_grid(weights.preprocess))
     order = weights.preprocess.channels
     note = f"the photograph's own bytes, channels in {order} order."
-    return export_int8(network, Path(directory), note)
+    return export_int8(quantised(weights, int8), Path(directory), note)

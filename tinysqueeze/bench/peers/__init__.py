@@ -22,6 +22,7 @@ class Side:
     library: str = "numpy"
     extra: str = ""
     trains: bool = True
+    in_few_bits: bool = False  # so that its logits differ by more than rounding in float32 explains
 
     @property
     def is_installed(self) -> bool:
@@ -40,6 +41,7 @@ SIDES = {
         Side("ours", "tinysqueeze", "ours", "4x4"),
         Side("ours-2x2", "tinysqueeze, Winograd F(2×2)", "ours", "2x2"),
         Side("ours-direct", "tinysqueeze, direct", "ours", "direct"),
+        Side("ours-int8", "tinysqueeze, int8", "ours", "int8", trains=False, in_few_bits=True),
         Side("ours-stepwise", "tinysqueeze, layer by layer", "ours", "stepwise"),
         Side("torch", "PyTorch, channels_last", "pytorch", "channels_last", "torch", "torch"),
         Side("torch-nchw", "PyTorch, NCHW", "pytorch", "nchw", "torch", "torch"),

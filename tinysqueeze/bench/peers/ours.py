@@ -10,13 +10,24 @@ from tinysqueeze.network.params import unflatten
 from tinysqueeze.network.stepwise import StepByStep
 from tinysqueeze.training.optimisers import SGD
 
+CALIBRATION_IMAGES = 16
 StepAndLogits = tuple[Callable[[], Any], Callable[[], Any]]
 
 
 def prepare(task: Any) -> StepAndLogits:
-    """The variant is "stepwise", or the plan's precision."""
+    """The variant is "stepwise", or the plan's precision; integers are calibrated on the images."""
     model, params = build(task.spec), unflatten(task.params)
     engine: StepByStep | Plan
+    if task.variant == "int8":
+        integers = compile_plan(
+            model,
+            batch=len(task.images),
+            precision="int8",
+            threads=task.threads,
+            params=params,
+            calibration=task.images[:CALIBRATION_IMAGES],
+        )
+        return (lambda: integers.predict(task.images),) * 2
     if task.variant == "stepwise":
         engine = StepByStep(model, params)
     else:

@@ -1,16 +1,20 @@
 """How maps of bytes are laid out: channels in whole vectors, and the byte that means zero around them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tinysqueeze.compiled.space import NONE, Halo, View, aligned
+from tinysqueeze.compiled.space import NONE, Halo, View
 from tinysqueeze.compiled.steps import Map
 from tinysqueeze.devices.int8 import Int8Network
+from tinysqueeze.devices.memory import Buffer, lowest_fit
 from tinysqueeze.graph import Add, Conv, Graph, Node
 
-SLACK = 64
+SLACK = 4
 """Bytes that may be read beyond the end of a map: the last four channels need not all exist."""
+LINE = 64
+"""Bytes in a cache line, at which every map begins."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +48,37 @@ class Layout:
         """Where in a pixel of its target a node begins to write."""
         return int(self.maps[node.target].positions[node.offset])
 
-    def view(self, number: int, images: int, threads: int) -> View:
-        """Memory for a map of so many images for each thread; of one image for all where threads is 0."""
+    def view(self, number: int, array: np.ndarray, thread: int) -> View:
+        """A map in memory that begins with its padding; `thread` bytes on, another thread's."""
         size, halo, row = self.maps[number], self.halos[number], self.row(number)
-        thread = -(-(images * self.image(number) + SLACK) // 64) * 64
-        array = aligned(max(threads, 1) * thread, np.uint8)
         start = halo.top * row + halo.left * self.pixel(number)
         return View(
-            array, start, 0, thread if threads else 0, self.image(number), row, self.pixel(number),
+            array, start, 0, thread, self.image(number), row, self.pixel(number),
             size.height, size.width, size.padded, halo,
         )  # fmt: skip
+
+    def places(self, stored: Sequence[int], images: int) -> tuple[dict[int, int], int]:
+        """Where each map of so many images begins, and the bytes of all.
+
+        Maps that do not live at the same time share memory: less of it stays in a nearer cache. Those
+        with padding keep theirs, which is written once.
+        """
+        graph, last = self.graph, len(self.graph.nodes)
+        born = dict.fromkeys(stored, 0)
+        dies = dict.fromkeys(stored, last)
+        for number in stored:
+            if number < len(graph.shapes) and self.halos[number] == NONE:
+                uses = [i for i, n in enumerate(graph.nodes) if number in (n.target, *n.sources)]
+                born[number], dies[number] = (uses[0] if number else 0), uses[-1]
+        sizes = [-(-(images * self.image(number) + SLACK) // LINE) * LINE for number in stored]
+        buffers = [
+            Buffer(str(number), size, born[number], dies[number])
+            for number, size in zip(stored, sizes, strict=True)
+        ]
+        order = sorted(range(len(stored)), key=lambda i: -sizes[i])
+        offsets = lowest_fit(buffers, {}, order)
+        end = max(offset + size for offset, size in zip(offsets, sizes, strict=True))
+        return dict(zip(stored, offsets, strict=True)), end
 
 
 def lay_out(graph: Graph) -> Layout:
@@ -92,10 +117,8 @@ def _halo(graph: Graph, node: Conv) -> Halo:
     return Halo(window.pad[0], window.pad[1], *ends)
 
 
-def fill(network: Int8Network, number: int, view: View) -> None:
+def fill(network: Int8Network, number: int, view: View, images: int) -> None:
     """The byte that means zero into all of a map, so that it stays in the padding."""
-    rows = len(view.array) // view.thread if view.thread else 1
-    memory = view.array.reshape(rows, -1)
-    count = (memory.shape[1] - SLACK) // view.next
-    pixels = memory[:, : count * view.next].reshape(rows, -1, view.pixel)
-    pixels[...] = np.broadcast_to(network.grids[number].zero, (view.pixel,)).astype(np.uint8)
+    zero = np.broadcast_to(network.grids[number].zero, view.pixel).astype(np.uint8)
+    for start in range(0, len(view.array), view.thread or len(view.array)):
+        view.array[start : start + images * view.next].reshape(-1, view.pixel)[...] = zero

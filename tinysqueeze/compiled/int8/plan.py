@@ -10,7 +10,7 @@ from tinysqueeze.compiled.int8.products import fits
 from tinysqueeze.compiled.int8.program import Int8Program, int8_program
 from tinysqueeze.devices.int8 import Int8Network
 from tinysqueeze.errors import ShapeError
-from tinysqueeze.kernels.team import Team
+from tinysqueeze.kernels.team import Team, renewed_after_fork
 
 SINGLE_PIXELS = 96 * 96
 """Images larger than this are predicted one by one, by all threads."""
@@ -29,11 +29,16 @@ class Int8Plan:
 
     def __init__(self, network: Int8Network, batch: int, threads: int | None) -> None:
         self.network, self.batch, self.team = network, batch, Team(threads)
-        self._lock = threading.Lock()
+        self.renew()
+        renewed_after_fork(self)
         height, width, _ = network.graph.shapes[0]
         self.is_single = batch == 1 or height * width > SINGLE_PIXELS
         self.is_compiled = not config.DISABLE_JIT and all(map(fits, network.convs.values()))
         self._program: Int8Program | None = None
+
+    def renew(self) -> None:
+        """Nobody is inside: so it begins, and so a forked process finds it."""
+        self._lock = threading.Lock()
 
     @property
     def threads(self) -> int:

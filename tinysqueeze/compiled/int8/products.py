@@ -12,7 +12,7 @@ from tinysqueeze.devices.int8 import Int8Conv, Int8Network
 from tinysqueeze.graph import Conv
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.byte_products import panel_starts
-from tinysqueeze.kernels.byte_tile import SHIFT_LEAST, SHIFT_MOST
+from tinysqueeze.kernels.byte_tile import SHIFT_LEAST, SHIFT_MOST, is_interleaved
 
 INT32_MAX = (1 << 31) - 1
 
@@ -24,6 +24,8 @@ class Packed:
     steps    where four bytes of a patch begin, seen from its first, int32 (depth,)
     weight   int8, panel by panel (depth, vectors, LANES, 4): 0 for bytes that are none of its channels
     bias     int32 (F,), padded to vectors; what the source's zero adds to a sum is taken off here
+
+    The filters of each panel stand in the order that its tile wants, in all three.
     scales   the table of `byte_tile`; `quick` says that it was made for `quick`
     """
 
@@ -49,17 +51,33 @@ def pack(network: Int8Network, layout: Layout, i: int, node: Conv) -> Packed:
     vectors = TARGET.padded(filters) // TARGET.lanes
     packed = np.zeros((len(steps), 4, vectors * TARGET.lanes), np.int8)
     packed[fours, lanes, :filters] = weight.reshape(-1, filters)
-    strips = [
-        packed[:, :, start * TARGET.lanes : stop * TARGET.lanes].transpose(0, 2, 1).ravel()
-        for start, stop in pairwise(panel_starts(vectors))
-    ]
     from_zero = np.broadcast_to(zero, channels) @ weight.sum(axis=(0, 1), dtype=np.int64)
     bias = np.zeros(vectors * TARGET.lanes, np.int32)
     bias[:filters] = (conv.bias - from_zero).astype(np.int32)  # wraps around, as the sums do
-    zero_out = 0 if node.target == network.wide else int(network.grids[node.target].zero[0])
-    quick = node.target != network.wide and is_quick(conv)
-    scales = scale_table(conv, vectors, zero_out if quick else None)
-    return Packed(steps, _copied(np.concatenate(strips)), _copied(bias), scales, quick, vectors)
+    is_wide = node.target == network.wide
+    order = np.arange(vectors * TARGET.lanes) if is_wide else filter_order(vectors)
+    packed = packed[:, :, order].transpose(0, 2, 1)
+    strips = [
+        packed[:, start * TARGET.lanes : stop * TARGET.lanes].ravel()
+        for start, stop in pairwise(panel_starts(vectors))
+    ]
+    zero_out = 0 if is_wide else int(network.grids[node.target].zero[0])
+    quick = not is_wide and is_quick(conv)
+    scales = scale_table(conv, order, zero_out if quick else None)
+    return Packed(
+        steps, _copied(np.concatenate(strips)), _copied(bias[order]), scales, quick, vectors
+    )
+
+
+def filter_order(vectors: int) -> np.ndarray:
+    """Which filter stands in each lane, panel by panel: see `integers.packed`."""
+    orders = []
+    for start, stop in pairwise(panel_starts(vectors)):
+        order = np.arange(start * TARGET.lanes, stop * TARGET.lanes)
+        if is_interleaved(stop - start):
+            order = order.reshape(4, 4, 4).transpose(1, 0, 2).ravel()  # quarter, vector, lane
+        orders.append(order)
+    return np.concatenate(orders)
 
 
 def dense(weight: NDArray[np.int8], groups: int) -> NDArray[np.int8]:
@@ -107,19 +125,20 @@ def is_quick(conv: Int8Conv) -> bool:
     return bool(((shift >= SHIFT_LEAST) & (shift <= SHIFT_MOST)).all())
 
 
-def scale_table(conv: Int8Conv, vectors: int, quick_zero: int | None) -> NDArray[np.uint8]:
+def scale_table(conv: Int8Conv, order: np.ndarray, quick_zero: int | None) -> NDArray[np.uint8]:
     """Multiplier, half and shift as `byte_tile` reads them; with a zero for `quick`, else for `exact`."""
-    filters = vectors * TARGET.lanes
-    multiplier, shift = np.zeros(filters, np.int32), np.full(filters, SHIFT_LEAST, np.int64)
-    multiplier[: len(conv.multiplier)] = conv.multiplier
-    shift[: len(conv.shift)] = np.where(conv.multiplier != 0, conv.shift, SHIFT_LEAST)
+    filters, vectors = len(conv.shift), len(order) // TARGET.lanes
+    multiplier, shift = np.zeros(len(order), np.int32), np.full(len(order), SHIFT_LEAST, np.int64)
+    multiplier[:filters] = conv.multiplier
+    shift[:filters] = np.where(conv.multiplier != 0, conv.shift, SHIFT_LEAST)
+    multiplier, shift = multiplier[order], shift[order]
     half = np.int64(1) << (shift - 1)
     if quick_zero is not None:
         half += np.int64(quick_zero) << shift
-    odd = shift[1::2] - (0 if quick_zero is None else 32)
-    tables = (half[::2], half[1::2], shift[::2], odd)
-    rows = [multiplier.view(np.uint8).reshape(vectors, -1)]
-    rows += [np.ascontiguousarray(table).view(np.uint8).reshape(vectors, -1) for table in tables]
+        shift[1::2] -= 32
+    numbers = (multiplier.astype(np.int64), half, shift)
+    tables = [a[first::2] for first in (0, 1) for a in numbers]
+    rows = [np.ascontiguousarray(table).view(np.uint8).reshape(vectors, -1) for table in tables]
     return _copied(np.concatenate(rows, axis=1).ravel())
 
 

@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from tinysqueeze.data.images import open_image
 from tinysqueeze.errors import UserError
 from tinysqueeze.show.page.drawings import DRAWINGS, drawing
 from tinysqueeze.show.page.state import Look
 from tinysqueeze.study.stepper import Steps
-from tinysqueeze.weights.images import open_image
 from tinysqueeze.weights.opening import open_weights
 from tinysqueeze.weights.trained import WeightSet
 
