@@ -136,9 +136,8 @@ def run(args: argparse.Namespace) -> int:
         f"loss {score.loss:.4f}, calibration error {error:.2%} ({len(dataset):,} images)"
     )
     if args.int8 is not None:
-        train = data.load(
-            args.int8 or args.data or one.trained_on, "train", size=model.input_shape[0]
-        )
+        source = args.int8 or args.data or str(one.trained_on)
+        train = data.load(source, "train", size=model.input_shape[0])
         plan = compile_plan(
             model, args.batch_size, precision="int8", threads=args.threads, params=one.params,
             calibration=next(batches(train, CALIBRATION_IMAGES, normalise=one.normalise))[0],
