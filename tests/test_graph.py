@@ -1,6 +1,7 @@
 """The graph: what it computes is what the model computes, before and after every pass."""
 
 import ast
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from cases import small_params
 from compositions import CONV, MODELS, beside, chain, composed, params_of
 
+from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.errors import ShapeError
 from tinysqueeze.graph import (
     Activate,
@@ -34,16 +36,18 @@ from tinysqueeze.graph import (
 )
 from tinysqueeze.network.compose import Residual
 from tinysqueeze.network.layers import (
+    EVAL,
     Conv2D,
     Dropout,
     GlobalAvgPool2D,
+    HardSwish,
     MaxPool2D,
     Softmax,
 )
 from tinysqueeze.network.models import Fire, Model, squeezenet_cifar
 from tinysqueeze.network.ops import fast, reference
 from tinysqueeze.network.others import GroupedConv2D
-from tinysqueeze.network.params import flatten
+from tinysqueeze.network.params import flatten, initialise
 from tinysqueeze.network.window import Window
 
 
@@ -260,6 +264,24 @@ def test_what_nobody_reads_is_left_out():
     graph = Graph.of("small", [(2, 2, 3), shape, shape, shape, shape, shape], nodes, 2)
     assert [(n.path, n.source, n.target) for n in graph.nodes] == [("a", 0, 1), ("b", 1, 2)]
     assert list(graph.done_after()) == [(graph.nodes[0], (0,)), (graph.nodes[1], (1,))]
+
+
+@dataclass(frozen=True)
+class Steeper(HardSwish):
+    """Somebody's own layer, which happens to be derived from one of ours."""
+
+    def forward(self, params, x, mode=EVAL):
+        y, cache = super().forward(params, x, mode)
+        return 3 * y, cache
+
+
+def test_a_class_derived_from_a_layer_is_not_taken_for_it(rng):
+    model = Model("own", chain(CONV, Steeper(), CONV, GlobalAvgPool2D()).steps, (6, 6, 3), {})
+    assert [type(node).__name__ for node in lower(model).nodes] == ["Conv", "Other", "Conv", "Mean"]
+    params, x = initialise(model), rng.standard_normal((2, 6, 6, 3)).astype(np.float32)
+    expected, _ = model.forward(params, x)
+    plan = compile_plan(model, 2, training=False, params=params, threads=1)
+    assert np.allclose(plan.predict(x), expected, rtol=1e-4, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------ who walks, by source

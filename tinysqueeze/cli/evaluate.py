@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
         f"loss {score.loss:.4f}, calibration error {error:.2%} ({len(dataset):,} images)"
     )
     if args.int8 is not None:
-        source = str(args.int8 or args.data or one.trained_on)
+        source = args.int8 or args.data or str(one.trained_on)
         train = data.load(source, "train", size=model.input_shape[0])
         plan = compile_plan(
             model, args.batch_size, precision="int8", threads=args.threads, params=one.params,

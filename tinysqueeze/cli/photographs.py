@@ -10,13 +10,16 @@ from tqdm.auto import tqdm
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.weights import find_weights
 from tinysqueeze.errors import UserError
+from tinysqueeze.training.engine import Predicts
 from tinysqueeze.weights import (
     FolderScore,
+    WeightSet,
     evaluate_folder,
     labels_under,
     plan_for,
     read_map,
 )
+from tinysqueeze.weights.labelled import Named
 
 SOME_SKIPPED = 3  # the exit status where not every file could be read, as in `predict`
 LARGEST_BATCH = 32  # photographs are large, and more at once are no faster
@@ -37,17 +40,9 @@ def evaluate(args: argparse.Namespace) -> int:
     total = len(labels_under(args.data, weights, named))
     compile_kernels()
     batch = min(args.batch_size, LARGEST_BATCH)
-
-    def scored(int8: str | None) -> tuple[FolderScore, float]:
-        """The score of the folder, and images a second."""
-        plan = plan_for(weights, batch, args.threads, int8)
-        score, started = FolderScore(), time.perf_counter()
-        results = evaluate_folder(weights, args.data, batch, plan, named=named)
-        for so_far in tqdm(results, total=total, unit=" images", disable=None, smoothing=0.05):
-            score = so_far
-        return score, score.images / (time.perf_counter() - started)
-
-    score, speed = scored(None)
+    score, speed = _score(
+        args.data, weights, batch, plan_for(weights, batch, args.threads), total, named
+    )
     for note in score.notes:
         print(note, file=sys.stderr)
     for skipped in score.skipped:
@@ -66,7 +61,8 @@ def evaluate(args: argparse.Namespace) -> int:
         f"({score.images:,} images, {speed:.0f} a second)"
     )
     if args.int8:
-        integers, speed = scored(args.int8)
+        plan = plan_for(weights, batch, args.threads, args.int8)
+        integers, speed = _score(args.data, weights, batch, plan, total, named)
         found["int8"] = {
             "top1": integers.top1,
             "top5": integers.top5,
@@ -78,3 +74,14 @@ def evaluate(args: argparse.Namespace) -> int:
         )
     print(json.dumps(found) if args.json else line)
     return SOME_SKIPPED if score.skipped else 0
+
+
+def _score(
+    folder: str, weights: WeightSet, batch: int, plan: Predicts, total: int, named: Named | None
+) -> tuple[FolderScore, float]:
+    """The score of a folder, and images a second."""
+    score, started = FolderScore(), time.perf_counter()
+    results = evaluate_folder(weights, folder, batch, plan, named)
+    for so_far in tqdm(results, total=total, unit=" images", disable=None, smoothing=0.05):
+        score = so_far
+    return score, score.images / (time.perf_counter() - started)

@@ -104,9 +104,16 @@ class _Walk:
         return len(self.shapes) - 1
 
 
+KNOWN = {
+    AvgPool2D, BatchNorm, Conv2D, Dropout, GlobalAvgPool2D, GroupedConv2D, HardSwish, Linear, MaxPool2D, ReLU
+}  # fmt: skip
+
+
 def node_of(layer: Layer, path: str, source: int, target: int) -> Node:
     """A layer that is no composition, as a node."""
     ends = (path, source, target)
+    if type(layer) not in KNOWN:  # a subclass as well: it may compute something else
+        return Other(*ends, layer)
     match layer:
         case Conv2D():
             return Conv(*ends, layer.window, layer.filters, layer.bias)
