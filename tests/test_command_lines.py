@@ -1,7 +1,9 @@
 """Whatever is typed: no traceback, an exit status of 0, 1 or 2, and one line that says what is wrong."""
 
 import os
+import resource
 import shutil
+from pathlib import Path
 
 import pytest
 from command_lines import Said, furnish, generated
@@ -50,6 +52,7 @@ LISTED = [
     ["train", "--pad=-1"],
     ["train", "--lr", "nan"],
     ["train", "--from="],
+    ["train", "--batch-size=--"],
     ["train", "--input-size", "9" * 30],
     ["train", "--set", "stem_filters=0"],
     ["compress", "w.net", "-o", "out.tsq", "--target-kb", "0"],
@@ -71,6 +74,34 @@ def test_a_wrong_value_is_one_line_and_status_2(argv):
     said = Said(argv)
     assert (said.status, said.fault) == (2, "")
     assert said.err.count("\n") == 1
+
+
+ENDLESS = [
+    ["decompress", "/dev/zero", "-o", "out.net"],
+    ["inspect", "/dev/zero"],
+    ["predict", "/dev/zero", "--weights", "W", "--classes", "/dev/zero"],
+    ["predict", "/dev/zero", "--weights", "W", "--preprocess", "/dev/zero"],
+    ["results", "--add", "-o", "/dev/zero"],
+    ["bench", "--read", "/dev/zero"],
+    ["predict", "/dev/zero", "--weights", "W"],
+    ["train", "--data", "/dev/zero"],
+    ["train", "--resume", "/dev/zero"],
+    ["evaluate", "W", "--data", "/dev/zero"],
+]
+
+
+@pytest.mark.parametrize("argv", ENDLESS, ids=" ".join)
+def test_a_device_is_not_read_to_its_end(place, argv):
+    argv = [str(place.root / "net.safetensors") if word == "W" else word for word in argv]
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + (1 << 30), hard))
+    try:
+        said = Said(argv)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert (said.status, said.fault) == (1, "")
+    assert "memory" not in said.err
 
 
 ALLOWED = [

@@ -33,7 +33,7 @@ SMALL = [
     "--set", "fires=3", "--set", "pools=[1,3]", "--batch-size", "16", "--epochs", "30",
 ]  # fmt: skip
 SERVER = """
-import json, os, signal, sys, traceback
+import json, os, signal, sys
 warm, sys.argv = sys.argv[1], ["tinysqueeze"]
 from tqdm import tqdm
 from tinysqueeze.cli import main
@@ -48,13 +48,13 @@ for line in sys.stdin:
         for stream, number in ((out, 1), (out + ".err", 2)):
             os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         sys.argv = ["tinysqueeze", *argv]
-        status = 99
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             status = main()
             sys.stdout.flush()
-        except BaseException:
-            traceback.print_exc()
+        except BaseException as error:  # as Python itself would end
+            sys.excepthook(*sys.exc_info())
+            status = 130 if isinstance(error, KeyboardInterrupt) else 99
         os._exit(status)
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

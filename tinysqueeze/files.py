@@ -1,7 +1,9 @@
 """Files: whole or not at all, so that no crash costs the old one; the same bytes for the same content."""
 
+import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,6 +75,14 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             raise
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise UserError(f"{path}: cannot be written ({reason(error)})") from error
+
+
+def content(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file or a pipe. Raises OSError, also for a device, which may never end."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise OSError(errno.EINVAL, "a device, not a file", str(path))
+    return Path(path).read_bytes()
 
 
 def check_writable(path: str | os.PathLike[str], picture: bool = False) -> None:

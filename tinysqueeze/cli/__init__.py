@@ -34,7 +34,9 @@ COMMANDS = {  # name -> what it does; the code is the module of that name in thi
     "communication": "what distributed training has to send, measured and projected",
 }
 
-EMPTY = re.compile(r"--[a-z-]+=\s*")  # "--from="
+EMPTY = re.compile(
+    r"--[a-z0-9-]+=(\s*|--)"
+)  # "--from="; of "--bits=--" argparse makes an empty list
 LEAVE_FILES = ("train", "experiment")
 FILES = ("out", "plot", "answers", "figure", "c")  # and whatever is given one of these
 
@@ -103,7 +105,7 @@ def _guarded(argv: Sequence[str]) -> int:
 
 
 def _fail(line: str, status: int) -> int:
-    print(f"tinysqueeze: {line}", file=sys.stderr)
+    print(f"tinysqueeze: {UserError(line)}", file=sys.stderr)  # which bounds its length
     return status
 
 

@@ -14,7 +14,7 @@ from tinysqueeze.bench.workloads import WORKLOADS
 from tinysqueeze.cli import values
 from tinysqueeze.cli.output import draw
 from tinysqueeze.errors import UserError
-from tinysqueeze.files import check_writable, parse_json
+from tinysqueeze.files import check_writable, content, parse_json
 from tinysqueeze.processors import usable_processors
 from tinysqueeze.show.pictures.speed import speed_bars
 
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = parse_json(path.read_text())
+        data = parse_json(content(path))
         return complete(data)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a file of `tinysqueeze bench --json` ({error})") from error

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tinysqueeze.errors import FormatError, UserError
-from tinysqueeze.files import check_writable
+from tinysqueeze.files import check_writable, content
 from tinysqueeze.weights.compression.inspect import PARTS, Line, inspect
 
 
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         check_writable(args.out, picture=True)
     try:
-        lines = inspect(args.file.read_bytes())
+        lines = inspect(content(args.file))
     except OSError as error:
         raise UserError(f"{args.file}: cannot be read ({error.strerror or error})") from error
     except FormatError as error:

@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import numpy as np
 
 from tinysqueeze.errors import FormatError, UserError
-from tinysqueeze.files import parse_json, write_atomically
+from tinysqueeze.files import content, parse_json, write_atomically
 from tinysqueeze.labels import check_labels
 from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.ranges import Range, checked
@@ -59,7 +59,7 @@ def read_run(folder: str | Path) -> Result:
     """The result of a finished run folder of `tinysqueeze train`. Raises FormatError."""
     path = Path(folder) / "summary.json"
     try:
-        summary: dict[str, Any] = parse_json(path.read_text())
+        summary: dict[str, Any] = parse_json(content(path))
     except (OSError, ValueError) as error:
         raise FormatError(f"{path}: not the summary of a finished run ({error})") from None
     try:
@@ -97,7 +97,7 @@ def read_results(path: str | Path) -> list[Result]:
     """The rows of such a file. Raises FormatError."""
     kinds = {f.name: f.type for f in fields(Result)}
     try:
-        rows = list(csv.DictReader(io.StringIO(Path(path).read_text())))
+        rows = list(csv.DictReader(io.StringIO(content(path).decode())))
         return [Result(**{n: kind(row[n]) for n, kind in kinds.items()}) for row in rows]  # type: ignore[operator]
     except (OSError, KeyError, TypeError, ValueError, csv.Error, UserError) as error:
         raise FormatError(f"{path}: not a table of results ({error})") from None
@@ -204,7 +204,7 @@ def save_answers(
 def load_answers(path: str | Path) -> Answers:
     """Read them. Raises FormatError."""
     try:
-        whole = Path(path).read_bytes()
+        whole = content(path)
         with ZipFile(io.BytesIO(whole)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > LARGEST_ANSWERS:
                 raise ValueError("unpacks to more than answers are")

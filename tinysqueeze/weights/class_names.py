@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tinysqueeze.data.download import fetch
 from tinysqueeze.errors import DataError, FormatError
-from tinysqueeze.files import parse_json
+from tinysqueeze.files import content, parse_json
 from tinysqueeze.weights.sources import CLASS_INDEX
 from tinysqueeze.weights.trained import WeightSet
 
@@ -21,7 +21,7 @@ def read_class_names(path: str | os.PathLike[str]) -> tuple[tuple[str, ...], tup
     JSON {"0": ["n01440764", "tench"]}. Raises FormatError, or DataError if there is no such file.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = content(path).decode()
         if text.lstrip().startswith("{"):
             index = parse_json(text)
             rows = [index[str(i)] for i in range(len(index))]

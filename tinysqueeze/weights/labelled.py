@@ -15,7 +15,7 @@ from tinysqueeze.data import Dataset
 from tinysqueeze.data.folders import labelled, tested_part
 from tinysqueeze.data.images import told
 from tinysqueeze.errors import DataError, FormatError
-from tinysqueeze.files import parse_json
+from tinysqueeze.files import content, parse_json
 from tinysqueeze.weights.class_names import WNID
 from tinysqueeze.weights.classify import BATCH, Predicts, Skipped, classify
 from tinysqueeze.weights.trained import WeightSet
@@ -95,7 +95,7 @@ def read_map(path: str | os.PathLike[str]) -> dict[str, str | int | None]:
     Raises FormatError, or DataError if there is no such file.
     """
     try:
-        found = parse_json(Path(path).read_text(encoding="utf-8"))
+        found = parse_json(content(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:

@@ -12,6 +12,7 @@ import numpy as np
 from tinysqueeze.data import Normalise
 from tinysqueeze.data.download import fetch
 from tinysqueeze.errors import DataError, FormatError, UserError
+from tinysqueeze.files import content
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model, squeezenet1_0
 from tinysqueeze.network.params import check_fit, flatten, shapes, unflatten
@@ -155,9 +156,7 @@ def load_weights(source: str | os.PathLike[str]) -> WeightSet:
     """
     path = source_file(source)
     try:
-        if path.exists() and not path.is_file():  # a device may never end
-            raise DataError(f"{path}: not a file")
-        data = path.read_bytes()
+        data = content(path)
     except FileNotFoundError as error:
         names = ", ".join(SOURCES)
         raise DataError(f"{path}: no such file, nor a name of weights ({names})") from error

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tinysqueeze.errors import DataError, FormatError
-from tinysqueeze.files import parse_json
+from tinysqueeze.files import content, parse_json
 
 LARGEST_SIDE = 16_384  # pixels
 
@@ -154,7 +153,7 @@ def read_preprocess(path: str | os.PathLike[str]) -> Preprocess:
     Raises FormatError, or DataError if there is no such file.
     """
     try:
-        fields = parse_json(Path(path).read_text(encoding="utf-8"))
+        fields = parse_json(content(path))
     except OSError as error:
         known = ", ".join(PRESETS)
         raise DataError(f"{path}: neither one of {known} nor a file ({error.strerror})") from error

@@ -10,6 +10,7 @@ from typing import Any
 
 from tinysqueeze.data import Augment, Dataset
 from tinysqueeze.errors import CheckpointError, FormatError, UserError
+from tinysqueeze.files import content
 from tinysqueeze.network.models import Model
 from tinysqueeze.paper.experiments.grids import Experiment, Point, grid
 from tinysqueeze.study.count import count
@@ -62,7 +63,7 @@ def read_rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
     try:
-        found = list(csv.DictReader(io.StringIO(path.read_text())))
+        found = list(csv.DictReader(io.StringIO(content(path).decode())))
         return [{name: kind(row[name]) for name, kind in COLUMNS.items()} for row in found]
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise FormatError(

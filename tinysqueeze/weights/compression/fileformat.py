@@ -46,7 +46,7 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.errors import FormatError, UserError
-from tinysqueeze.files import parse_json, write_atomically
+from tinysqueeze.files import content, parse_json, write_atomically
 from tinysqueeze.graph import GraphModel, rebuild
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import shapes
@@ -111,7 +111,7 @@ def write(path: str | Path, compressed: Compressed, coding: str = "ans") -> int:
 def read(path: str | Path) -> Compressed:
     """Read a file. Raises FormatError where it is not whole, UserError where it cannot be read."""
     try:
-        data = Path(path).read_bytes()
+        data = content(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     try:
