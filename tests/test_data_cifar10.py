@@ -12,6 +12,7 @@ import runpy
 import shutil
 import struct
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -361,6 +362,29 @@ def test_an_archive_that_unpacks_without_end_is_stopped(tmp_path, monkeypatch):
         member(tar, f"{cifar10.FOLDER}/batches.meta", py2_meta())
     with pytest.raises(FormatError, match="unpacks to more than 1,048,576 bytes"):
         load(path)
+
+
+def packed(*heads: bytes) -> bytes:
+    return gzip.compress(b"".join(heads) + bytes(1024), 1)
+
+
+def test_a_member_of_any_size_takes_no_time(tmp_path):
+    """Python's tarfile skips what a header promises, though nothing is left to skip."""
+    for size in (8**11 - 1, 2**80):
+        info = tarfile.TarInfo("readme.html")
+        info.size = size
+        (tmp_path / "x.tar.gz").write_bytes(packed(info.tobuf(tarfile.GNU_FORMAT)))
+        start = time.monotonic()
+        with pytest.raises(
+            FormatError, match=r"x\.tar\.gz: .*unpacks to more than 268,435,456 bytes"
+        ):
+            load(tmp_path / "x.tar.gz")
+        assert time.monotonic() - start < 5
+    head = tarfile.TarInfo("a")
+    head.type = tarfile.XHDTYPE
+    (tmp_path / "x.tar.gz").write_bytes(packed(head.tobuf() * 3000))  # headers of headers
+    with pytest.raises(FormatError, match=r"x\.tar\.gz: "):
+        load(tmp_path / "x.tar.gz")
 
 
 def test_the_cache_serves_cifar10_without_a_network(archive, tmp_path, monkeypatch):

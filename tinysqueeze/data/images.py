@@ -3,6 +3,7 @@
 Whatever Pillow opens becomes RGB, or one clear error; what a folder holds beside pictures is counted.
 """
 
+import io
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what systems lea
 MAX_PIXELS = (
     1 << 26
 )  # in any mode less than 1 GB; above it a small file fills the memory (a "bomb")
+LARGEST_FILE = 1 << 28  # bytes
 NAMED = 3  # of what was left out
 
 Place = str | os.PathLike[str]
@@ -39,9 +41,13 @@ def open_image(path: Place) -> Image.Image:
     Raises DataError naming the file where it is missing, truncated, too large or not an image.
     """
     try:
-        if stat.S_ISFIFO(os.stat(path).st_mode):  # to open one may wait for ever
+        about = os.stat(path)
+        if stat.S_ISFIFO(about.st_mode):  # to open one may wait for ever
             raise DataError("a pipe, not a file")
-        with Image.open(path) as image:
+        if about.st_size > LARGEST_FILE:
+            raise DataError(f"{about.st_size:,} bytes are more than we open")
+        # From memory: of a file Pillow reads as much as it promises to hold, not as it holds.
+        with Image.open(io.BytesIO(Path(path).read_bytes())) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{image.width}×{image.height} pixels are more than we open")
             image.load()
