@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import matplotlib
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 matplotlib.use("Agg")
+# Started behind a shell's `&`, Ctrl-C is ignored, and so it would be by every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

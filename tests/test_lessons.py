@@ -309,7 +309,7 @@ def test_a_later_case_that_returns_nothing_is_wrong():
 
 
 def test_an_exercise_that_is_not_there():
-    with pytest.raises(UserError, match="no exercise named 'fold'; there are first-parameters"):
+    with pytest.raises(UserError, match="no exercise named 'fold'; there are one-number"):
         check("fold", 3)
 
 

@@ -157,18 +157,18 @@ def test_training_on_a_full_disk_says_the_accuracy_first(folder, tmp_path, capsy
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit of a file's size")
 def test_a_disk_that_is_really_full_costs_no_file(weights, tmp_path):
-    """A file may grow to 20,000 bytes: the export needs more, and ends in one line."""
-    (tmp_path / "net.onnx").write_bytes(b"old")
+    """A file may grow to 2,000 bytes: the network needs more, and ends in one line."""
+    (tmp_path / "small.tsq").write_bytes(b"old")
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
 
-    argv = ["export", weights, tmp_path / "net.onnx"]
+    argv = ["compress", weights, "-o", tmp_path / "small.tsq"]
     status, _, err = spoken(command(*argv, preexec_fn=limit))
     assert status == 1
     assert "cannot be written (File too large)" in err.splitlines()[-1]
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("net.onnx", b"old")]
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("small.tsq", b"old")]
 
 
 def test_what_cannot_be_read_is_not_called_corrupt(tmp_path, capsys):
@@ -247,11 +247,11 @@ def test_a_training_goes_on_when_its_reader_leaves(folder, tmp_path):
 
 def test_a_command_that_leaves_files_outlasts_a_full_output(weights, tmp_path):
     with open("/dev/full", "w") as full:
-        process = command("export", weights, tmp_path / "net.onnx", stdout=full)
+        process = command("compress", weights, "-o", tmp_path / "small.tsq", stdout=full)
         status, _, err = spoken(process)
     assert status == 1
     assert "no more is printed (No space left on device)" in err
-    assert (tmp_path / "net.onnx").stat().st_size > 1000
+    assert (tmp_path / "small.tsq").stat().st_size > 1000
 
 
 def test_lasting_passes_on_what_can_be_written():
