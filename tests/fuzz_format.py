@@ -127,7 +127,7 @@ def rezipped(data: bytes, rng: random.Random) -> bytes:
         for name, content in parts:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a name twice
-                made.writestr(name, content)
+                made.writestr(zipfile.ZipInfo(name), content, packed)
     return out.getvalue()
 
 

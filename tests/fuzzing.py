@@ -6,6 +6,7 @@ from (format, seed, number) alone. Each must be refused with one line, or read: 
 where the format has a check sum that still fits. 10 seconds and 1 GB are the most that one may take.
 """
 
+import faulthandler
 import json
 import os
 import random
@@ -135,6 +136,7 @@ def tried(kind, seed: int, number: int, folder: Path) -> tuple[str, str]:
 
     data, crafted = case(kind, seed, number)
     path = kind.write(folder, data)
+    faulthandler.dump_traceback_later(9)
     begun = time.process_time()
     signal.alarm(WAIT)
     signal.setitimer(signal.ITIMER_PROF, kind.seconds)
@@ -151,6 +153,7 @@ def tried(kind, seed: int, number: int, folder: Path) -> tuple[str, str]:
     except Exception:
         return "crash", traceback.format_exc()
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
     if time.process_time() - begun > kind.seconds:

@@ -147,6 +147,11 @@ def test_arrays_that_fit_no_training_are_refused(saved, pictures):
     training = checkpoint.resume(checkpoint.read(saved), make_engine=stepwise_engine)
     with pytest.raises(DataError, match="an order of other images than its 40"):
         next(run(training, pictures))
+    save_file(arrays, saved, header)
+    forged(saved, put("counters", "batch", value=2))
+    training = checkpoint.resume(checkpoint.read(saved), make_engine=stepwise_engine)
+    with pytest.raises(TrainingError, match="at batch 3 of an epoch, pictures has fewer"):
+        next(run(training, pictures))  # it would look for one for ever
     forged(saved, arrays={"images/losses": np.zeros(3, "f4")})
     training = checkpoint.resume(checkpoint.read(saved), make_engine=stepwise_engine)
     with pytest.raises(TrainingError, match="losses of 3 images, pictures has 40"):

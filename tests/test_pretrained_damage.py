@@ -12,6 +12,7 @@ import weight_files as files
 from torch_files import Global, archive, legacy, tensor
 
 from tinysqueeze.errors import FormatError
+from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.weights import load_weights, write_onnx, write_safetensors, write_torchvision
 from tinysqueeze.weights.formats.caffe_file import read_caffemodel
 from tinysqueeze.weights.formats.deep_compression import read_deep_compression
@@ -286,6 +287,14 @@ def test_impossible_numbers_are_refused(tmp_path, value):
     data = files.caffemodel(made)
     with pytest.raises(FormatError, match="fire5/squeeze/weight"):
         load_weights(files.write(tmp_path / "net.caffemodel", data))
+
+
+def test_a_negative_variance_is_refused(tmp_path):
+    made = files.weight_set(squeezenet_cifar(classes=2, input_size=16, norm=True, pools=(1,)))
+    made.flat["conv1_norm/var"][0] = -0.1
+    write_safetensors(made, tmp_path / "net.safetensors")
+    with pytest.raises(FormatError, match="conv1_norm/var: a negative variance"):
+        load_weights(tmp_path / "net.safetensors")
 
 
 @pytest.mark.parametrize("suffix", ["net", "caffemodel", "pth", "pt", "safetensors", "onnx"])

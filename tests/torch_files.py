@@ -68,11 +68,10 @@ def archive(value, storages=(), **options) -> bytes:
     """The zip layout of torch.save."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", **options) as made:
-        made.writestr("net/data.pkl", pickled(value))
-        made.writestr("net/byteorder", "little")
-        for number, numbers in enumerate(storages):
-            made.writestr(f"net/data/{number}", stored(numbers).tobytes())
-        made.writestr("net/version", "3\n")
+        parts = {"data.pkl": pickled(value), "byteorder": b"little"}
+        parts |= {f"data/{i}": stored(numbers).tobytes() for i, numbers in enumerate(storages)}
+        for name, content in (parts | {"version": b"3\n"}).items():  # without the time of the day
+            made.writestr(zipfile.ZipInfo(f"net/{name}"), content, made.compression)
     return out.getvalue()
 
 

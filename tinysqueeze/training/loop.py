@@ -57,6 +57,13 @@ def run(
     steps = training.recipe.steps(len(dataset))
     begin_alike(training, dataset, test, communicator)
     while not training.finished:
+        if training.batch and training.batch >= training.recipe.batches(
+            len(dataset), training.epoch
+        ):
+            raise TrainingError(
+                f"it is at batch {training.batch + 1:,} of an epoch, {dataset.name} has fewer: go on with "
+                "the images that it began with"
+            )
         refuse_drift(training, communicator)
         started = time.perf_counter() - training.seconds
         for images, labels in rest_of_epoch(training, dataset, communicator):

@@ -148,7 +148,7 @@ def recognise(flat: Mapping[str, np.ndarray], **changes: Any) -> Model:
 def fitting(model: Model, flat: Mapping[str, np.ndarray]) -> Params:
     """The arrays as the model's parameters, float32, after the checks that every reader makes.
 
-    Raises FormatError where a shape differs, a number is not finite or absurdly large.
+    Raises FormatError where a shape differs, a number is not finite or absurdly large, a variance negative.
     """
     try:
         check_fit(model, unflatten(flat))
@@ -160,6 +160,8 @@ def fitting(model: Model, flat: Mapping[str, np.ndarray]) -> Params:
         largest = float(np.abs(array).max(initial=0))
         if not largest < LARGEST:  # also where it is not a number
             raise FormatError(f"{path}: a weight of {largest:g}: the file is damaged")
+        if path.endswith("/var") and array.min(initial=0) < 0:
+            raise FormatError(f"{path}: a negative variance: the file is damaged")
     return unflatten({path: np.ascontiguousarray(flat[path], np.float32) for path in shapes(model)})
 
 

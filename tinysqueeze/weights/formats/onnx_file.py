@@ -124,9 +124,10 @@ def read_foreign(onnx: Any, proto: Any) -> WeightSet:
     How images are prepared does not stand in such a file: torchvision's way is assumed, and said. Raises
     FormatError that names what is not understood.
     """
-    graph, flat, notes = read_graph(onnx, proto, OPERATORS)
-    notes += rounding_notes(flat)
-    found = squeezenet_of(*with_biases(graph, flat))
+    with np.errstate(all="ignore"):  # what comes of damaged numbers is refused by `fitting`
+        graph, flat, notes = read_graph(onnx, proto, OPERATORS)
+        notes += rounding_notes(flat)
+        found = squeezenet_of(*with_biases(graph, flat))
     model, arrays = found or (_graph_model(graph), flat)
     if found is None:
         notes.append(
