@@ -211,8 +211,7 @@ def test_killed_at_random_moments(tasks, root, request):
             ends[f"train, resumed {resumed}"] = ends.get(f"train, resumed {resumed}", 0) + 1
         if kill % 5 == 4:
             print(f"{kill + 1} kills by each: {dict(sorted(ends.items()))}", flush=True)
-    server.process.stdin.close()
-    server.process.wait(60)
+    server.process.communicate(timeout=60)
     print(f"{count} kills by each of {len(SIGNALS)} signals: {dict(sorted(ends.items()))}")
 
 
