@@ -21,7 +21,7 @@ import numpy as np
 import tinysqueeze as ts
 from tinysqueeze.network.ops import convolution
 from tinysqueeze.kernels.optimiser import ema_update
-convolution.fold(np.ones((1, 1, 1)), np.zeros((1, 1, 1)), 0, 1, 1, (1, 1, 1, 1, 0, 0))
+convolution.fold(np.ones((1, 1)), np.zeros((1, 1, 1)), 0, 1, 1, (1, 1, 1, 1, 0, 0))
 ema_update(np.zeros(8, np.float32), np.ones(8, np.float32), 0.5, 1)
 import tinysqueeze.show.pictures
 print("imported", "matplotlib.font_manager" in __import__("sys").modules)
