@@ -83,7 +83,7 @@ def told(cell) -> str:
     """What a cell says; where it is tagged `varies` (timings, what rounding decides) without numbers."""
     text = re.sub(r"\s*\n\s*", "\n", text_of(cell)).strip()
     return (
-        re.sub(r"[-−+]?\d[\d.,e+-]*", "#", text)
+        re.sub(r" *[-−+]?\d[\d.,e+-]* *", " # ", text)
         if "varies" in cell.metadata.get("tags", [])
         else text
     )
