@@ -150,11 +150,19 @@ def test_arrays_that_fit_no_training_are_refused(saved, pictures):
     save_file(arrays, saved, header)
     forged(saved, put("counters", "batch", value=2))
     training = checkpoint.resume(checkpoint.read(saved), make_engine=stepwise_engine)
-    with pytest.raises(TrainingError, match="at batch 3 of an epoch, pictures has fewer"):
+    with pytest.raises(
+        TrainingError, match=r"at batch 3 of epoch 3 and .* pictures with 40 images has not"
+    ):
         next(run(training, pictures))  # it would look for one for ever
+    save_file(arrays, saved, header)
+    forged(saved, arrays={"images/order": np.arange(10)})
+    training = checkpoint.resume(checkpoint.read(saved), make_engine=stepwise_engine)
+    with pytest.raises(TrainingError, match="at batch 2 of epoch 3"):
+        next(run(training, pictures))
+    save_file(arrays, saved, header)
     forged(saved, arrays={"images/losses": np.zeros(3, "f4")})
     training = checkpoint.resume(checkpoint.read(saved), make_engine=stepwise_engine)
-    with pytest.raises(TrainingError, match="losses of 3 images, pictures has 40"):
+    with pytest.raises(TrainingError, match="losses of 3 images, which pictures with 40"):
         next(run(training, pictures))
     with pytest.raises(DataError, match="an order of other images"):
         next(batches(pictures, 4, order=np.array([0, 1, -1, 2])))

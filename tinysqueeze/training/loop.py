@@ -49,21 +49,12 @@ def run(
     that train together have not begun alike, or are no longer.
     """
     if training.losses is not None and training.losses.shape != (len(dataset),):
-        raise TrainingError(
-            f"it knows the losses of {training.losses.size:,} images, {dataset.name} has {len(dataset):,}: "
-            "go on with the images that it began with"
-        )
+        raise _other_images(training, dataset)
     engine, schedule = training.engine, training.recipe.schedule
     steps = training.recipe.steps(len(dataset))
     begin_alike(training, dataset, test, communicator)
     while not training.finished:
-        if training.batch and training.batch >= training.recipe.batches(
-            len(dataset), training.epoch
-        ):
-            raise TrainingError(
-                f"it is at batch {training.batch + 1:,} of an epoch, {dataset.name} has fewer: go on with "
-                "the images that it began with"
-            )
+        step = training.step
         refuse_drift(training, communicator)
         started = time.perf_counter() - training.seconds
         for images, labels in rest_of_epoch(training, dataset, communicator):
@@ -84,6 +75,8 @@ def run(
                 result = finish_epoch(training, report, test, communicator)
                 report = replace(report, result=result)
             yield report
+        if training.step == step:
+            raise _other_images(training, dataset)
 
 
 def drive(
@@ -227,6 +220,15 @@ def finish_epoch(
     training.epoch, training.batch = training.epoch + 1, 0
     training.loss_sum = training.correct = training.seen = training.seconds = 0.0
     return result
+
+
+def _other_images(training: Training, dataset: Dataset) -> TrainingError:
+    losses = training.losses
+    known = "" if losses is None else f" and knows the losses of {losses.size:,} images"
+    return TrainingError(
+        f"it goes on at batch {training.batch + 1:,} of epoch {training.epoch + 1}{known}, which "
+        f"{dataset.name} with {len(dataset):,} images has not: take the images that it began with"
+    )
 
 
 def _broken(training: Training, images: np.ndarray, labels: np.ndarray, lr: float) -> TrainingError:
