@@ -70,6 +70,8 @@ def opened(browser, tmp_path):
         )
         feature = {"name": "prefers-color-scheme", "value": scheme}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        browser.get("about:blank")
+        browser.get_log("browser")  # what a page of another test left in the console
         browser.get((tmp_path / "step.html").as_uri())
         find = "document.querySelector('.ts-explorer').explorer"
         browser.set_script_timeout(120)
