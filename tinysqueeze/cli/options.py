@@ -9,7 +9,7 @@ def option(
     parser: argparse.ArgumentParser,
     spelling: str,
     purpose: str,
-    kind: Callable[[str], Any] | None = None,
+    kind: Callable[[str], Any] = str,
     default: Any = None,
     **more: Any,
 ) -> None:
