@@ -35,7 +35,14 @@ def _torch_engine(spec: EngineSpec) -> Engine:
     return torch_engine(spec)
 
 
-ENGINES: Mapping[str, EngineMaker] = {**engine.ENGINES, "torch": _torch_engine}
+def _compiled_engine(spec: EngineSpec) -> Engine:
+    compile_kernels()  # which takes seconds: what is wrong with data or network is told first
+    return engine.ENGINES["compiled"](spec)
+
+
+ENGINES: Mapping[str, EngineMaker] = {
+    **engine.ENGINES, "compiled": _compiled_engine, "torch": _torch_engine,
+}  # fmt: skip
 SETTINGS = tuple(settings_of(Recipe))
 
 
@@ -125,8 +132,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, together: Communicator) -> int:
     started = time.perf_counter()
-    if args.engine == "compiled":
-        compile_kernels()
     training = _resumed(args, together) if args.resume else _fresh(args, together)
     folder, test = training.folder, training.test
     assert folder is not None
