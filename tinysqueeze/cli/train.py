@@ -7,12 +7,14 @@ import time
 from argparse import BooleanOptionalAction
 from collections.abc import Mapping
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tinysqueeze.cli import values
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.models import add_changes, changes
+from tinysqueeze.cli.options import option
 from tinysqueeze.cli.output import draw
 from tinysqueeze.cli.weights import find_weights
 from tinysqueeze.errors import UserError
@@ -54,47 +56,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "those of one rank but for rounding. Batch norm alone sees the difference: each rank "
         "normalises by its own images (it is not synchronised), and running statistics are averaged."
     )
-    parser.add_argument(
-        "--recipe",
-        metavar="NAME",
-        help="; ".join(f"{name}: {one.purpose}" for name, one in RECIPES.items()).replace(
-            "%", "%%"
-        ),
-    )
-    parser.add_argument(
-        "--model", metavar="M", help="which network (the recipe's, or squeezenet_cifar)"
-    )
+    add = partial(option, parser)
+    purposes = "; ".join(f"{name}: {one.purpose}" for name, one in RECIPES.items())
+    add("--recipe NAME", purposes.replace("%", "%%"))
+    add("--model M", "which network (the recipe's, or squeezenet_cifar)")
     add_changes(parser)
-    parser.add_argument(
-        "--from",
+    add(
+        "--from WEIGHTS",
+        "fine-tune these (a run folder, a file, a published name); conv10 is new if classes differ",
         dest="start",
-        metavar="WEIGHTS",
-        help="fine-tune these (a run folder, a file, a published name); conv10 is new if classes differ",
     )
-    parser.add_argument(
-        "--data",
-        metavar="DATA",
-        help="builtin, cifar10, or a folder or archive (otherwise builtin, with --recipe cifar10)",
+    add(
+        "--data DATA",
+        "builtin, cifar10, or a folder or archive (otherwise builtin, with --recipe cifar10)",
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="the run folder (otherwise runs/ and the time)"
-    )
-    parser.add_argument(
-        "--resume", type=Path, metavar="DIR", help="go on with the run in this folder"
-    )
-    parser.add_argument(
-        "--threads", type=values.threads, metavar="N", help="processor threads (otherwise all)"
-    )
+    add("--out DIR", "the run folder (otherwise runs/ and the time)", Path)
+    add("--resume DIR", "go on with the run in this folder", Path)
+    add("--threads N", "processor threads (otherwise all)", values.threads)
     parser.add_argument(
         "--engine",
         choices=ENGINES,
         default="compiled",
         help="stepwise: layer by layer (slow); torch: the same recipe by PyTorch, to compare with",
     )
-    parser.add_argument(
-        "--half-gradients", action="store_true", help="under mpiexec, send gradients in 16 bits"
-    )
-    parser.add_argument("--no-test", action="store_true", help="don't evaluate after each epoch")
+    add("--half-gradients", "under mpiexec, send gradients in 16 bits")
+    add("--no-test", "don't evaluate after each epoch")
     recipe = parser.add_argument_group("settings (otherwise the recipe's, or what suits the data)")
     for setting in SETTINGS:
         recipe.add_argument(f"--{setting.option.replace('_', '-')}", **_how(setting))
