@@ -64,8 +64,8 @@ def compress(
     if retrain is None:
         known = open_weights(weights, classes, preprocess=preprocess)
         say(str(known))
-        if known.model.classes == IMAGENET and known.wnids and classes is None:
-            known = known.with_classes(())  # 10 kB that every reader has
+        if classes is None:
+            known = without_imagenets(known)
         found = _compressed(weights, known, target_kb, photos, bits, prune, progress, say)
         return fileformat.write(out, found, coding)
     if preprocess is not None:
@@ -79,6 +79,22 @@ def compress(
     size = fileformat.write(out, found, coding)
     kept_at(out).unlink(missing_ok=True)
     return size
+
+
+def without_imagenets(weights: WeightSet) -> WeightSet:
+    """Without the names of ImageNet's classes: 10 kB that every reader has."""
+    imagenet = weights.model.classes == IMAGENET and weights.wnids
+    return weights.with_classes(()) if imagenet else weights
+
+
+def as_file(source: Weights, weights: WeightSet) -> bytes:
+    """The bytes of a .tsq file: of one as they are, of any other weights without loss.
+
+    `weights` are what `open_weights` made of `source`.
+    """
+    if isinstance(source, str | os.PathLike) and Path(source).suffix.lower() == fileformat.SUFFIX:
+        return Path(source).read_bytes()
+    return fileformat.to_bytes(_recoded(source, without_imagenets(weights)))
 
 
 def _check(
