@@ -21,6 +21,7 @@ from tinysqueeze.bench.peak import fma_peak
 from tinysqueeze.bench.peers import SIDES, Side
 from tinysqueeze.bench.tasks import write_for
 from tinysqueeze.bench.workloads import WORKLOADS, Workload
+from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.errors import UserError
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -151,6 +152,7 @@ def _about(workload: Workload) -> dict[str, Any]:
         "batch": workload.batch,
         "training": workload.training,
         "flops": flops(workload),
+        "by_layer": compile_plan(model, 1, training=workload.training, threads=1).by_layer,
     }
 
 

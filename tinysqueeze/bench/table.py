@@ -125,6 +125,8 @@ def _detail(data: Data, name: str) -> str:
                 f"{row['prepare_s'] + row['first_s']:.2f}",
             ]
         )
+    if by_layer := about.get("by_layer"):
+        caption += f" Ours runs layer by layer: {by_layer}."
     sources = {one["source"] for one in data.get("accuracy", ()) if one["workload"] == name}
     caption += "".join(f" Top-1: {source}." for source in sources)
     return f"{caption}\n\n{table(header, lines)}"
