@@ -17,6 +17,7 @@ from tinysqueeze.cli.models import add_changes, changes
 from tinysqueeze.cli.options import option
 from tinysqueeze.cli.output import draw
 from tinysqueeze.cli.weights import find_weights
+from tinysqueeze.compiled import Plan
 from tinysqueeze.errors import UserError
 from tinysqueeze.show.pictures.training import run_pictures
 from tinysqueeze.study.count import count
@@ -157,6 +158,8 @@ def _announce(args: argparse.Namespace, run: TrainingRun) -> None:
         f"{run.model.name}, {count(run.model).parameters:,} parameters; {run.dataset.name}: "
         f"{len(run.dataset):,} training and {len(run.test):,} test images; run folder {run.folder.path}"
     )
+    if isinstance(training.engine, Plan) and training.engine.by_layer:
+        print(f"run layer by layer, which is slow: {training.engine.by_layer}", file=sys.stderr)
     if ranks > 1:
         batch = training.recipe.batch_size
         print(
