@@ -87,6 +87,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--half-gradients", action="store_true", help="under mpiexec, send gradients in 16 bits"
     )
+    parser.add_argument(
+        "--minutes",
+        type=values.number(above=0),
+        metavar="N",
+        help="train as many epochs as take N minutes here, but for a tenth in reserve: the speed is measured "
+        "in some first steps",
+    )
     parser.add_argument("--no-test", action="store_true", help="don't evaluate after each epoch")
     recipe = parser.add_argument_group("settings (otherwise the recipe's, or what suits the data)")
     for setting in SETTINGS:
@@ -166,6 +173,12 @@ def _announce(args: argparse.Namespace, run: TrainingRun) -> None:
         f"{run.model.name}, {count(run.model).parameters:,} parameters; {run.dataset.name}: "
         f"{len(run.dataset):,} training and {len(run.test):,} test images; run folder {run.folder.path}"
     )
+    about = run.folder.about
+    if about.minutes:
+        print(
+            f"{training.recipe.epochs} epochs: what fits into {about.minutes:g} minutes at "
+            f"{about.measured:,.0f} images/s, as measured, with a tenth in reserve"
+        )
     if ranks > 1:
         batch = training.recipe.batch_size
         print(
@@ -194,6 +207,7 @@ def _fresh(args: argparse.Namespace, together: Communicator) -> TrainingRun:
         "engines": ENGINES,
         "communicator": together,
         "test_epochs": not args.no_test,
+        "minutes": args.minutes,
         **_asked(args),
     }
     if args.start:
@@ -222,7 +236,9 @@ def _fine_tuned(
 def _resumed(args: argparse.Namespace, together: Communicator) -> TrainingRun:
     """A resumed run goes on exactly as it began, so its recipe can't be changed."""
     asked = [*_asked(args), *(["set"] if args.set else [])]
-    asked += [name for name in ("recipe", "model", "start") if getattr(args, name) is not None]
+    asked += [
+        name for name in ("recipe", "model", "start", "minutes") if getattr(args, name) is not None
+    ]
     if asked:
         raise UserError(
             f"--resume goes on as the run began; leave out --{', --'.join(asked).replace('_', '-')}"
