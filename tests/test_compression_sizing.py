@@ -15,9 +15,12 @@ from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.params import initialise
 from tinysqueeze.weights import Preprocess, WeightSet, write_safetensors
 from tinysqueeze.weights.compression import compress, fileformat, kept, sizing
+from tinysqueeze.weights.compression.calibrate import Layer, rounded_bias
 from tinysqueeze.weights.compression.fileformat import to_bytes
 from tinysqueeze.weights.compression.judging import Agreement, halves, judge
+from tinysqueeze.weights.compression.rounding import Rounded
 from tinysqueeze.weights.compression.sizing import Sizing, Step, search
+from tinysqueeze.weights.compression.tensors import Dense, Stepped
 
 TINY = {
     "base_e": 32, "incr_e": 16, "fires": 3, "pools": (1, 2), "stem_filters": 16, "classes": 3,
@@ -160,6 +163,34 @@ def test_the_command_is_stopped_and_goes_on(
     assert [path.name for path in tmp_path.iterdir() if "sizing" in path.name] == []
     assert main([*argv[:3], str(tmp_path / "again.tsq"), *argv[4:]]) == 0
     assert out.read_bytes() == (tmp_path / "again.tsq").read_bytes()
+
+
+def test_all_kinds_of_layers_are_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    grid = Rounded(rng.integers(-511, 512, (6, 4)).astype(np.int32).T, 1 / 3, 0.25, 17.5)
+    biases = [None, Dense(rng.random(4).astype("f2").astype("f4"), half=True)]
+    biases.append(Stepped(rng.integers(-9, 9, 4).astype(np.int32), float(np.float32(0.1))))
+    layers = {f"conv{i}": Layer(grid, bias) for i, bias in enumerate(biases)}
+    kept.save(tmp_path / "kept.safetensors", Sizing(layers=layers), {})
+    found = kept.read(tmp_path / "kept.safetensors", {}).layers
+    assert list(found) == list(layers)
+    for name, layer in layers.items():
+        assert np.array_equal(found[name].grid.levels, grid.levels)
+        assert (found[name].grid.step, found[name].grid.bits) == (grid.step, grid.bits)
+        assert type(found[name].bias) is type(layer.bias)
+        if layer.bias is not None:
+            assert np.array_equal(found[name].bias.values(), layer.bias.values())
+
+
+def test_a_long_bias_is_rounded_as_the_weights_are() -> None:
+    """To half a step, of which theory says how large it may be; a short one is not worth a table."""
+    bias, price = np.random.default_rng(0).standard_normal(400), 1e-4
+    found = rounded_bias(bias, price)
+    assert isinstance(found, Stepped)
+    assert found.step == pytest.approx(np.sqrt(12 * price / np.log(2)))
+    assert np.abs(found.values() - bias).max() <= 0.501 * found.step
+    assert isinstance(rounded_bias(bias[:8], price), Dense)
+    assert not rounded_bias(np.zeros(400), price).values().any()
 
 
 # --- judged by others ---------------------------------------------------------------------------

@@ -28,7 +28,15 @@ from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import fast
 from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.network.params import flatten, unflatten
-from tinysqueeze.weights.compression.rounding import Matrix, Rounded, round_to_price
+from tinysqueeze.weights.compression.rans import encode_levels
+from tinysqueeze.weights.compression.rounding import (
+    LARGEST,
+    Matrix,
+    Rounded,
+    round_to_price,
+    suggested_step,
+)
+from tinysqueeze.weights.compression.tensors import Dense, Stepped
 
 Images = NDArray[np.float32]
 Batches = list[np.ndarray]
@@ -38,6 +46,7 @@ ROWS = 20_000  # places looked at in a layer: 30 times the widest layer's inputs
 RIDGE = 0.01  # how firmly the fit holds on to the original weights, of H's mean diagonal
 PROBED = 30  # images are enough to measure a sensitivity
 STEPS = 8  # sensitivities are powers of 2 ** (1 / STEPS): thirty images don't say more
+STEP_BYTES = 5  # of a grid in the file, beside its levels: step and coding
 PROBE = 3e-3  # in `sensitivities`: squared error of a layer's output, of its variance
 
 
@@ -194,7 +203,7 @@ class Layer:
     """A layer as it will be stored: its grid, and the bias that goes with it, if it has one."""
 
     grid: Rounded
-    bias: NDArray[np.float32] | None = None
+    bias: Dense | Stepped | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +236,18 @@ class Fit:
             return Layer(round_to_price(target[:-1], seen.own[:-1, :-1], price))
         grid = round_to_price(target[:-1], seen.centred(), price)
         bias = target[-1] + seen.own[-1, :-1] @ (target[:-1] - grid.levels * grid.step)
-        return Layer(grid, bias.astype(np.float16).astype(np.float32))
+        return Layer(grid, rounded_bias(bias, price))
+
+
+def rounded_bias(bias: NDArray[np.float64], price: float) -> Dense | Stepped:
+    """On the grid that this price asks for, as the weight of an input that is always 1; or in 16 bits.
+
+    Whichever is smaller: a short bias is not worth a table of its own.
+    """
+    step = max(suggested_step(price, 1.0), float(np.abs(bias).max()) / LARGEST, 1e-30)
+    stepped = Stepped(np.rint(bias / step).astype(np.int32), float(np.float32(step)))
+    dense = Dense(bias.astype(np.float32), half=True)
+    return stepped if len(encode_levels(stepped.steps)) + STEP_BYTES < 2 * bias.size else dense
 
 
 def layer_by_layer(
@@ -251,7 +271,7 @@ def layer_by_layer(
         weight = layer.grid.levels * layer.grid.step
         new = {f"{path}/weight": weight.reshape(flat[f"{path}/weight"].shape)}
         if layer.bias is not None:
-            new[f"{path}/bias"] = layer.bias.astype(np.float64)
+            new[f"{path}/bias"] = layer.bias.values().astype(np.float64)
         return new
 
     return side_by_side(model, flat, images, visit)

@@ -16,6 +16,7 @@ from tinysqueeze.weights.compression.calibrate import Layer
 from tinysqueeze.weights.compression.fileformat import from_bytes, to_bytes
 from tinysqueeze.weights.compression.rounding import Rounded
 from tinysqueeze.weights.compression.sizing import Sizing
+from tinysqueeze.weights.compression.tensors import Dense, Stepped
 from tinysqueeze.weights.trained import WeightSet
 
 FORMAT = "tinysqueeze-sizing-1"
@@ -52,8 +53,11 @@ def save(path: Path, sizing: Sizing, begun: dict[str, Any]) -> None:
         grid = layer.grid
         arrays[f"levels/{name}"] = np.ascontiguousarray(grid.levels, np.int16)
         arrays[f"grid/{name}"] = np.array([grid.step, grid.error, grid.bits])
-        if layer.bias is not None:
-            arrays[f"bias/{name}"] = layer.bias
+        if isinstance(layer.bias, Stepped):
+            arrays[f"bias-levels/{name}"] = layer.bias.steps
+            arrays[f"bias-step/{name}"] = np.array(layer.bias.step)
+        elif layer.bias is not None:
+            arrays[f"bias/{name}"] = layer.bias.array
     if sizing.best is not None:
         arrays["best"] = np.frombuffer(to_bytes(sizing.best), np.uint8)
     text = json.dumps(
@@ -103,4 +107,9 @@ def read(path: Path, begun: dict[str, Any]) -> Sizing:
 def _layer(name: str, arrays: dict[str, NDArray[Any]]) -> Layer:
     step, error, bits = arrays[f"grid/{name}"].tolist()
     levels = arrays[f"levels/{name}"].astype(np.int32)
-    return Layer(Rounded(levels, step, error, bits), arrays.get(f"bias/{name}"))
+    bias: Dense | Stepped | None = None
+    if f"bias-levels/{name}" in arrays:
+        bias = Stepped(arrays[f"bias-levels/{name}"], float(arrays[f"bias-step/{name}"]))
+    elif f"bias/{name}" in arrays:
+        bias = Dense(arrays[f"bias/{name}"], half=True)
+    return Layer(Rounded(levels, step, error, bits), bias)

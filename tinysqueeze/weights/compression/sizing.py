@@ -345,7 +345,7 @@ def _assembled(weights: WeightSet, layers: Mapping[str, Layer]) -> dict[str, Ten
             grid = layer.grid
             tensors[path] = Stepped(grid.levels.reshape(array.shape), float(np.float32(grid.step)))
         elif layer and name == "bias" and layer.bias is not None:
-            tensors[path] = Dense(layer.bias, half=True)
+            tensors[path] = layer.bias
         else:
             tensors[path] = Dense(array, half=name == "bias" or is_rounded(path, array))
     return tensors
