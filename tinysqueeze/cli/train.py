@@ -17,6 +17,7 @@ from tinysqueeze.cli.models import add_changes, changes
 from tinysqueeze.cli.options import option
 from tinysqueeze.cli.output import draw
 from tinysqueeze.cli.weights import find_weights
+from tinysqueeze.compiled import Plan
 from tinysqueeze.errors import UserError
 from tinysqueeze.show.pictures.training import run_pictures
 from tinysqueeze.study.count import count
@@ -37,7 +38,14 @@ def _torch_engine(spec: EngineSpec) -> Engine:
     return torch_engine(spec)
 
 
-ENGINES: Mapping[str, EngineMaker] = {**engine.ENGINES, "torch": _torch_engine}
+def _compiled_engine(spec: EngineSpec) -> Engine:
+    compile_kernels()  # which takes seconds: what is wrong with data or network is told first
+    return engine.ENGINES["compiled"](spec)
+
+
+ENGINES: Mapping[str, EngineMaker] = {
+    **engine.ENGINES, "compiled": _compiled_engine, "torch": _torch_engine,
+}  # fmt: skip
 SETTINGS = tuple(settings_of(Recipe))
 
 
@@ -73,6 +81,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="stepwise: layer by layer (slow); torch: the same recipe by PyTorch, to compare with",
     )
     add("--half-gradients", "under mpiexec, send gradients in 16 bits")
+    add(
+        "--minutes N",
+        "train as many epochs as take N minutes here, but for a tenth in reserve: the speed is measured in "
+        "some first steps",
+        values.number(above=0),
+    )
     add("--no-test", "don't evaluate after each epoch")
     recipe = parser.add_argument_group("settings (otherwise the recipe's, or what suits the data)")
     for setting in SETTINGS:
@@ -111,8 +125,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, together: Communicator) -> int:
     started = time.perf_counter()
-    if args.engine == "compiled":
-        compile_kernels()
     training = _resumed(args, together) if args.resume else _fresh(args, together)
     folder, test = training.folder, training.test
     assert folder is not None
@@ -152,6 +164,14 @@ def _announce(args: argparse.Namespace, run: TrainingRun) -> None:
         f"{run.model.name}, {count(run.model).parameters:,} parameters; {run.dataset.name}: "
         f"{len(run.dataset):,} training and {len(run.test):,} test images; run folder {run.folder.path}"
     )
+    if isinstance(training.engine, Plan) and training.engine.by_layer:
+        print(f"run layer by layer, which is slow: {training.engine.by_layer}", file=sys.stderr)
+    about = run.folder.about
+    if about.minutes:
+        print(
+            f"{training.recipe.epochs} epochs: what fits into {about.minutes:g} minutes at "
+            f"{about.measured:,.0f} images/s, as measured, with a tenth in reserve"
+        )
     if ranks > 1:
         batch = training.recipe.batch_size
         print(
@@ -180,6 +200,7 @@ def _fresh(args: argparse.Namespace, together: Communicator) -> TrainingRun:
         "engines": ENGINES,
         "communicator": together,
         "test_epochs": not args.no_test,
+        "minutes": args.minutes,
         **_asked(args),
     }
     if args.start:
@@ -208,7 +229,9 @@ def _fine_tuned(
 def _resumed(args: argparse.Namespace, together: Communicator) -> TrainingRun:
     """A resumed run goes on exactly as it began, so its recipe can't be changed."""
     asked = [*_asked(args), *(["set"] if args.set else [])]
-    asked += [name for name in ("recipe", "model", "start") if getattr(args, name) is not None]
+    asked += [
+        name for name in ("recipe", "model", "start", "minutes") if getattr(args, name) is not None
+    ]
     if asked:
         raise UserError(
             f"--resume goes on as the run began; leave out --{', --'.join(asked).replace('_', '-')}"

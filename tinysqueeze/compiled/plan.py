@@ -124,6 +124,11 @@ class Plan:
         return [_described(step, steps) for step in steps.steps]
 
     @property
+    def by_layer(self) -> str:
+        """What it runs layer by layer, which is slow: "average (AvgPool2D), grouped (...)"; or nothing."""
+        return ", ".join(f"{step.name} ({step.kind})" for step in self.steps if not step.compiled)
+
+    @property
     def is_single(self) -> bool:
         """Are images predicted one by one, each by all threads? So it is for one, and for large ones."""
         height, width, _ = self.model.input_shape
