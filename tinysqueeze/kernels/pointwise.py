@@ -167,7 +167,7 @@ def _hard_swish_backward(
             e.store(dx, zs, c)
             e.store(b.fadd(e.load(total, c), dx), total, c)
 
-        _for_each(e, channels, one)
+        e.each_vector(channels, one)
         return []
 
     e.loop(e.int(0), pixels, pixel)
