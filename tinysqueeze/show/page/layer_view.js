@@ -6,14 +6,14 @@ import { mosaic, pixelMap, pixelText } from "./maps.js";
 export function layerView(header) {
   const layers = layersOf(header);
   const names = layers.map(({ name }, i) => h("option", { value: String(i) }, name));
-  const list = h("select", { onchange: () => set({ layer: Number(list.value), channel: 0, at: null }) }, ...names);
+  const list = h("select", { onchange: () => set({ layer: Number(list.value), channel: null, at: null }) }, ...names);
   const line = h("p", { className: "ts-line" });
   const all = mosaic("all channels", (channel) => set({ channel }));
   const one = pixelMap("one channel", { pick: (row, column) => set({ at: [row, column] }), turn: (step) => set({ channel: state.channel + step }) });
   const element = h("section", { "aria-label": "Layers", hidden: true },
     h("h3", {}, "what every layer makes of it"), h("div", { className: "ts-row" }, h("label", {}, "layer ", list)), line,
     h("div", { className: "ts-pair" }, h("div", {}, all.element), h("div", {}, one.element)));
-  const state = { layer: Math.min(1, layers.length - 1), channel: 0, at: null };
+  const state = { layer: Math.min(1, layers.length - 1), channel: null, at: null }; // null: the loudest, the middle
   list.value = String(state.layer);
   let shown = null;
 
@@ -32,7 +32,7 @@ export function layerView(header) {
     const { map: number, nodes, size } = layers[state.layer];
     const { theme, times } = shown;
     const data = shown.map(number);
-    state.channel = Math.min(Math.max(state.channel, 0), size[2] - 1);
+    state.channel = Math.min(Math.max(state.channel ?? loudest(data, size[2]), 0), size[2] - 1);
     state.at ??= [Math.floor(size[0] / 2), Math.floor(size[1] / 2)];
     const took = nodes.reduce((sum, i) => sum + times[i], 0);
     line.textContent = `${nodes.map((i) => `${header.nodes[i].path}: ${header.nodes[i].what}`).join("; ")}. ${by(size)} numbers in ${took.toFixed(1)} ms; ${silent(data, size[2])} of ${size[2]} channels are silent here.`;
@@ -59,6 +59,13 @@ function layersOf({ nodes, shapes }) {
 function joint([first, ...others]) {
   const module = first.slice(0, first.lastIndexOf("/") + 1);
   return [first, ...others.map((path) => (path.startsWith(module) ? path.slice(module.length) : path))].join(" + ");
+}
+
+// The channel with the largest mean.
+function loudest(data, channels) {
+  const sums = new Float64Array(channels);
+  for (let i = 0; i < data.length; i++) sums[i % channels] += data[i];
+  return sums.indexOf(Math.max(...sums));
 }
 
 // Channels that are zero everywhere.
