@@ -20,7 +20,7 @@ from tinysqueeze.errors import FormatError
 from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.params import flatten, shapes
 from tinysqueeze.weights import TORCHVISION, WeightSet, load_weights, write_safetensors
-from tinysqueeze.weights.compression import fileformat, pipeline
+from tinysqueeze.weights.compression import fileformat, pipeline, sizing
 from tinysqueeze.weights.compression.deep_compression import deep_compression_tensors
 from tinysqueeze.weights.compression.fileformat import Compressed, from_bytes, symbols_of, to_bytes
 from tinysqueeze.weights.compression.tensors import Dense, Shared, Stepped, Tensor
@@ -228,7 +228,7 @@ def test_the_authors_network_is_pythons_to_the_bit(gcc, tmp_path, shared_data):
     weights = load_weights(file)
     exact = pipeline.pack(weights, deep_compression_tensors(file.read_bytes(), weights.model))
     files = [to_bytes(exact, coding) for coding in fileformat.CODINGS]
-    files.append(to_bytes(pipeline.to_size(weights, 345_300)))
+    files.append(to_bytes(sizing.to_size(weights, 345_300)))
     decode = Decoder(gcc, tmp_path, files[0], "-O2")
     for data, (code, found) in zip(files, decode(files), strict=True):
         assert code == OK

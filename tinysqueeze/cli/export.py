@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from tinysqueeze.cli.options import option
 from tinysqueeze.cli.weights import NAMES, add_about, find_weights
 from tinysqueeze.devices.c.boards import table
 from tinysqueeze.errors import UserError
@@ -25,22 +26,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what to write (otherwise by OUT's suffix, .safetensors or .onnx; a folder gets C); torchvision "
         "is safetensors with torchvision's names and layout, for load_state_dict",
     )
-    parser.add_argument(
-        "--c",
-        type=Path,
-        metavar="DIR",
-        help="write plain C99 for inference into this folder instead",
-    )
-    parser.add_argument(
-        "--int8",
+    option(parser, "--c DIR", "write plain C99 for inference into this folder instead", Path)
+    option(
+        parser,
+        "--int8 IMAGES",
+        "with --c: in integers, calibrated on these pictures, folders, or a dataset's name",
         nargs="+",
-        metavar="IMAGES",
-        help="with --c: in integers, calibrated on these pictures, folders, or a dataset's name",
     )
-    parser.add_argument(
+    option(
+        parser,
         "--packed",
-        action="store_true",
-        help="with --c: the weights stay in a .tsq file beside the program, which unpacks it where it runs "
+        "with --c: the weights stay in a .tsq file beside the program, which unpacks it where it runs "
         "(a .tsq as it is, others without loss)",
     )
     add_about(parser)

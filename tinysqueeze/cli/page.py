@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from tinysqueeze.cli.options import option
 from tinysqueeze.cli.weights import NAMES, add_about, find_weights
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import check_writable, write_atomically
@@ -28,29 +29,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "weights", metavar="WEIGHTS", nargs="?", default=SMALL, help=f"{NAMES}, or {SMALL}: our own"
     )
-    parser.add_argument("-o", "--out", type=Path, default=Path("page.html"), metavar="FILE")
+    option(parser, "-o --out FILE", "to write", Path, Path("page.html"))
     parser.add_argument(
         "--kind", choices=KINDS, help="which of the two pages (otherwise by the size of its images)"
     )
-    parser.add_argument(
-        "--images",
+    option(
+        parser,
+        "--images FILE",
+        "pictures of the step, or to begin with (otherwise drawings of ours)",
         nargs="+",
-        metavar="FILE",
-        help="pictures of the step, or to begin with (otherwise drawings of ours)",
     )
-    parser.add_argument(
-        "--labels",
+    option(
+        parser,
+        "--labels NAME",
+        "of a step: the right class of each, by name or number (otherwise the file's name, if a class has "
+        "it, else what the network says)",
         nargs="+",
-        metavar="NAME",
-        help="of a step: the right class of each, by name or number (otherwise the file's name, if a class "
-        "has it, else what the network says)",
     )
-    parser.add_argument(
-        "--photos",
+    option(
+        parser,
+        "--photos FILE|FOLDER",
+        "on photographs: unlabelled ones to calibrate with where the weights must be rounded for the page "
+        "to stay small",
         nargs="+",
-        metavar="FILE|FOLDER",
-        help="on photographs: unlabelled ones to calibrate with where the weights must be rounded for the "
-        "page to stay small",
     )
     add_about(parser)
 

@@ -26,7 +26,7 @@ from tinysqueeze.show.page.drawings import drawing
 from tinysqueeze.show.page.html import page
 from tinysqueeze.study.count import count
 from tinysqueeze.weights.calibration import Pictures, calibration_images
-from tinysqueeze.weights.compression import pipeline
+from tinysqueeze.weights.compression import pipeline, sizing
 from tinysqueeze.weights.compression.compress import ENOUGH, as_file, without_imagenets
 from tinysqueeze.weights.compression.fileformat import SUFFIX, symbols_of, to_bytes
 from tinysqueeze.weights.compression.pipeline import Progress
@@ -62,7 +62,7 @@ def small_file(
         f"{len(file):,} bytes without loss: the page gets weights rounded to {room:,} bytes at most"
     )
     images = None if photos is None else calibration_images(weights, photos, ENOUGH)
-    found = pipeline.to_size(without_imagenets(weights), room, images, say)
+    found = sizing.to_size(without_imagenets(weights), room, images)
     rounded = f"rounded for this page to {8 * room / numbers:.1f} bits a weight"
     how = "without photographs" if photos is None else "calibrated on photographs"
     params = pipeline.unpack(found).params
