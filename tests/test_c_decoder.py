@@ -16,6 +16,7 @@ from test_compression_file import damaged
 from tinysqueeze.cli import main
 from tinysqueeze.devices import c as c_export
 from tinysqueeze.devices.c.packed import stamp
+from tinysqueeze.devices.wasm.build import compiler
 from tinysqueeze.errors import FormatError
 from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.params import flatten, shapes
@@ -308,3 +309,19 @@ def test_the_command_packs_any_weights_and_keeps_a_file_as_it_is(gcc, tmp_path, 
         "builtin",
     ]
     assert main(packed_int8) == 1
+
+
+@pytest.mark.slow
+def test_an_exported_program_compiles_to_webassembly(tmp_path, rng):
+    """As it is: a name that some library would have to give is an error of the linker."""
+    pytest.importorskip("ziglang", reason="no compiler for WebAssembly: pip install '.[web]'")
+    exact = {path: Dense(array) for path, array in flatten(lively(SMALL, rng)).items()}
+    c_export.export_packed(SMALL, to_bytes(Compressed(SMALL, exact, {})), tmp_path, 0)
+    names = [f"-Wl,--export={SMALL.name}_{what}" for what in ("load", "input", "run")]
+    flags = ["-O2", "-Wno-unused-function", "-nostdlib", "-fno-builtin", "-Wl,--no-entry", *names]
+    sources = [str(tmp_path / file) for file in (f"{SMALL.name}.c", "tsq.c")]
+    out = tmp_path / "network.wasm"
+    subprocess.run([*compiler(), *STRICT, *flags, *sources, "-o", str(out)], check=True)
+    module = out.read_bytes()
+    assert module[:8] == b"\0asm\1\0\0\0"
+    assert all(f"{SMALL.name}_{what}".encode() in module for what in ("load", "input", "run"))
