@@ -1,6 +1,7 @@
 """The photo page: pixels, maps and answers are Python's; it needs nobody; what is wrong is said."""
 
 import re
+from base64 import b64encode
 from dataclasses import replace
 from html import unescape
 from importlib import metadata
@@ -240,6 +241,29 @@ def test_what_is_no_picture_is_said_and_the_page_goes_on(browser, opened, tmp_pa
     exif[0x0112] = 6  # on its side
     turned.save(tmp_path / "turned.jpg", exif=exif)
     assert "turned.jpg, 20×40 pixels" in choose(browser, tmp_path / "turned.jpg")
+
+
+DROP = """
+const [base64, name, kind, tell] = arguments;
+const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+const dataTransfer = new DataTransfer();
+dataTransfer.items.add(new File([bytes], name, { type: "image/png" }));
+const paste = new ClipboardEvent(kind, { clipboardData: dataTransfer, bubbles: true });
+const drop = new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true });
+document.body.dispatchEvent(kind === "paste" ? paste : drop);
+const said = () => document.querySelector(".ts-photo").photo.said;
+const look = () => (said().startsWith(name) ? tell(said()) : setTimeout(look, 5));
+look();
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_a_picture_can_be_dropped_and_pasted(kind, browser, opened, tmp_path, rng, small):
+    opened(photo_page(small, file_of(small)))
+    data = b64encode(picture(tmp_path, rng, 50, 40).read_bytes()).decode()
+    said = browser.execute_async_script(DROP, data, f"{kind}ped.png", kind)
+    assert said.startswith(f"{kind}ped.png, 50×40 pixels")
 
 
 @pytest.mark.browser

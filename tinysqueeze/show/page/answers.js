@@ -36,7 +36,7 @@ export function answers(header) {
   const where = h("label", { for: "ts-where" }, box, " show where the network sees the class");
   const list = h("ol", { className: "ts-best" });
   const element = h("section", { className: "ts-pair", "aria-label": "What the network says", hidden: true },
-    h("figure", { className: "ts-figure ts-look" }, frame, line, source === null ? null : where), h("div", {}, h("h3", {}, "the five best classes"), list));
+    h("figure", { className: "ts-figure ts-look" }, frame, line, source === null ? null : where), h("div", {}, h("h2", {}, "the five best classes"), list));
   let shown = null;
   let chosen = 0; // of the five
 

@@ -39,7 +39,7 @@ class Photo {
     this.status = h("p", { className: "ts-line", role: "status" }, "No photograph yet.");
     this.trouble = h("p", { className: "ts-trouble", role: "alert" });
     root.replaceChildren(
-      h("h2", {}, `${header.name} on your photograph`),
+      h("h1", {}, `${header.name} on your photograph`),
       h("p", {}, this.#story(file.length)),
       this.#chooser(examples), this.status, this.trouble, this.answers.element, this.layers.element,
       h("details", {}, h("summary", {}, "about these weights"), ...[...header.about, `images: ${header.images}`].map((text) => h("p", { className: "ts-line" }, text))),
