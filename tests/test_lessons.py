@@ -38,7 +38,7 @@ def test_an_empty_answer_is_only_your_turn(name):
 @pytest.mark.parametrize("name", EXERCISES)
 def test_each_known_mistake_gets_its_hint(name):
     exercise = EXERCISES[name]
-    for wrong, hint in exercise.mistakes:
+    for hint, wrong in exercise.mistakes.items():
         answer = wrong() if exercise.cases is None and callable(wrong) else wrong
         with np.errstate(all="ignore"):
             verdict = check(name, answer)
