@@ -49,6 +49,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--scaling", action="store_true", help="also how time grows with batch and image size"
     )
     parser.add_argument(
+        "--stages",
+        action="store_true",
+        help="also where our time goes: by kind of work, and waiting",
+    )
+    parser.add_argument(
         "--weights",
         metavar="FILE|NAME",
         help="whose accuracy in fewer bits is told, on the --photographs, where a workload has its network",
@@ -111,6 +116,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         own_threads=() if args.threads else (1,),
         startup=args.startup,
         scaling=args.scaling,
+        stages=args.stages,
         weights=args.weights,
         photographs=args.photographs,
         quick=args.quick,
