@@ -10,7 +10,7 @@ from tinysqueeze.cli.weights import NAMES, add_about
 from tinysqueeze.weights import open_weights
 from tinysqueeze.weights.compression import fileformat
 from tinysqueeze.weights.compression.compress import ENOUGH, compress
-from tinysqueeze.weights.compression.from_run import Stopped
+from tinysqueeze.weights.compression.kept import Stopped
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--photos",
         nargs="+",
         metavar="FILE|FOLDER",
-        help=f"photographs, without labels, to calibrate with (at most {ENOUGH}, evenly chosen)",
+        help=f"photographs: with half of them (at most {ENOUGH}, evenly chosen) it is calibrated, without "
+        "labels; by the others it is judged",
     )
     parser.add_argument(
         "--retrain",
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
             args.weights, args.out, target_kb=args.target_kb, photos=args.photos, bits=args.bits,
             prune=args.prune, retrain=args.retrain, finetune=args.finetune, data=args.data,
             threads=args.threads, coding=args.coding, classes=args.classes, preprocess=args.preprocess,
-            say=_say if args.retrain is not None else _say_aside,
+            say=_say if args.retrain is not None or args.photos else _say_aside,
         )  # fmt: skip
     except Stopped as stopped:
         print(stopped)

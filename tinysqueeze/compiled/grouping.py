@@ -21,20 +21,8 @@ from tinysqueeze.compiled.steps import (
     Step,
     StepList,
 )
-from tinysqueeze.graph import (
-    Activate,
-    Add,
-    Conv,
-    Copy,
-    Drop,
-    Graph,
-    Mean,
-    Node,
-    Norm,
-    Pool,
-    copied,
-    fuse,
-)
+from tinysqueeze.graph.form import Activate, Add, Conv, Copy, Drop, Graph, Mean, Node, Norm, Pool
+from tinysqueeze.graph.passes import copied, fuse
 from tinysqueeze.kernels import TARGET
 
 
