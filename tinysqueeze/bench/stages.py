@@ -22,8 +22,9 @@ from numba.extending import intrinsic
 
 from tinysqueeze.bench.machine import in_fresh_process
 from tinysqueeze.bench.workloads import Workload
-from tinysqueeze.compiled import Int8Plan, Plan
+from tinysqueeze.compiled import Plan
 from tinysqueeze.compiled import compile as compile_plan
+from tinysqueeze.compiled.int8 import Int8Plan
 from tinysqueeze.compiled.sequence import Runnable
 from tinysqueeze.errors import UserError
 from tinysqueeze.kernels.kernel import Job, Kernel
