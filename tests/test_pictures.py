@@ -24,6 +24,7 @@ STILLS = {
     "cifar": lambda: pictures.network_diagram(squeezenet_cifar(norm=True)),
     "alexnet": lambda: pictures.network_diagram(alexnet()),
     "beside": lambda: pictures.networks_beside([vgg16(), squeezenet1_0()]),
+    "places": lambda: pictures.places_along(8, Window.of(3, 2, 1)),
     "bars": lambda: pictures.parameter_bars([vgg16(), alexnet(), squeezenet1_0()]),
     "layer bars": lambda: pictures.layer_bars(count(squeezenet1_0())),
     "sides": lambda: pictures.map_sides({"VGG": vgg16(), "SqueezeNet": squeezenet1_0()}),

@@ -40,7 +40,7 @@ def _heading(data: Data) -> str:
         f"{where['processor']}, {where['processors']} processors, vectors of {where['lanes']} floats; "
         f"measured peak: {peak or 'unknown'}.\n{versions}.\n"
         f"{data['rounds']} rounds, each side in a process of its own, taking turns; medians, in "
-        "brackets the range of single rounds; × is their time divided by ours."
+        "brackets the range of single processes; × is their time divided by ours."
     )
 
 
@@ -71,10 +71,15 @@ def _images(about: dict[str, Any]) -> str:
 
 
 def _time_and_ratio(row: dict[str, Any]) -> str:
-    ms, times = _ms(row["ms"]["median"]), row["times_ours"]
-    if row["side"] == "ours" or not times:
-        return ms
-    return f"{ms} (×{_range(times)})"
+    ms, times = _spread(row["ms"]), row["times_ours"]
+    return ms if row["side"] == "ours" or not times else f"{ms} ×{_range(times)}"
+
+
+def _spread(ms: dict[str, float]) -> str:
+    """The median, and from the fastest to the slowest process."""
+    if ms["least"] == ms["most"]:
+        return _ms(ms["median"])
+    return f"{_ms(ms['median'])} ({_ms(ms['least'])}–{_ms(ms['most'])})"
 
 
 def _ms(value: float) -> str:
@@ -96,20 +101,20 @@ def _detail(data: Data, name: str) -> str:
     floors = ", ".join(f"{kind} {value / 1e9:.3g}" for kind, value in about["flops"].items())
     caption = f"**{name}**: {about['title']}, {_images(about)}; GFLOP by algorithm: {floors}."
     header = [
-        "", "threads", "ms", "spread", "images/s", "GFLOP/s", "of peak", "floor/time",
+        "", "threads", "precision", "top-1", "ms", "images/s", "GFLOP/s", "of peak", "floor/time",
         "memory MB", "over imports", "import s", "first step s",
     ]  # fmt: skip
     lines = []
     for row in data["rows"]:
         if row["workload"] != name:
             continue
-        ms = row["ms"]
         lines.append(
             [
                 data["sides"][row["side"]],
                 str(row["threads"]),
-                _ms(ms["median"]),
-                f"{_ms(ms['least'])}–{_ms(ms['most'])}",
+                row["precision"],
+                _percent(row["top1"], 1),
+                _spread(row["ms"]),
                 f"{row['images_per_second']:,.0f}",
                 f"{row['gflops']:,.0f}",
                 _percent(row["share_of_peak"]),
@@ -120,11 +125,15 @@ def _detail(data: Data, name: str) -> str:
                 f"{row['prepare_s'] + row['first_s']:.2f}",
             ]
         )
+    if by_layer := about.get("by_layer"):
+        caption += f" Ours runs layer by layer: {by_layer}."
+    sources = {one["source"] for one in data.get("accuracy", ()) if one["workload"] == name}
+    caption += "".join(f" Top-1: {source}." for source in sources)
     return f"{caption}\n\n{table(header, lines)}"
 
 
-def _percent(share: float | None) -> str:
-    return DASH if share is None else f"{share:.0%}"
+def _percent(share: float | None, digits: int = 0) -> str:
+    return DASH if share is None else f"{share:.{digits}%}"
 
 
 def _megabytes(size: float | None) -> str:

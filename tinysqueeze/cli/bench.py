@@ -13,7 +13,7 @@ from tinysqueeze.bench.runner import workloads_named
 from tinysqueeze.bench.workloads import WORKLOADS
 from tinysqueeze.cli import values
 from tinysqueeze.cli.output import draw
-from tinysqueeze.errors import UserError
+from tinysqueeze.errors import UsageError, UserError
 from tinysqueeze.files import check_writable, content, parse_json
 from tinysqueeze.processors import usable_processors
 from tinysqueeze.show.pictures.speed import speed_bars
@@ -47,6 +47,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scaling", action="store_true", help="also how time grows with batch and image size"
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE|NAME",
+        help="whose accuracy in fewer bits is told, on the --photographs, where a workload has its network",
+    )
+    parser.add_argument(
+        "--photographs",
+        metavar="DIR",
+        help="labelled photographs for the --weights, in a folder a class or named by wnid",
     )
     parser.add_argument(
         "--quick", action="store_true", help="tiny networks, one short round: does it all work?"
@@ -89,6 +99,8 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
+    if bool(args.weights) != bool(args.photographs):
+        raise UsageError("--weights and --photographs go together: whose accuracy, and on what")
     threads = _counts(args.threads) if args.threads else (usable_processors(),)
     return Settings(
         workloads=workloads_named(_names(args.workload), args.quick),
@@ -99,6 +111,9 @@ def _settings(args: argparse.Namespace) -> Settings:
         own_threads=() if args.threads else (1,),
         startup=args.startup,
         scaling=args.scaling,
+        weights=args.weights,
+        photographs=args.photographs,
+        quick=args.quick,
     )
 
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from tinysqueeze.cli.options import option
 from tinysqueeze.cli.weights import NAMES, add_about, find_weights
 from tinysqueeze.files import check_writable
 from tinysqueeze.show.page import save, small_network, step_of
@@ -19,16 +20,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "weights", metavar="WEIGHTS", nargs="?", default=SMALL, help=f"{NAMES}, or {SMALL}: our own"
     )
-    parser.add_argument("-o", "--out", type=Path, default=Path("page.html"), metavar="FILE")
-    parser.add_argument(
-        "--images", nargs="+", metavar="FILE", help="pictures (otherwise two drawings of ours)"
-    )
-    parser.add_argument(
-        "--labels",
-        nargs="+",
-        metavar="NAME",
-        help="the right class of each, by name or number (otherwise the file's name, if a class has it, "
+    option(parser, "-o --out FILE", "to write", Path, Path("page.html"))
+    option(parser, "--images FILE", "pictures (otherwise two drawings of ours)", nargs="+")
+    option(
+        parser,
+        "--labels NAME",
+        "the right class of each, by name or number (otherwise the file's name, if a class has it, "
         "else what the network says)",
+        nargs="+",
     )
     add_about(parser)
 

@@ -135,24 +135,76 @@ def mask(job: Any, first: int, count: int, thread: int) -> None:
 # --- hard-swish ------------------------------------------------------------------------------
 
 
-@procedure(floats_t, int_t)
-def _hard_swish(e: Emitter, y: Value, channels: Value) -> None:
-    """y = y * (y / 6 + 1/2, kept from 0 to 1)."""
+@procedure(floats_t, floats_t, int_t)
+def _hard_swish(e: Emitter, x: Value, y: Value, channels: Value) -> None:
+    """y = x * (x / 6 + 1/2, kept from 0 to 1)."""
     shut, full = e.every(-3), e.every(3)
 
     def one(c: Value) -> None:
-        e.store(e.activate(e.load(y, c), shut, full), y, c)
+        e.store(e.activate(e.load(x, c), shut, full), y, c)
 
     _for_each(e, channels, one)
 
 
-@kernel("y y_unit y_thread y_next y_row height width channels")
+@kernel("""
+    x x_unit x_thread x_next x_row y y_unit y_thread y_next y_row height width channels
+""")
 def hard_swish(job: Any, first: int, count: int, thread: int) -> None:
-    """Hard-swish in place, of what a convolution has just written: at inference, norms folded."""
+    """Hard-swish of what a convolution has just written: in place at inference, where norms are folded."""
+    x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
     for n in range(count):
         for i in range(job.height):
-            _hard_swish(floats(y + 4 * (n * job.y_next + i * job.y_row)), job.width * job.channels)
+            _hard_swish(
+                floats(x + 4 * (n * job.x_next + i * job.x_row)),
+                floats(y + 4 * (n * job.y_next + i * job.y_row)), job.width * job.channels,
+            )  # fmt: skip
+
+
+@procedure(floats_t, int_t, floats_t, floats_t, int_t, int_t, floats_t)
+def _hard_swish_backward(
+    e: Emitter, d: Value, d_pixel: Value, x: Value, z: Value, pixels: Value, channels: Value,
+    total: Value,
+) -> None:  # fmt: skip
+    """For a row of pixels: z = d times the slope at x, and total += z."""
+    b = e.builder
+    shut, full = e.every(-3), e.every(3)
+
+    def pixel(k: Value, _: list[Value]) -> list[Value]:
+        ds, place = e.at(d, b.mul(k, d_pixel)), b.mul(k, channels)
+        xs, zs = e.at(x, place), e.at(z, place)
+
+        def one(c: Value) -> None:
+            dx = e.activate_backward(e.load(ds, c), e.load(xs, c), shut, full)
+            e.store(dx, zs, c)
+            e.store(b.fadd(e.load(total, c), dx), total, c)
+
+        _for_each(e, channels, one)
+        return []
+
+    e.loop(e.int(0), pixels, pixel)
+
+
+@kernel("""
+    d d_unit d_thread d_next d_row d_pixel x x_unit x_thread x_next x_row
+    z z_unit z_thread z_next z_row total total_thread height width channels
+""")
+def hard_swish_backward(job: Any, first: int, count: int, thread: int) -> None:
+    """z = d times the slope at x, what a convolution gave; `total` += the sum over pixels, for its bias.
+
+    d may have padding, x and z have none.
+    """
+    d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
+    x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
+    z = job.z + 4 * (first * job.z_unit + thread * job.z_thread)
+    total = floats(job.total + 4 * thread * job.total_thread)
+    for n in range(count):
+        for i in range(job.height):
+            _hard_swish_backward(
+                floats(d + 4 * (n * job.d_next + i * job.d_row)), job.d_pixel,
+                floats(x + 4 * (n * job.x_next + i * job.x_row)),
+                floats(z + 4 * (n * job.z_next + i * job.z_row)), job.width, job.channels, total,
+            )  # fmt: skip
 
 
 # --- bypass ----------------------------------------------------------------------------------

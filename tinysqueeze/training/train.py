@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from tqdm.auto import tqdm
-
 from tinysqueeze import data as datasets
 from tinysqueeze.data import Dataset, Normalise
 from tinysqueeze.errors import UserError
@@ -92,6 +90,8 @@ class TrainingRun:
 
     def _train(self, progress: bool) -> None:
         """All that is left, to the last step; all ranks stop after the same one."""
+        from tqdm.auto import tqdm
+
         test = self.test if self.test_epochs else None
         hidden = None if progress and not self.communicator.rank else True
         reports = run(self.training, self.dataset, test, self.communicator)

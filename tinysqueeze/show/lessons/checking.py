@@ -59,7 +59,7 @@ def _check_value(exercise: Exercise, got: Any, want: Any) -> Verdict:
     fault = _fault(got, want, exercise)
     if fault is None:
         return Verdict(True, exercise.why)
-    for wrong, hint in exercise.mistakes:
+    for hint, wrong in exercise.mistakes.items():
         if _fault(got, wrong() if callable(wrong) else wrong, exercise) is None:
             return Verdict(False, hint)
     return Verdict(False, fault)
@@ -111,7 +111,7 @@ def _known_mistake(
         answers = [plain(function(*copy.deepcopy(case))) for case in cases]
     except (Exception, SystemExit):  # it fails on a later case: no known mistake does
         return None
-    for wrong, hint in exercise.mistakes:
+    for hint, wrong in exercise.mistakes.items():
         alike = (
             _fault(answer, wrong(*copy.deepcopy(case)), exercise) is None
             for answer, case in zip(answers, cases, strict=True)

@@ -1,15 +1,41 @@
-"""The four panels about counting: 1×1 against 3×3, a Fire, the design space, where to downsample."""
+"""The panels about counting: a window's places, 1×1 against 3×3, a Fire, the design space, early or late."""
 
 from typing import Any
 
 from tinysqueeze.errors import UserError
 from tinysqueeze.network.models import Fire, squeezenet1_0
+from tinysqueeze.network.window import Window
 from tinysqueeze.show.pictures.charts import short, split_bars
 from tinysqueeze.show.pictures.networks import fire_diagram, network_diagram
+from tinysqueeze.show.pictures.windows import places_along
 from tinysqueeze.show.widgets.numbers import alexnet_megabytes, milliseconds, one_against_three
 from tinysqueeze.show.widgets.panel import Choice, Panel, Shown, Slider
 from tinysqueeze.study.count import count, count_layer
 from tinysqueeze.study.formulas import by
+
+
+def show_places(size: int, kernel: int, stride: int, pad: int) -> Shown:
+    """How many places a window has along one side: the formula with its numbers, and each place."""
+    window = Window.of(kernel, stride, pad)
+    places, _ = window.out_size(size, size)
+    room = size + 2 * pad - kernel
+    text = (
+        f"size + 2·padding − kernel = {size} + {2 * pad} − {kernel} = {room}\n"
+        f"{room} / stride {stride} = {room / stride:g}, rounded down {room // stride}, plus 1: "
+        f"{places} {'place' if places == 1 else 'places'}, so the output has {by(places, places)} numbers"
+    )
+    return text, places_along(size, window)
+
+
+def window_places() -> Panel:
+    """How large is the output? Drag the image's side, the kernel, the stride and the padding."""
+    controls = {
+        "size": Slider("image side (pixels)", 3, 16, 1, 8),
+        "kernel": Slider("kernel", 1, 7, 1, 3),
+        "stride": Slider("stride", 1, 4, 1, 1),
+        "pad": Slider("padding", 0, 3, 1, 0),
+    }
+    return Panel(controls, show_places, "a window's places")
 
 
 def show_one_by_one(channels: int, filters: int, percent3x3: int, size: int) -> Shown:

@@ -80,9 +80,7 @@ def compress(
     if retrain is None:
         known = open_weights(weights, classes, preprocess=preprocess)
         say(str(known))
-        stored = known
-        if known.model.classes == IMAGENET and known.wnids and classes is None:
-            stored = known.with_classes(())  # 10 kB that every reader has
+        stored = without_imagenets(known) if classes is None else known
         if target_kb is not None:
             return _to_size(
                 known, stored, out, int(target_kb * 1000), photos, coding, progress, say
@@ -104,6 +102,22 @@ def compress(
     size = fileformat.write(out, found, coding)
     kept_at(out, RETRAINING).unlink(missing_ok=True)
     return size
+
+
+def without_imagenets(weights: WeightSet) -> WeightSet:
+    """Without the names of ImageNet's classes: 10 kB that every reader has."""
+    imagenet = weights.model.classes == IMAGENET and weights.wnids
+    return weights.with_classes(()) if imagenet else weights
+
+
+def as_file(source: Weights, weights: WeightSet) -> bytes:
+    """The bytes of a .tsq file: of one as they are, of any other weights without loss.
+
+    `weights` are what `open_weights` made of `source`.
+    """
+    if isinstance(source, str | os.PathLike) and Path(source).suffix.lower() == fileformat.SUFFIX:
+        return Path(source).read_bytes()
+    return fileformat.to_bytes(_recoded(source, without_imagenets(weights)))
 
 
 def _check(
