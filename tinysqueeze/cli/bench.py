@@ -32,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--threads N,...", "threads for every side (otherwise all, and ours with 1)")
     add("--startup", "also the first start, with an empty kernel cache")
     add("--scaling", "also how time grows with batch and image size")
+    add("--stages", "also where our time goes: by kind of work, and waiting")
     add(
         "--weights FILE|NAME",
         "whose accuracy in fewer bits is told, on the --photographs, where a workload has its network",
@@ -87,6 +88,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         own_threads=() if args.threads else (1,),
         startup=args.startup,
         scaling=args.scaling,
+        stages=args.stages,
         weights=args.weights,
         photographs=args.photographs,
         quick=args.quick,
