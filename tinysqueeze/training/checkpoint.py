@@ -34,7 +34,6 @@ from tinysqueeze.training.metadata import (
     history_of,
     network_of,
     normalise_of,
-    recipe_of,
 )
 from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.state import Training
@@ -147,7 +146,7 @@ def _saved(header: Mapping[str, str], arrays: dict[str, np.ndarray]) -> Saved:
     if digest(arrays, None if kind == FIRST else text) != meta["sha256"]:
         raise UserError("corrupt, its contents do not match their SHA-256")
     check_arrays(arrays)
-    model, recipe = network_of(meta), recipe_of(meta)
+    model, recipe = network_of(meta), Recipe.from_dict(meta["recipe"])
     role = "average" if any(name.startswith("average/") for name in arrays) else "params"
     params = unflatten(_role(arrays, role))
     check_fit(model, params)
