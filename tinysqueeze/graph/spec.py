@@ -14,19 +14,8 @@ from math import prod
 from typing import Annotated, Any
 
 from tinysqueeze.errors import ShapeError, UserError
-from tinysqueeze.graph.form import (
-    Activate,
-    Add,
-    Conv,
-    Copy,
-    Drop,
-    Graph,
-    Mean,
-    Node,
-    Norm,
-    Other,
-    Pool,
-)
+from tinysqueeze.graph import form
+from tinysqueeze.graph.form import Conv, Graph, Mean, Node, Norm, Other, Pool
 from tinysqueeze.network.layers import Flatten, Layer, Shape, Softmax
 from tinysqueeze.network.models import Activation, Pad
 from tinysqueeze.network.window import Window
@@ -70,19 +59,19 @@ class Kind:
 
 KINDS = {
     "conv": Kind(
-        Conv, WINDOW | {"filters": Filters, "bias": bool, "groups": Annotated[int, Range(1, 1 << 20)]}
+        form.Conv, WINDOW | {"filters": Filters, "bias": bool, "groups": Annotated[int, Range(1, 1 << 20)]}
     ),
     "norm": Kind(
-        Norm, {"eps": Annotated[float, Range(0, 1000)], "momentum": Annotated[float, Range(0, 1)]}
+        form.Norm, {"eps": Annotated[float, Range(0, 1000)], "momentum": Annotated[float, Range(0, 1)]}
     ),
-    "activate": Kind(Activate, {"function": Activation}),
-    "pool": Kind(Pool, WINDOW | {"ceil": bool, "average": bool, "counts_padding": bool}),
-    "mean": Kind(Mean, {}),
-    "add": Kind(Add, {"second": Map}),
-    "drop": Kind(Drop, {"rate": Annotated[float, Range(0, 1, below=True)]}),
-    "copy": Kind(Copy, {}),
-    "flatten": Kind(Other, {}, Flatten()),
-    "softmax": Kind(Other, {}, Softmax()),
+    "activate": Kind(form.Activate, {"function": Activation}),
+    "pool": Kind(form.Pool, WINDOW | {"ceil": bool, "average": bool, "counts_padding": bool}),
+    "mean": Kind(form.Mean, {}),
+    "add": Kind(form.Add, {"second": Map}),
+    "drop": Kind(form.Drop, {"rate": Annotated[float, Range(0, 1, below=True)]}),
+    "copy": Kind(form.Copy, {}),
+    "flatten": Kind(form.Other, {}, Flatten()),
+    "softmax": Kind(form.Other, {}, Softmax()),
 }  # fmt: skip
 
 
