@@ -2,10 +2,12 @@
 
 import base64
 import html
+import json
 import re
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
@@ -41,19 +43,24 @@ def _text(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def page(title: str, state: bytes, plain: str) -> str:
-    """One HTML file: the modules, their style, the packed state, and `plain`, HTML for no scripts."""
+def page(title: str, state: bytes | dict[str, Any], plain: str) -> str:
+    """One HTML file: modules, style, state, and `plain`, HTML for where no scripts run.
+
+    `state` is a packed step for the explorer, or what a panel of sliders begins with.
+    """
+    if isinstance(state, dict):
+        text, start = _safe(json.dumps(state)), "slider_page.js"
+    else:
+        text, start = base64.b64encode(state).decode(), "standalone.js"
     return _text("page.html").format(
         title=html.escape(title),
         style=style(),
         plain=plain,
-        state=base64.b64encode(state).decode(),
-        code=module("standalone.js"),
+        state=text,
+        code=module(start),
     )
 
 
-def frame(text: str, title: str, height: int = 1400) -> str:
-    """A whole page as a frame in another, for instance below a notebook's cell; it finds its height."""
-    look = f"width:100%;height:{height}px;border:0"
-    inside = html.escape(text)
-    return f'<iframe title="{html.escape(title)}" style="{look}" srcdoc="{inside}"></iframe>'
+def _safe(text: str) -> str:
+    """JSON that can't end the element it stands in."""
+    return text.replace("<", "\\u003c")
