@@ -1,4 +1,7 @@
-"""How the site is built: `sphinx-build -W -b html notebooks OUT`, from the notebooks and docstrings."""
+"""How the site is built: `sphinx-build -W -b html notebooks OUT`, from the notebooks and docstrings.
+
+The landing page holds the explorer, live; a page for each module of api.md is written to notebooks/api.
+"""
 
 import re
 import sys
@@ -6,14 +9,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from docutils import nodes
+from docutils.parsers.rst import Directive
+
 import tinysqueeze
+from tinysqueeze.show.widgets import Stepper
 
 project = "tinysqueeze"
 author = "The tinysqueeze authors"
 copyright = "The tinysqueeze authors"
 release = tinysqueeze.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
-exclude_patterns = ["figures", "_build", "**.ipynb_checkpoints"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode"]
+templates_path = ["_templates"]
+exclude_patterns = ["figures", "_build", "_templates", "**.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = "tinysqueeze"
 html_static_path: list[str] = []
@@ -26,7 +34,10 @@ myst_enable_extensions = ["dollarmath"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "exclude-members": "set"}
-autodoc_mock_imports = ["mpi4py"]
+autodoc_mock_imports = ["mpi4py", "jax", "torch"]
+suppress_warnings = [
+    "ref.python"
+]  # `bytes` in a signature is the type, not an attribute of that name
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "monokai"
 
@@ -49,6 +60,16 @@ def _plain_to_rst(app, what, name, obj, options, lines: list[str]) -> None:
     lines[:] = found
 
 
+class Explorer(Directive):
+    """The explorer of the small network's training step, live, and its numbers as text."""
+
+    def run(self) -> list[nodes.Node]:
+        """What stands in the page."""
+        data, _ = Stepper.of()._repr_mimebundle_()
+        return [nodes.raw("", data["text/html"], format="html")]
+
+
 def setup(app) -> None:
     """Sphinx calls this."""
+    app.add_directive("explorer", Explorer)
     app.connect("autodoc-process-docstring", _plain_to_rst)
