@@ -69,7 +69,15 @@ class Explorer(Directive):
         return [nodes.raw("", data["text/html"], format="html")]
 
 
+def _levels(app, page, template, context: dict, doctree) -> None:
+    """Sphinx makes the captions of its lists headings, and leaves out of which level."""
+    for name, value in context.items():
+        if isinstance(value, str):
+            context[name] = value.replace('role="heading">', 'role="heading" aria-level="2">')
+
+
 def setup(app) -> None:
     """Sphinx calls this."""
+    app.connect("html-page-context", _levels, priority=900)  # after the theme has made its menu
     app.add_directive("explorer", Explorer)
     app.connect("autodoc-process-docstring", _plain_to_rst)
