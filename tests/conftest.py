@@ -38,6 +38,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def gcc() -> str:
+    """A C compiler."""
+    found = shutil.which("gcc") or shutil.which("cc")
+    if not found:
+        pytest.skip("no C compiler (gcc or cc) on this machine")
+    return found
+
+
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """Two classes of small pictures, as files."""
     root = tmp_path_factory.mktemp("pictures")

@@ -57,6 +57,7 @@ ORDER = {
         "state",
         "alike",
         "loop",
+        "budget",
         "metadata",
         "checkpoint",
         "interruptible",

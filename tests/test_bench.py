@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tinysqueeze.bench import complete, text
+from tinysqueeze.bench.accuracy import labelled_for
 from tinysqueeze.bench.floor import flops
 from tinysqueeze.bench.peak import fma_peak
 from tinysqueeze.bench.peers import SIDES, chosen
@@ -22,13 +23,16 @@ from tinysqueeze.bench.runner import (
     _compare_logits,
     workloads_named,
 )
-from tinysqueeze.bench.worker import CHECK_STEPS, peak_bytes, read_task, timed
-from tinysqueeze.bench.workloads import WORKLOADS, describe, write, write_onnx
+from tinysqueeze.bench.tasks import write_for
+from tinysqueeze.bench.worker import CHECK_STEPS, classes_found, peak_bytes, read_task, timed
+from tinysqueeze.bench.workloads import WORKLOADS, describe
 from tinysqueeze.cli import main
 from tinysqueeze.errors import MissingExtra, UserError
 from tinysqueeze.network.models import Model, squeezenet_cifar
 from tinysqueeze.network.others import GroupedConv2D, vgg16
+from tinysqueeze.network.params import initialise
 from tinysqueeze.show.pictures.speed import speed_bars
+from tinysqueeze.weights import Preprocess, WeightSet, write_safetensors
 
 
 def run(side, i, ms, threads=2, workload="train", part="rounds", **more):
@@ -96,7 +100,7 @@ def test_a_ratio_needs_rounds_of_both_sides():
 def test_the_table_and_the_picture_show_the_numbers(tmp_path):
     data = complete(canned())
     shown = text(data)
-    assert "100 (×2.27 [1.80–2.50])" in shown
+    assert "100 (90–110) ×2.27 [1.80–2.50]" in shown
     assert "| tinysqueeze |" in shown
     assert "1.82 [1.60–2.00]" in shown
     picture = speed_bars(data)
@@ -134,9 +138,9 @@ def test_timing_and_memory_of_a_process():
     assert memory is None or memory > 1e6
 
 
-def task_of(workload, folder, variant):
-    write(workload, folder)
-    return read_task(folder, threads=1, variant=variant)
+def task_of(workload, folder, side):
+    write_for((side,), workload, folder)
+    return read_task(folder, threads=1, variant=side.variant)
 
 
 def logits_after_steps(task, module):
@@ -164,18 +168,16 @@ def test_every_side_computes_the_same(name, side, tmp_path):
     workload = WORKLOADS[name].quick()
     if workload.training and not side.trains:
         pytest.skip(f"{side.title} does not train")
-    pytest.importorskip(side.library)
-    if side.library == "onnxruntime":
-        pytest.importorskip("onnx")
-        tmp_path.mkdir(exist_ok=True)
-        write_onnx(workload, tmp_path)
-    expected = logits_after_steps(task_of(workload, tmp_path, "stepwise"), "ours")
-    got = logits_after_steps(task_of(workload, tmp_path, side.variant), side.module)
+    for library in side.libraries:
+        pytest.importorskip(library)
+    layers = SIDES["ours-stepwise"]
+    expected = logits_after_steps(task_of(workload, tmp_path, layers), "ours")
+    got = logits_after_steps(task_of(workload, tmp_path, side), side.module)
     allowed = TOLERANCE_IN_FEW_BITS if side.in_few_bits else TOLERANCE
     assert np.abs(got - expected).max() < allowed * np.abs(expected).max()
     if workload.training:
         before = logits_after_steps(
-            SimpleNamespace(**vars(task_of(workload, tmp_path, "stepwise")) | {"training": False}),
+            SimpleNamespace(**vars(task_of(workload, tmp_path, layers)) | {"training": False}),
             "ours",
         )
         assert np.abs(before - expected).max() > 5 * TOLERANCE * np.abs(expected).max()
@@ -228,7 +230,16 @@ def test_wrong_names_get_a_clear_answer(monkeypatch):
 
 def test_quick_end_to_end(capsys, tmp_path):
     picture = tmp_path / "speed.png"
-    wanted = ["--quick", "--against", "textbook", "--workload", "train", "--threads", "1"]
+    wanted = [
+        "--quick",
+        "--against",
+        "textbook",
+        "--workload",
+        "train",
+        "--threads",
+        "1",
+        "--stages",
+    ]
     assert main(["bench", *wanted, "--json", "--plot", str(picture)]) == 0
     data = json.loads(capsys.readouterr().out)
     assert {
@@ -242,6 +253,8 @@ def test_quick_end_to_end(capsys, tmp_path):
     assert all(row["ms"]["median"] > 0 for row in data["rows"])
     assert all(check["difference"] < TOLERANCE for check in data["checks"])
     assert picture.stat().st_size > 1000
+    assert {"products", "transforms", "optimiser"} <= {one["stage"] for one in data["stages"]}
+    assert "| products " in text(data)
 
 
 def test_wrong_options_get_one_line(capsys, tmp_path):
@@ -249,9 +262,61 @@ def test_wrong_options_get_one_line(capsys, tmp_path):
         (["--threads", "0"], 1, "--threads takes numbers"),
         (["--rounds", "0"], 2, "--rounds: takes a whole number of at least 1"),
         (["--against", "nobody"], 1, "no side named"),
+        (["--weights", "w"], 2, "--weights and --photographs go together"),
         (["--read", str(tmp_path / "nothing.json")], 1, "not a file of"),
     ]:
         assert main(["bench", *argv]) == status
         error = capsys.readouterr().err
         assert complaint in error
         assert error.count("\n") == 1
+
+
+@pytest.mark.oracle
+def test_accuracy_stands_beside_whatever_has_fewer_bits(capsys):
+    """Without photographs, of a network that was briefly trained on the built-in images."""
+    few = [name for name in ("ours-int8", "onnxruntime-int8") if SIDES[name].is_installed]
+    wanted = ["--quick", "--against", ",".join(["textbook", *few]), "--workload", "infer"]
+    assert main(["bench", *wanted, "--threads", "1", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    top1 = {row["side"]: row["top1"] for row in data["rows"]}
+    assert top1.keys() == {"ours", "textbook", *few}
+    assert top1.pop("textbook") is None
+    assert all(0 <= share <= 1 for share in top1.values())
+    assert {row["side"]: row["precision"] for row in data["rows"]}["ours-int8"] == "int8"
+    assert {row["processor"] for row in data["rows"]} == {data["machine"]["processor"]}
+    assert "Top-1: after an epoch" in text(data)
+
+
+def test_every_image_is_scored_a_batch_at_a_time():
+    """The last batch is smaller, and each comes to a side of its own."""
+    images = np.arange(7.0)[:, None]
+    seen = []
+
+    def prepare(task):
+        seen.append(len(task.images))
+        return None, lambda: np.eye(10)[task.images[:, 0].astype(int)]
+
+    task = SimpleNamespace(images=images, batch=3)
+    assert classes_found(SimpleNamespace(prepare=prepare), task) == list(range(7))
+    assert seen == [3, 3, 1]
+
+
+def test_photographs_belong_to_the_workload_that_runs_their_network(tmp_path):
+    model = WORKLOADS["infer"].quick().model
+    folder = tmp_path / "photographs" / "class 3"
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 255, (4, 40, 40, 3), np.uint8)
+    for i, picture in enumerate(noise):
+        Image.fromarray(picture).save(folder / f"{i}.png")
+    file = tmp_path / "own.safetensors"
+    write_safetensors(WeightSet(model, initialise(model), Preprocess(32, (32, 32)), "own"), file)
+    workloads = [WORKLOADS[name].quick() for name in ("train", "infer")]
+    found = labelled_for(workloads, str(file), str(folder.parent), quick=True)
+    assert list(found) == workloads[1:]
+    labelled = found[workloads[1]]
+    assert labelled.images.shape == (4, 32, 32, 3)
+    assert labelled.labels.tolist() == [3] * 4
+    assert len(labelled.calibration) == 4
+    assert "4 photographs" in labelled.source
+    with pytest.raises(UserError, match="no workload runs its network"):
+        labelled_for([WORKLOADS["v10"].quick()], str(file), str(folder.parent), quick=True)

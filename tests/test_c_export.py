@@ -45,14 +45,6 @@ int main(void)
 """
 
 
-@pytest.fixture(scope="module")
-def gcc() -> str:
-    found = shutil.which("gcc") or shutil.which("cc")
-    if not found:
-        pytest.skip("no C compiler (gcc or cc) on this machine")
-    return found
-
-
 def compile_c(gcc: str, directory: Path, name: str, *flags: str) -> Path:
     main = directory / "all_logits.c"
     main.write_text(PRINT_ALL.format(name=name, macro=name.upper()))

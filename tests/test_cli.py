@@ -139,9 +139,10 @@ def test_fine_tuning_keeps_what_is_frozen(folder, tmp_path):
     assert checkpoint.read(second).model.input_shape == (20, 20, 3)
 
 
-def test_wrong_input_gets_one_line(capsys, tmp_path):
-    stepwise = ["--engine", "stepwise"]  # no kernel is compiled, of which a line would tell
-    assert "no such data" in fails(capsys, "train", *stepwise, "--data", str(tmp_path / "nowhere"))
+def test_wrong_input_gets_one_line(capsys, tmp_path, monkeypatch):
+    early = lambda: pytest.fail("seconds of compiling before a word")  # noqa: E731
+    monkeypatch.setattr("tinysqueeze.cli.train.compile_kernels", early)
+    assert "no such data" in fails(capsys, "train", "--data", str(tmp_path / "nowhere"))
     assert "no such checkpoint" in fails(capsys, "evaluate", str(tmp_path))
     assert "no model named" in fails(capsys, "summary", "squeezenet9")
     assert "at least 21x21" in fails(capsys, "summary", "squeezenet1_0", "--input-size", "20")

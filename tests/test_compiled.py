@@ -95,6 +95,14 @@ VARIANTS = {
     "linear squeeze": {"linear_squeeze": True, "bypass": "complex"},
     "norm, linear squeeze": {"norm": True, "linear_squeeze": True, "bypass": "simple"},
     "hard-swish": {"activation": "hard-swish"},
+    "hard-swish, bypass, pools": {
+        "activation": "hard-swish",
+        "bypass": "simple",
+        "pools": (1, 2),
+        "pool_kernel": 3,
+        "linear_squeeze": True,
+    },
+    "hard-swish at the end": {"activation": "hard-swish", "final_relu": True, "bypass": "complex"},
     "norm, hard-swish": {
         "activation": "hard-swish",
         "norm": True,
@@ -236,6 +244,9 @@ def test_layers_without_kernels_run_step_by_step():
     plan, *_ = compare(model, 3, 4)
     if not config.DISABLE_JIT:
         assert [s.name for s in plan.steps if s.compiled] == ["conv1", "conv4"]
+        assert plan.by_layer.startswith(
+            "average (AvgPool2D), grouped (GroupedConv2D), relu2 (ReLU)"
+        )
     params, (images, _) = lively(model), batch(model, 5)
     for size in (1, 4):
         predicted = compile(model, size, training=False, params=params).predict(images)

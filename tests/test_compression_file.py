@@ -27,7 +27,7 @@ from tinysqueeze.weights import (
     open_image,
     write_safetensors,
 )
-from tinysqueeze.weights.compression import calibrate, fileformat, pipeline
+from tinysqueeze.weights.compression import calibrate, fileformat, pipeline, sizing
 from tinysqueeze.weights.compression.deep_compression import (
     deep_compression_bytes,
     deep_compression_tensors,
@@ -311,10 +311,10 @@ def test_bits_and_pruning(weights: WeightSet) -> None:
 
 def test_sizes_are_kept(weights: WeightSet) -> None:
     full = len(to_bytes(pipeline.lossless(weights)))
-    found = pipeline.to_size(weights, full // 2)
+    found = sizing.to_size(weights, full // 2)
     assert 0.9 * full // 2 < len(to_bytes(found)) <= full // 2
     with pytest.raises(UserError, match="does not fit"):
-        pipeline.to_size(weights, 500)
+        sizing.to_size(weights, 500)
 
 
 @pytest.mark.parametrize("bypass", [None, "simple", "complex"])
@@ -332,7 +332,7 @@ def test_calibration_beats_rounding_blindly(bypass: str | None, rng: np.random.G
     target = len(to_bytes(pipeline.lossless(blind))) - 0.85 * 4 * matrices
     errors = []
     for photos in (None, known):
-        found = pipeline.to_size(blind, int(target), photos)
+        found = sizing.to_size(blind, int(target), photos)
         after = model.forward(pipeline.unpack(found).params, new)[0]
         errors.append(float(((after - before) ** 2).mean()))
     assert errors[1] < 0.7 * errors[0]
@@ -413,7 +413,7 @@ def test_a_file_does_not_depend_on_the_last_bits_of_a_sum(monkeypatch) -> None:
     files = []
     for batch in (10, 7):
         monkeypatch.setattr(calibrate, "BATCH", batch)
-        files.append(to_bytes(pipeline.to_size(given, 3_500, photos)))
+        files.append(to_bytes(sizing.to_size(given, 3_500, photos)))
     assert files[0] == files[1]
 
 
@@ -431,7 +431,7 @@ def test_the_authors_network_in_350_kb_loses_nothing(shared_data: Path) -> None:
     images = np.stack([weights.preprocess(open_image(path)) for path in paths])
     plan = compile(weights.model, 10, training=False, precision="2x2", params=weights.params)
     before = plan.predict(images).argmax(1)
-    found = pipeline.to_size(weights, 350_000, images[::2])
+    found = sizing.to_size(weights, 350_000, images[::2])
     data = to_bytes(found)
     assert len(data) <= 350_000
     plan.load(pipeline.unpack(from_bytes(data)).params)

@@ -20,7 +20,8 @@ from tinysqueeze.training.engine import stepwise_engine
 from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.state import begin
 from tinysqueeze.weights.compression import fileformat, prune, retrain, trained
-from tinysqueeze.weights.compression.from_run import kept_at
+from tinysqueeze.weights.compression.from_run import RETRAINING
+from tinysqueeze.weights.compression.kept import kept_at
 from tinysqueeze.weights.compression.tensors import Dense, Shared, Tensor
 
 TINY = {"base_e": 8, "incr_e": 8, "stem_filters": 8, "fires": 2, "pools": (1,)}
@@ -117,7 +118,7 @@ def test_one_command_prunes_retrains_shares_and_stores(
     weights = {p: a for p, a in found.params().items() if a.ndim > 1}
     assert 0.38 < prune.density(weights) < 0.42
     assert all(len(np.unique(a)) <= 256 for a in weights.values())
-    assert not kept_at(out).exists()
+    assert not kept_at(out, RETRAINING).exists()
     assert main(["evaluate", str(out), "--data", str(run_folder.parent / "pictures/test")]) == 0
     assert "top-1 100.00%" in capsys.readouterr().out
 
@@ -139,13 +140,13 @@ def test_ctrl_c_keeps_the_retraining_and_the_same_command_goes_on(
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 128 + signal.SIGINT
     assert not parted.exists()
-    assert 0 < checkpoint.read(kept_at(parted)).meta["counters"]["step"] < 200 * 5
+    assert 0 < checkpoint.read(kept_at(parted, RETRAINING)).meta["counters"]["step"] < 200 * 5
     assert main([*command, "--retrain", "3"]) == 1  # neither thrown away nor gone on with
     assert "other options" in capsys.readouterr().err
     assert main(command) == 0
     assert "going on with" in capsys.readouterr().out
     assert parted.read_bytes() == whole.read_bytes()
-    assert not kept_at(parted).exists()
+    assert not kept_at(parted, RETRAINING).exists()
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,7 @@ def test_what_cannot_be_exported(tmp_path: Path, net: Path) -> None:
         ts.UserError, match=r"which of safetensors, torchvision, onnx, c to write \(to= in Python"
     ):
         ts.export(net, tmp_path / "net.bin")
-    with pytest.raises(ts.UserError, match="int8 goes with C alone"):
+    with pytest.raises(ts.UserError, match="int8 and packed go with C alone"):
         ts.export(net, tmp_path / "net.safetensors", int8="builtin")
     assert list(tmp_path.iterdir()) == []
 

@@ -25,11 +25,12 @@ SAFE = {
 }
 # Tried by installing exactly the floors of all but torch, jax and the documentation; these failed.
 TRIED = {
+    "numpy": ("2.0", "the BLAS in 1.26 (OpenBLAS 0.3.23) waits for ever in a forked process"),
     "matplotlib": ("3.10.8", "earlier ones fail on a deprecation warning of pyparsing"),
     "mpich": ("4.3.1", "there is no 4.3.0 on PyPI"),
     "mpi4py": ("4.1", "4.0 has to be compiled, which needs an MPI to compile with"),
 }
-FLOOR = re.compile(r"([A-Za-z0-9_-]+)\s*>=\s*([0-9.]+)")
+FLOOR = re.compile(r"([A-Za-z0-9_-]+)\s*[>=]=\s*([0-9.]+)")
 
 
 def floors() -> dict[str, str]:

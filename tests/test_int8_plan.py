@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tinysqueeze.compiled import Int8Plan, compile
+from tinysqueeze.compiled import compile
+from tinysqueeze.compiled.int8 import Int8Plan
 from tinysqueeze.devices.int8 import Grid, quantise
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.graph import Pool

@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tinysqueeze.errors import UserError
+from tinysqueeze.errors import DataError, UserError
 from tinysqueeze.network.ops import convolution, fast, reference
-from tinysqueeze.show.lessons import EXERCISES, check, source
+from tinysqueeze.show.lessons import EXERCISES, LessonStopped, check, published, source
 
 
 def right_answer(exercise):
@@ -38,7 +38,7 @@ def test_an_empty_answer_is_only_your_turn(name):
 @pytest.mark.parametrize("name", EXERCISES)
 def test_each_known_mistake_gets_its_hint(name):
     exercise = EXERCISES[name]
-    for wrong, hint in exercise.mistakes:
+    for hint, wrong in exercise.mistakes.items():
         answer = wrong() if exercise.cases is None and callable(wrong) else wrong
         with np.errstate(all="ignore"):
             verdict = check(name, answer)
@@ -311,6 +311,32 @@ def test_a_later_case_that_returns_nothing_is_wrong():
 def test_an_exercise_that_is_not_there():
     with pytest.raises(UserError, match="no exercise named 'fold'; there are one-number"):
         check("fold", 3)
+
+
+# ----------------------------------------------------------------------------- what it needs
+
+
+def test_published_weights_come_from_the_folder_or_by_name(tmp_path, monkeypatch):
+    asked = []
+    module = sys.modules[published.__module__]
+    monkeypatch.setattr(module, "open_weights", lambda source: asked.append(source))
+    monkeypatch.setenv("TINYSQUEEZE_SHARED", str(tmp_path))
+    published("squeezenet1_0_compressed")
+    (tmp_path / "compressed_SqueezeNet.net").write_bytes(b"")
+    published("squeezenet1_0_compressed")
+    assert asked == ["squeezenet1_0_compressed", tmp_path / "compressed_SqueezeNet.net"]
+
+
+def test_without_published_weights_a_lesson_says_what_to_do_and_stops(tmp_path, monkeypatch):
+    def offline(source):
+        raise DataError(f"cannot download {source}")
+
+    monkeypatch.setattr(sys.modules[published.__module__], "open_weights", offline)
+    monkeypatch.setenv("TINYSQUEEZE_SHARED", str(tmp_path))
+    with pytest.raises(LessonStopped, match="cannot download squeezenet1_0_compressed") as stopped:
+        published("squeezenet1_0_compressed")
+    (line,) = stopped.value._render_traceback_()
+    assert "set TINYSQUEEZE_SHARED to the folder that holds compressed_SqueezeNet.net" in line
 
 
 # --------------------------------------------------------------------------------- source

@@ -5,8 +5,10 @@ import re
 from dataclasses import fields, is_dataclass
 
 import pytest
+from numba.core import config
 
 from tinysqueeze.cli import main
+from tinysqueeze.compiled import compile
 from tinysqueeze.data import Augment
 from tinysqueeze.errors import UserError
 from tinysqueeze.kernels import TARGET
@@ -194,3 +196,15 @@ def test_the_last_test_is_made_once(folder, tmp_path, monkeypatch):
         assert len(made) == 1
         summary = json.loads((out / "summary.json").read_text())
         assert summary["test_accuracy"] == made.pop().accuracy
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="then nothing is compiled")
+@pytest.mark.parametrize("name", RECIPES)
+def test_nothing_of_a_recipe_is_run_layer_by_layer(name):
+    """One hard-swish that was, behind a convolution without a norm, once halved the speed of a network."""
+    model = squeezenet_cifar(**RECIPES[name].model)
+    assert all(step.compiled for step in compile(model, batch=2, threads=1).steps)
+    bent = squeezenet_cifar(**RECIPES[name].model | {"norm": False, "activation": "hard-swish"})
+    steps = compile(bent, batch=2, threads=1).steps
+    assert all(step.compiled for step in steps)
+    assert any("hard-swish" in step.kind for step in steps)

@@ -3,13 +3,16 @@
 import functools
 import json
 import signal
+from argparse import Namespace
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from numba.core import config
 
 import tinysqueeze as ts
 from tinysqueeze.cli import main
+from tinysqueeze.cli.train import _announce
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.network.params import flatten
 from tinysqueeze.training import checkpoint
@@ -119,6 +122,23 @@ def test_stopped_and_resumed_to_the_bit(squares, tmp_path, monkeypatch):
     assert same_bits(again.params, whole.params)
     assert again.accuracy == whole.accuracy
     assert len(shown) == 18
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="then nothing is compiled")
+def test_what_is_run_layer_by_layer_is_told(squares, tmp_path, capsys):
+    """A sum of maps that are laid out differently; and nothing of a network of whole vectors."""
+    whole = {"bypass": "simple", "base_e": 32, "incr_e": 0, "stem_filters": 32, "fires": 2}
+    for name, changes, told in (
+        ("whole", {}, ""),
+        ("odd", {"base_e": 42, "stem_filters": 42}, "run la"),
+    ):
+        spec = SMALL | whole | changes
+        run = start(spec, squares, out=tmp_path / name, epochs=1)
+        run.test = squares
+        _announce(Namespace(resume=None, threads=1), run)
+        error = capsys.readouterr().err
+        assert error.startswith(told)
+        assert bool(error) == bool(told)
 
 
 @pytest.mark.parametrize("make_engine", [compiled_engine, stepwise_engine])

@@ -29,6 +29,7 @@ PANELS = [
     widgets.design_space,
     widgets.early_or_late,
     widgets.gradient_heat_map,
+    widgets.window_places,
 ]
 
 
@@ -103,6 +104,17 @@ def test_moving_the_pools_leaves_the_parameters_alone():
     text, _ = widgets.early_or_late().at(first=1, second=2, third=3)
     assert "unchanged" in text
     assert "833 million" not in text
+
+
+def test_a_windows_places_are_counted_and_drawn():
+    text, picture = widgets.window_places().at(size=8, kernel=3, stride=2, pad=0)
+    assert "8 + 0 − 3 = 5" in text
+    assert "5 / stride 2 = 2.5, rounded down 2, plus 1: 3 places" in text
+    assert "3 places; pixels that it never sees: 1" in picture.alt
+    _, skipping = widgets.window_places().at(size=7, kernel=1, stride=3)
+    assert "pixels that it never sees: 4" in skipping.alt
+    with pytest.raises(UserError, match="at least 7x7 pixels, got 3x3"):
+        widgets.window_places().at(size=3, kernel=7)
 
 
 def test_an_unknown_control_is_named():

@@ -52,9 +52,6 @@ from tinysqueeze.network.params import flatten, initialise, map_params, unflatte
 from tinysqueeze.network.stepwise import StepByStep
 from tinysqueeze.network.window import Window
 from tinysqueeze.study.count import count
-from tinysqueeze.study.diagnose import diagnose
-from tinysqueeze.study.gradcheck import check_layer, check_model
-from tinysqueeze.study.trace import trace
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training.evaluate import evaluate
 from tinysqueeze.training.loop import run
@@ -66,16 +63,23 @@ from tinysqueeze.training.train import resume, train
 from tinysqueeze.version import __version__
 
 if TYPE_CHECKING:
+    from tinysqueeze.study.diagnose import diagnose
+    from tinysqueeze.study.gradcheck import check_layer, check_model
+    from tinysqueeze.study.trace import trace
     from tinysqueeze.weights.classify import classify_all as classify
     from tinysqueeze.weights.compression.compress import compress
     from tinysqueeze.weights.exporting import export
     from tinysqueeze.weights.opening import open_weights
 
-WHEN_ASKED = {  # found only when used: they bring a reader of every format, which training needs not
-    "classify": ("tinysqueeze.weights.classify", "classify_all"),
-    "compress": ("tinysqueeze.weights.compression.compress", "compress"),
-    "export": ("tinysqueeze.weights.exporting", "export"),
-    "open_weights": ("tinysqueeze.weights.opening", "open_weights"),
+WHEN_ASKED = {  # found only when used: training needs none of it, and starts sooner
+    "check_layer": ("study.gradcheck", "check_layer"),
+    "check_model": ("study.gradcheck", "check_model"),
+    "classify": ("weights.classify", "classify_all"),
+    "compress": ("weights.compression.compress", "compress"),
+    "diagnose": ("study.diagnose", "diagnose"),
+    "export": ("weights.exporting", "export"),
+    "open_weights": ("weights.opening", "open_weights"),
+    "trace": ("study.trace", "trace"),
 }
 
 
@@ -84,7 +88,7 @@ def __getattr__(name: str) -> Any:
     if name not in WHEN_ASKED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, function = WHEN_ASKED[name]
-    found = globals()[name] = getattr(import_module(module), function)
+    found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), function)
     return found
 
 

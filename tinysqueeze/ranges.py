@@ -8,7 +8,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from reprlib import Repr
 from types import NoneType, UnionType
@@ -67,6 +67,11 @@ class Text:
 
     def __str__(self) -> str:
         return self.words
+
+
+def setting(default: Any, help: str, **limits: Any) -> Any:
+    """A documented field of a value, as `training.settings` reads it: `limits` are "least", "most", ..."""
+    return field(default=default, metadata={"help": help, **limits})
 
 
 @functools.cache

@@ -62,6 +62,9 @@ def _row(data: Data, workload: str, side: str, threads: int) -> dict[str, Any]:
         "workload": workload,
         "side": side,
         "threads": threads,
+        "precision": data.get("precisions", {}).get(side, "float32"),
+        "processor": data["machine"]["processor"],
+        "top1": _top1(data, workload, side),
         "ms": ms,
         "images_per_second": 1e3 * about["batch"] / ms["median"],
         "gflops": gflops,
@@ -74,6 +77,13 @@ def _row(data: Data, workload: str, side: str, threads: int) -> dict[str, Any]:
         "memory_times_ours": ratio(ours, runs, "peak_bytes"),
         **first,
     }
+
+
+def _top1(data: Data, workload: str, side: str) -> float | None:
+    """The accuracy of a side in fewer bits, and of ours in float32; None where nobody has measured it."""
+    known = data.get("accuracy", ())
+    places = {(one["workload"], one["side"]): one["top1"] for one in known}
+    return places.get((workload, side))
 
 
 ALGORITHM = {"ours": "4x4", "ours-2x2": "2x2", "ours-direct": "direct"}

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from tinysqueeze.bench.machine import in_fresh_process
 from tinysqueeze.bench.peers import SIDES, Side
+from tinysqueeze.bench.tasks import write_for
 from tinysqueeze.bench.worker import load_module, read_task
-from tinysqueeze.bench.workloads import Workload, write, write_onnx
+from tinysqueeze.bench.workloads import Workload
 from tinysqueeze.errors import UserError
 from tinysqueeze.network.models import Model
 
@@ -44,14 +45,11 @@ def measure(model: Model, sides: tuple[str, ...], batch: int = 1) -> dict[str, G
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         places = {Path(folder) / name: w for name, w in (("thin", full.quick()), ("full", full))}
+        able = tuple(SIDES[name] for name in sides if SIDES[name].is_installed)
         for place, workload in places.items():
-            write(workload, place)
-        for side in (SIDES[name] for name in sides):
-            if side.is_installed:
-                if side.library == "onnxruntime":
-                    for place, workload in places.items():
-                        write_onnx(workload, place)
-                found[side.name] = _in_fresh_process(side, *places)
+            write_for(able, workload, place)
+        for side in able:
+            found[side.name] = _in_fresh_process(side, *places)
     return found
 
 

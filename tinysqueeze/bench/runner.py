@@ -8,17 +8,21 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinysqueeze.bench.accuracy import Labelled, labelled_for, scored
 from tinysqueeze.bench.floor import flops
 from tinysqueeze.bench.machine import in_fresh_process, machine, versions
 from tinysqueeze.bench.peak import fma_peak
 from tinysqueeze.bench.peers import SIDES, Side
-from tinysqueeze.bench.workloads import WORKLOADS, Workload, write, write_onnx
+from tinysqueeze.bench.stages import by_stage
+from tinysqueeze.bench.tasks import write_for
+from tinysqueeze.bench.workloads import WORKLOADS, Workload
+from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.errors import UserError
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -39,7 +43,10 @@ Report = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure. `threads` counts for all sides, `own_threads` for ours besides."""
+    """What to measure. `threads` counts for all sides, `own_threads` for ours besides.
+
+    `weights` and `photographs` are for the accuracy of sides in fewer bits (see `accuracy.labelled_for`).
+    """
 
     workloads: tuple[Workload, ...]
     sides: tuple[Side, ...]
@@ -49,6 +56,10 @@ class Settings:
     own_threads: tuple[int, ...] = ()
     startup: bool = False
     scaling: bool = False
+    stages: bool = False
+    weights: str | None = None
+    photographs: str | None = None
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class Job:
     side: Side
     threads: int
     round: int
-    part: str = "rounds"  # or "check", "cold", "warm", "scaling"
+    part: str = "rounds"  # or "check", "accuracy", "cold", "warm", "scaling"
 
     def __str__(self) -> str:
         return f"{self.workload.name}: {self.side.name}"
@@ -70,38 +81,79 @@ def measure(settings: Settings, report: Report | None = None) -> dict[str, Any]:
 
     Raises UserError where a side fails, or where its logits are not those of our layers.
     """
+    few = tuple(side for side in settings.sides if side.in_few_bits)
+    labelled = (
+        labelled_for(settings.workloads, settings.weights, settings.photographs, settings.quick)
+        if few
+        else {}
+    )
     checks, jobs = list(_checks(settings)), list(_jobs(settings))
-    total = len(checks) + len(jobs)
-    checked: list[dict[str, Any]] = []
+    tries = [
+        Job(scored(workload, one), side, max(settings.threads), 0, "accuracy")
+        for workload, one in labelled.items()
+        for side in (SIDES["ours"], *few)
+    ]
     runs: list[dict[str, Any]] = []
     peaks: dict[int, list[float]] = {t: [] for t in (*settings.threads, *settings.own_threads)}
     with tempfile.TemporaryDirectory(prefix="tinysqueeze-bench-") as folder:
         place = Path(folder)
-        _prepare({job.workload for job in jobs}, settings.sides, place)
-        for done, job in enumerate(checks):
+        for workload in {job.workload for job in jobs}:
+            write_for(settings.sides, workload, place / workload.name)
+        for workload, one in labelled.items():
+            own = scored(workload, one)
+            write_for(few, own, place / own.name, one)
+        for done, job in enumerate(order := [*checks, *tries, *jobs]):
             if report:
-                report(done, total, f"check {job}")
-            checked.append(_run(job, settings.seconds, place))
-        _compare_logits(checked)
-        for done, job in enumerate(jobs, start=len(checks)):
-            if report:
-                report(done, total, str(job))
+                report(done, len(order), f"{job.part} {job}")
             if job.part == "rounds" and len(peaks[job.threads]) <= job.round:
                 peaks[job.threads].append(fma_peak(job.threads) or 0.0)
             runs.append(_run(job, settings.seconds, place))
+            if job is checks[-1]:
+                _compare_logits(runs)
         if report:
-            report(total, total, "")
+            report(len(order), len(order), "")
     return {
         "machine": machine(),
-        "versions": versions({side.library for side in settings.sides}),
+        "versions": versions({name for side in settings.sides for name in side.libraries}),
         "rounds": settings.rounds,
         "seconds": settings.seconds,
         "threads": list(settings.threads),
         "peak_gflops": {str(t): float(np.median(found)) for t, found in peaks.items() if found},
         "workloads": {job.workload.name: _about(job.workload) for job in jobs},
         "sides": {side.name: side.title for side in (SIDES["ours"], *settings.sides)},
-        "runs": runs,
-        "checks": checked,
+        "precisions": {side.name: side.precision for side in (SIDES["ours"], *settings.sides)},
+        "stages": _stages(settings) if settings.stages else [],
+        "runs": [run for run in runs if run["part"] not in ("check", "accuracy")],
+        "checks": [run for run in runs if run["part"] == "check"],
+        "accuracy": [
+            _scored(run, workload.name, one)
+            for workload, one in labelled.items()
+            for run in runs
+            if run["workload"] == scored(workload, one).name
+        ],
+    }
+
+
+def _stages(settings: Settings) -> list[dict[str, Any]]:
+    """Where the time of every workload goes, ours in float32, and where it is only run in int8."""
+    return [
+        {"workload": workload.name, "precision": precision, "threads": threads, **asdict(kind)}
+        for workload in settings.workloads
+        for precision in ("float32", "int8")[: 1 if workload.training else 2]
+        for threads in (max(settings.threads),)
+        for kind in by_stage(workload, precision, threads, settings.seconds)
+    ]
+
+
+def _scored(run: dict[str, Any], workload: str, labelled: Labelled) -> dict[str, Any]:
+    """How often a side found the label."""
+    right = np.array(run["found"]) == labelled.labels
+    return {
+        "workload": workload,
+        "side": run["side"],
+        "images": len(right),
+        "top1": float(right.mean()),
+        "source": labelled.source,
     }
 
 
@@ -114,6 +166,7 @@ def _about(workload: Workload) -> dict[str, Any]:
         "batch": workload.batch,
         "training": workload.training,
         "flops": flops(workload),
+        "by_layer": compile_plan(model, 1, training=workload.training, threads=1).by_layer,
     }
 
 
@@ -155,13 +208,6 @@ def _scaled(workloads: tuple[Workload, ...]) -> Iterator[Workload]:
             yield from (workload.with_sizes(**{size: value}) for value in values)
 
 
-def _prepare(workloads: set[Workload], sides: tuple[Side, ...], place: Path) -> None:
-    for workload in workloads:
-        write(workload, place / workload.name)
-        if not workload.training and any(side.library == "onnxruntime" for side in sides):
-            write_onnx(workload, place / workload.name)
-
-
 def _run(job: Job, seconds: float, place: Path) -> dict[str, Any]:
     """Run one process. Raises UserError with the last line that it complained."""
     request = {
@@ -169,7 +215,7 @@ def _run(job: Job, seconds: float, place: Path) -> dict[str, Any]:
         "variant": job.side.variant,
         "threads": job.threads,
         "folder": str(place / job.workload.name),
-        "check": job.part == "check",
+        "part": job.part,
         "seconds": 0.0 if job.part in ("cold", "warm") else seconds,
     }
     environment = {k: v for k, v in os.environ.items() if k not in CRIPPLING}

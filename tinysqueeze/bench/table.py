@@ -5,6 +5,7 @@ from typing import Any
 
 from tinysqueeze.bench.peers import SIDES
 from tinysqueeze.bench.report import Data
+from tinysqueeze.bench.stages import KINDS
 
 DASH = "–"
 
@@ -12,7 +13,7 @@ DASH = "–"
 def text(data: Data) -> str:
     """All of it. `data` is what `report.complete` returns."""
     parts = [_heading(data), _headline(data), *_details(data), _checks(data)]
-    parts += [_speedups(data), _startup(data), _scaling(data)]
+    parts += [_stages(data), _speedups(data), _startup(data), _scaling(data)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -40,7 +41,7 @@ def _heading(data: Data) -> str:
         f"{where['processor']}, {where['processors']} processors, vectors of {where['lanes']} floats; "
         f"measured peak: {peak or 'unknown'}.\n{versions}.\n"
         f"{data['rounds']} rounds, each side in a process of its own, taking turns; medians, in "
-        "brackets the range of single rounds; × is their time divided by ours."
+        "brackets the range of single processes; × is their time divided by ours."
     )
 
 
@@ -71,10 +72,15 @@ def _images(about: dict[str, Any]) -> str:
 
 
 def _time_and_ratio(row: dict[str, Any]) -> str:
-    ms, times = _ms(row["ms"]["median"]), row["times_ours"]
-    if row["side"] == "ours" or not times:
-        return ms
-    return f"{ms} (×{_range(times)})"
+    ms, times = _spread(row["ms"]), row["times_ours"]
+    return ms if row["side"] == "ours" or not times else f"{ms} ×{_range(times)}"
+
+
+def _spread(ms: dict[str, float]) -> str:
+    """The median, and from the fastest to the slowest process."""
+    if ms["least"] == ms["most"]:
+        return _ms(ms["median"])
+    return f"{_ms(ms['median'])} ({_ms(ms['least'])}–{_ms(ms['most'])})"
 
 
 def _ms(value: float) -> str:
@@ -96,20 +102,20 @@ def _detail(data: Data, name: str) -> str:
     floors = ", ".join(f"{kind} {value / 1e9:.3g}" for kind, value in about["flops"].items())
     caption = f"**{name}**: {about['title']}, {_images(about)}; GFLOP by algorithm: {floors}."
     header = [
-        "", "threads", "ms", "spread", "images/s", "GFLOP/s", "of peak", "floor/time",
+        "", "threads", "precision", "top-1", "ms", "images/s", "GFLOP/s", "of peak", "floor/time",
         "memory MB", "over imports", "import s", "first step s",
     ]  # fmt: skip
     lines = []
     for row in data["rows"]:
         if row["workload"] != name:
             continue
-        ms = row["ms"]
         lines.append(
             [
                 data["sides"][row["side"]],
                 str(row["threads"]),
-                _ms(ms["median"]),
-                f"{_ms(ms['least'])}–{_ms(ms['most'])}",
+                row["precision"],
+                _percent(row["top1"], 1),
+                _spread(row["ms"]),
                 f"{row['images_per_second']:,.0f}",
                 f"{row['gflops']:,.0f}",
                 _percent(row["share_of_peak"]),
@@ -120,11 +126,15 @@ def _detail(data: Data, name: str) -> str:
                 f"{row['prepare_s'] + row['first_s']:.2f}",
             ]
         )
+    if by_layer := about.get("by_layer"):
+        caption += f" Ours runs layer by layer: {by_layer}."
+    sources = {one["source"] for one in data.get("accuracy", ()) if one["workload"] == name}
+    caption += "".join(f" Top-1: {source}." for source in sources)
     return f"{caption}\n\n{table(header, lines)}"
 
 
-def _percent(share: float | None) -> str:
-    return DASH if share is None else f"{share:.0%}"
+def _percent(share: float | None, digits: int = 0) -> str:
+    return DASH if share is None else f"{share:.{digits}%}"
 
 
 def _megabytes(size: float | None) -> str:
@@ -152,6 +162,23 @@ def _worst(checks: Sequence[dict[str, Any]]) -> str:
     worst = max(checks, key=lambda check: check["difference"])
     difference, side, name = (worst[key] for key in ("difference", "side", "workload"))
     return f"{difference:.1e} of the largest logit ({side}, {name})"
+
+
+def _stages(data: Data) -> str:
+    """One column a workload and precision, one line a kind of work."""
+    found = data.get("stages", ())
+    columns = list(dict.fromkeys((one["workload"], one["precision"]) for one in found))
+    cells = {
+        (one["stage"], one["workload"], one["precision"]): f"{_ms(one['ms'])} ({one['share']:.0%})"
+        for one in found
+    }
+    lines = [
+        [kind, *(cells.get((kind, *column), DASH) for column in columns)]
+        for kind in KINDS
+        if any((kind, *column) in cells for column in columns)
+    ]
+    header = ["ms of a step by kind of work", *(" ".join(column) for column in columns)]
+    return table(header, lines) if lines else ""
 
 
 def _speedups(data: Data) -> str:

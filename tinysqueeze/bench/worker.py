@@ -1,4 +1,4 @@
-"""One process of the benchmark: load a side, prepare a workload, check it or time it, print JSON.
+"""One process of the benchmark: load a side, prepare a workload, check, score or time it, print JSON.
 
 Run as a plain script with one argument, a request in JSON. Only the standard library is imported
 before the clock starts, so that import time and memory are the side's own.
@@ -28,6 +28,8 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     imported = time.perf_counter()
     base = peak_bytes()
     task = read_task(Path(request["folder"]), threads, request["variant"])
+    if request["part"] == "accuracy":
+        return {"found": classes_found(side, task)}
     begun = time.perf_counter()
     step, logits = side.prepare(task)
     prepared = time.perf_counter()
@@ -38,13 +40,23 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         "first_s": time.perf_counter() - prepared,
         "base_bytes": base,
     }
-    if request["check"]:
+    if request["part"] == "check":
         for _ in range(CHECK_STEPS - 1 if task.training else 0):
             step()
         import numpy as np
 
         return found | {"logits": np.asarray(logits()).tolist()}
     return found | timed(step, request["seconds"]) | {"peak_bytes": peak_bytes()}
+
+
+def classes_found(side: Any, task: SimpleNamespace) -> list[int]:
+    """The class that the side finds in each of the task's images, a batch at a time."""
+    found: list[int] = []
+    for start in range(0, len(task.images), task.batch):
+        images = task.images[start : start + task.batch]
+        _, logits = side.prepare(SimpleNamespace(**vars(task) | {"images": images}))
+        found += logits().argmax(1).tolist()
+    return found
 
 
 def timed(step: Callable[[], object], seconds: float) -> dict[str, float]:
@@ -92,11 +104,11 @@ def read_task(folder: Path, threads: int, variant: str) -> SimpleNamespace:
     fields = json.loads((folder / "task.json").read_text())
     with np.load(folder / "params.npz") as arrays:
         params = dict(arrays)
-    images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
+    names = ("images", "labels", "calibration")
+    arrays_by_name = {name: np.load(folder / f"{name}.npy") for name in names}
     return SimpleNamespace(
-        **fields, params=params, images=images, labels=labels,
-        folder=folder, threads=threads, variant=variant,
-    )  # fmt: skip
+        **fields, **arrays_by_name, params=params, folder=folder, threads=threads, variant=variant
+    )
 
 
 def load_module(path: Path) -> Any:

@@ -1,36 +1,17 @@
-"""What is measured: a few workloads, and each as a folder of plain files that any side can read.
+"""What is measured: a few workloads, and their networks as plain data.
 
 The other sides must not import this package: its libraries would count as their memory and start-up.
 So a network is handed to them as a description in JSON and arrays by path.
 """
 
-import json
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from tinysqueeze.errors import UserError
-from tinysqueeze.graph import (
-    Activate,
-    Add,
-    Conv,
-    Copy,
-    Drop,
-    Graph,
-    Mean,
-    Node,
-    Norm,
-    Pool,
-    lower,
-    with_copies,
-    without_dropout,
-)
+from tinysqueeze.graph.form import Activate, Add, Conv, Copy, Drop, Graph, Mean, Node, Norm, Pool
+from tinysqueeze.graph.lowering import lower
+from tinysqueeze.graph.passes import with_copies, without_dropout
 from tinysqueeze.network.models import Model, build
-from tinysqueeze.network.params import flatten, initialise
-
-LEARNING_RATE, MOMENTUM = 0.01, 0.9
 
 
 @dataclass(frozen=True)
@@ -83,38 +64,6 @@ WORKLOADS = {
         ),
     )
 }
-
-
-def write(workload: Workload, folder: Path) -> None:
-    """The workload as files: `task.json`, `params.npz` by path, `images.npy`, `labels.npy`.
-
-    Images are (N, H, W, C) float32, standard normal; everything is seeded.
-    """
-    model = workload.model
-    rng = np.random.default_rng(0)
-    images = rng.standard_normal((workload.batch, *model.input_shape), np.float32)
-    task = asdict(workload) | {
-        "network": describe(model, workload.training),
-        "learning_rate": LEARNING_RATE,
-        "momentum": MOMENTUM,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "task.json").write_text(json.dumps(task))
-    np.savez(folder / "params.npz", **flatten(initialise(model)))
-    np.save(folder / "images.npy", images)
-    np.save(folder / "labels.npy", rng.integers(0, model.classes, workload.batch))
-
-
-def write_onnx(workload: Workload, folder: Path) -> None:
-    """Beside those files `network.onnx`, by our own exporter. Raises MissingExtra without onnx."""
-    from tinysqueeze.weights import Preprocess, WeightSet
-    from tinysqueeze.weights import write_onnx as export
-
-    model = workload.model
-    height, width, _ = model.input_shape
-    preprocess = Preprocess(resize=height, crop=(height, width))
-    weights = WeightSet(model, initialise(model), preprocess, "freshly initialised")
-    export(weights, folder / "network.onnx")
 
 
 def describe(model: Model, training: bool = False) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """`tinysqueeze communication`: what distributed training has to send, measured and projected."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from tinysqueeze.cli import values
+from tinysqueeze.cli.options import option
 from tinysqueeze.files import check_writable
 from tinysqueeze.paper.scaling import LINKS, NETWORKS, WORKERS, Demand, demands, efficiency
 from tinysqueeze.show.pictures.scaling import scaling_efficiency
@@ -11,27 +13,12 @@ from tinysqueeze.show.pictures.scaling import scaling_efficiency
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), metavar="M", help="which")
-    parser.add_argument(
-        "--batch", type=values.images, default=32, metavar="N", help="images a worker"
-    )
-    parser.add_argument(
-        "--ranks",
-        type=values.whole(1, values.MOST_THREADS),
-        default=2,
-        metavar="R",
-        help="ranks to measure with",
-    )
-    parser.add_argument(
-        "--figure", type=Path, metavar="FILE", help="draw scaling efficiency (.png)"
-    )
-    parser.add_argument(
-        "--faster",
-        type=values.number(above=0),
-        default=1.0,
-        metavar="X",
-        help="as if workers computed X times as fast",
-    )
+    add = partial(option, parser)
+    add("--networks M", "which", default=list(NETWORKS), nargs="+")
+    add("--batch N", "images a worker", values.images, 32)
+    add("--ranks R", "ranks to measure with", values.whole(1, values.MOST_THREADS), 2)
+    add("--figure FILE", "draw scaling efficiency (.png)", Path)
+    add("--faster X", "as if workers computed X times as fast", values.number(above=0), 1.0)
 
 
 def run(args: argparse.Namespace) -> int:

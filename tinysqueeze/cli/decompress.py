@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from tinysqueeze.cli.options import option
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import check_writable, write_atomically
 from tinysqueeze.weights import write_safetensors
@@ -13,14 +14,8 @@ from tinysqueeze.weights.compression.deep_compression import deep_compression_by
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("file", type=Path, metavar="FILE", help="a .tsq file")
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        required=True,
-        metavar="OUT",
-        help="to write: .safetensors, or .net, the SqueezeNet authors' own format",
-    )
+    purpose = "to write: .safetensors, or .net, the SqueezeNet authors' own format"
+    option(parser, "-o --out OUT", purpose, Path, required=True)
 
 
 def run(args: argparse.Namespace) -> int:

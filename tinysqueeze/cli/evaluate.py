@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from tinysqueeze import data
 from tinysqueeze.cli import photographs, values
 from tinysqueeze.cli.compiling import compile_kernels
+from tinysqueeze.cli.options import option
 from tinysqueeze.cli.output import draw
 from tinysqueeze.cli.weights import NAMES, add_about, find_weights
 from tinysqueeze.compiled import compile as compile_plan
@@ -42,55 +44,40 @@ CALIBRATION_IMAGES = 64  # small ones
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("weights", metavar="WEIGHTS", help=NAMES)
-    parser.add_argument(
-        "--data",
-        help="builtin, cifar10, a folder or archive (otherwise as trained); for others' weights a "
+    add = partial(option, parser)
+    add(
+        "--data DATA",
+        "builtin, cifar10, a folder or archive (otherwise as trained); for others' weights a "
         "folder of photographs, in a folder a class or named by wnid. Classes are matched by name; a "
         "folder that is not what it was trained on is scored whole",
     )
-    parser.add_argument(
-        "--map",
-        metavar="FILE",
-        help='which folder is which class, where names differ: JSON, {"Rouge": "red", "other": null}',
+    add(
+        "--map FILE",
+        'which folder is which class, where names differ: JSON, {"Rouge": "red", "other": null}',
     )
-    parser.add_argument(
-        "--batch-size", type=values.images, default=256, metavar="N", help="images at once"
-    )
-    parser.add_argument(
-        "--threads", type=values.threads, metavar="N", help="processor threads (otherwise all)"
-    )
-    parser.add_argument(
-        "--flip", action="store_true", help="average with the mirrored images (as trained)"
-    )
-    parser.add_argument(
-        "--shift", action="store_true", help="average with images moved by up to a pixel"
-    )
-    parser.add_argument(
-        "--stepwise", action="store_true", help="layer by layer instead of compiled (slow)"
-    )
-    parser.add_argument(
-        "--int8",
+    add("--batch-size N", "images at once", values.images, 256)
+    add("--threads N", "processor threads (otherwise all)", values.threads)
+    add("--flip", "average with the mirrored images (as trained)")
+    add("--shift", "average with images moved by up to a pixel")
+    add("--stepwise", "layer by layer instead of compiled (slow)")
+    add(
+        "--int8 IMAGES",
+        "in 8-bit integers as well, to compare: calibrated on this folder of photographs, or for small "
+        "images on the training images",
         nargs="?",
         const="",
-        metavar="IMAGES",
-        help="in 8-bit integers as well, to compare: calibrated on this folder of photographs, or for small "
-        "images on the training images",
     )
-    parser.add_argument(
-        "--plot",
-        type=Path,
-        metavar="DIR",
-        help="write confusion matrix, accuracy by class, calibration and worst mistakes as PNG",
+    add(
+        "--plot DIR",
+        "write confusion matrix, accuracy by class, calibration and worst mistakes as PNG",
+        Path,
     )
-    parser.add_argument(
-        "--answers",
-        type=Path,
-        metavar="FILE",
-        help="keep logits, labels and the worst mistakes' images in a small .npz",
+    add(
+        "--answers FILE",
+        "keep logits, labels and the worst mistakes' images in a small .npz",
+        Path,
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON, with accuracy by class, instead of a line"
-    )
+    add("--json", "print JSON, with accuracy by class, instead of a line")
     add_about(parser)
 
 

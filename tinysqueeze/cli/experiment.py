@@ -1,6 +1,7 @@
 """`tinysqueeze experiment`: re-run one of the paper's experiments at CIFAR size."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from tqdm.auto import tqdm
 from tinysqueeze import data
 from tinysqueeze.cli import values
 from tinysqueeze.cli.models import add_changes, changes
+from tinysqueeze.cli.options import option
 from tinysqueeze.cli.output import draw
 from tinysqueeze.data import Dataset
 from tinysqueeze.files import check_folder
@@ -34,50 +36,21 @@ from tinysqueeze.training.loop import Report
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(EXPERIMENTS)}")
-    parser.add_argument(
-        "--data", default="cifar10", help="builtin, cifar10, or a folder or archive"
+    add, above_zero = partial(option, parser), values.number(above=0)
+    add("--data DATA", "builtin, cifar10, or a folder or archive", default="cifar10")
+    add("--minutes M", "for the grid; decides the epochs", above_zero, 60)
+    add("--epochs N", "of each training (otherwise what the time allows)", values.whole())
+    add("--seeds N", "trainings of each network", values.whole(), 2)
+    add("--lr F", "peak rate (otherwise %(default)s)", above_zero, SHORT.schedule.lr)
+    add("--images N", "train on so many images only", values.whole())
+    add(
+        "--validation N",
+        "measure on so many held-out training images (otherwise a tenth)",
+        values.whole(),
     )
-    parser.add_argument(
-        "--minutes",
-        type=values.number(above=0),
-        default=60,
-        metavar="M",
-        help="for the grid; decides the epochs",
-    )
-    parser.add_argument(
-        "--epochs",
-        type=values.whole(),
-        metavar="N",
-        help="of each training (otherwise what the time allows)",
-    )
-    parser.add_argument(
-        "--seeds", type=values.whole(), default=2, metavar="N", help="trainings of each network"
-    )
-    parser.add_argument(
-        "--lr",
-        type=values.number(above=0),
-        metavar="F",
-        default=SHORT.schedule.lr,
-        help="peak rate (otherwise %(default)s)",
-    )
-    parser.add_argument(
-        "--images", type=values.whole(), metavar="N", help="train on so many images only"
-    )
-    parser.add_argument(
-        "--validation",
-        type=values.whole(),
-        metavar="N",
-        help="measure on so many held-out training images (otherwise a tenth)",
-    )
-    parser.add_argument(
-        "--on-test", action="store_true", help="measure on the test images: where nothing is chosen"
-    )
-    parser.add_argument(
-        "--threads", type=values.threads, metavar="N", help="processor threads (otherwise all)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/experiments"), metavar="DIR", help="for CSV and PNG"
-    )
+    add("--on-test", "measure on the test images: where nothing is chosen")
+    add("--threads N", "processor threads (otherwise all)", values.threads)
+    add("--out DIR", "for CSV and PNG", Path, Path("runs/experiments"))
     add_changes(parser)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 from dataclasses import asdict
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -11,6 +12,7 @@ from tqdm.auto import tqdm
 
 from tinysqueeze.cli import values
 from tinysqueeze.cli.models import add_model, chosen_model
+from tinysqueeze.cli.options import option
 from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.ops import fast, reference
 from tinysqueeze.network.params import initialise
@@ -20,26 +22,15 @@ from tinysqueeze.study.gradcheck import TOLERANCE, Summary, check_model, summari
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     add_model(parser, "squeezenet_cifar")
-    parser.add_argument(
-        "--places",
-        type=values.whole(),
-        default=4,
-        metavar="N",
-        help="numbers compared in each array",
-    )
-    parser.add_argument(
-        "--batch-size", type=values.images, default=2, metavar="N", help="random images"
-    )
+    add = partial(option, parser)
+    add("--places N", "numbers compared in each array", values.whole(), 4)
+    add("--batch-size N", "random images", values.images, 2)
     parser.add_argument(
         "--ops", choices=("fast", "reference"), default="fast", help="which operations"
     )
-    parser.add_argument(
-        "--training", action="store_true", help="batch norm and dropout as in a training step"
-    )
-    parser.add_argument(
-        "--seed", type=values.whole(0), default=0, metavar="N", help="for weights, images, places"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    add("--training", "batch norm and dropout as in a training step")
+    add("--seed N", "for weights, images, places", values.whole(0), 0)
+    add("--json", "print JSON instead of lines")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from tinysqueeze.cli.options import option
 from tinysqueeze.errors import FormatError, UserError
 from tinysqueeze.files import check_writable, content
 from tinysqueeze.weights.compression.inspect import PARTS, Line, inspect
@@ -13,8 +14,8 @@ from tinysqueeze.weights.compression.inspect import PARTS, Line, inspect
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("file", type=Path, metavar="FILE", help="a .tsq file")
-    parser.add_argument("--out", type=Path, metavar="PICTURE", help="draw it (.png, .svg, .pdf)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    option(parser, "--out PICTURE", "draw it (.png, .svg, .pdf)", Path)
+    option(parser, "--json", "print JSON instead of a table")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import csv
 import io
 from pathlib import Path
 
+from tinysqueeze.cli.options import option
 from tinysqueeze.errors import UsageError
 from tinysqueeze.files import check_writable, write_atomically
 from tinysqueeze.show.lessons.editions import class_results, write_lessons
@@ -17,14 +18,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--edition", choices=["student", "teacher"], default="student",
         help="student: without the solutions; teacher: with them, in cells of their own",
     )  # fmt: skip
-    parser.add_argument("--force", action="store_true", help="overwrite notebooks that are there")
-    parser.add_argument(
-        "--results", type=Path, metavar="FOLDER",
-        help="instead: what the checks said in a class's saved notebooks, a folder for each student",
-    )  # fmt: skip
-    parser.add_argument(
-        "-o", "--out", type=Path, metavar="FILE", help="the class's results as CSV as well"
+    option(parser, "--force", "overwrite notebooks that are there")
+    option(
+        parser,
+        "--results FOLDER",
+        "instead: what the checks said in a class's saved notebooks, a folder for each student",
+        Path,
     )
+    option(parser, "-o --out FILE", "the class's results as CSV as well", Path)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 
 from tinysqueeze.bench.resident import measure
 from tinysqueeze.cli.models import add_changes, chosen_model
+from tinysqueeze.cli.options import option
 from tinysqueeze.cli.weights import NAMES
 from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.devices import memory
@@ -23,10 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--model", default="squeezenet1_0", metavar="M", help="which network")
     which.add_argument("--weights", metavar="W", help=f"the network of {NAMES}")
     add_changes(parser)
-    parser.add_argument("--int8", action="store_true", help="a byte a value instead of four")
-    parser.add_argument(
-        "--compare", action="store_true", help="measure what inference takes here, ours and others'"
-    )
+    option(parser, "--int8", "a byte a value instead of four")
+    option(parser, "--compare", "measure what inference takes here, ours and others'")
 
 
 def run(args: argparse.Namespace) -> int:

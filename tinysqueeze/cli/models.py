@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tinysqueeze.cli.options import option
 from tinysqueeze.cli.weights import NAMES, find_weights
 from tinysqueeze.errors import UsageError, UserError
 from tinysqueeze.network.models import METAPARAMETERS, MODELS, Model, build
@@ -14,26 +15,23 @@ from tinysqueeze.ranges import from_text, said
 def add_changes(parser: argparse.ArgumentParser) -> None:
     """The options --classes, --input-size and --set, each checked as it is read."""
     for name, meaning in (("classes", "number of classes"), ("input_size", "image side in pixels")):
-        parser.add_argument(
-            (option := f"--{name.replace('_', '-')}"),
-            type=partial(_value, option, name),
-            metavar="N",
-            help=f"{meaning}, {said(METAPARAMETERS[name])} (the model's own)",
-        )
-    parser.add_argument(
-        "--set",
+        names = f"--{name.replace('_', '-')}"
+        purpose = f"{meaning}, {said(METAPARAMETERS[name])} (the model's own)"
+        option(parser, f"{names} N", purpose, partial(_value, names, name))
+    option(
+        parser,
+        "--set NAME=VALUE",
+        "change a metaparameter, e.g. bypass=simple norm=true squeeze_ratio=0.25 pools=1,3,5",
+        _change,
+        [],
         action="append",
-        type=_change,
-        default=[],
-        metavar="NAME=VALUE",
-        help="change a metaparameter, e.g. bypass=simple norm=true squeeze_ratio=0.25 pools=1,3,5",
     )
 
 
-def _value(option: str, name: str, text: str) -> Any:
+def _value(given: str, name: str, text: str) -> Any:
     """A metaparameter's value, for an option. Raises UsageError where it has no such name, type or range."""
     try:
-        return from_text(option, METAPARAMETERS, name, text)
+        return from_text(given, METAPARAMETERS, name, text)
     except UserError as error:
         raise UsageError(str(error)) from None
 

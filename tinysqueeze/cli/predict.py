@@ -4,12 +4,14 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from tinysqueeze.cli import values
 from tinysqueeze.cli.compiling import compile_kernels
+from tinysqueeze.cli.options import option
 from tinysqueeze.cli.weights import add_weights, find_weights
 from tinysqueeze.data.images import look
 from tinysqueeze.errors import DataError
@@ -28,21 +30,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE|FOLDER", help="pictures, or folders")
     add_weights(parser)
-    parser.add_argument(
-        "--top", type=values.whole(), default=5, metavar="K", help="how many classes to name"
+    add = partial(option, parser)
+    add("--top K", "how many classes to name", values.whole(), 5)
+    add("--json", "print a JSON object a line")
+    add("--out SHEET.png", f"draw the first {SHEET} with their classes", Path)
+    add(
+        "--int8 IMAGES",
+        "in 8-bit integers, about twice as fast; calibrated on this picture, folder, or dataset",
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
-    parser.add_argument(
-        "--out", type=Path, metavar="SHEET.png", help=f"draw the first {SHEET} with their classes"
-    )
-    parser.add_argument(
-        "--int8",
-        metavar="IMAGES",
-        help="in 8-bit integers, about twice as fast; calibrated on this picture, folder, or dataset",
-    )
-    parser.add_argument(
-        "--batch-size", type=values.images, default=16, metavar="N", help="images at once"
-    )
+    add("--batch-size N", "images at once", values.images, 16)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from tinysqueeze.cli.options import option
 from tinysqueeze.files import check_folder
 from tinysqueeze.paper.results import markdown, read_results, read_run, write_results
 
@@ -12,12 +13,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", nargs="*", type=Path, metavar="RUN", help="run folders of `tinysqueeze train`"
     )
-    parser.add_argument(
-        "-o", "--out", type=Path, metavar="FILE", help="the CSV file (otherwise only the table)"
-    )
-    parser.add_argument(
-        "--add", action="store_true", help="keep the rows that the file holds already"
-    )
+    option(parser, "-o --out FILE", "the CSV file (otherwise only the table)", Path)
+    option(parser, "--add", "keep the rows that the file holds already")
 
 
 def run(args: argparse.Namespace) -> int:

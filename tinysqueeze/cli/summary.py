@@ -7,6 +7,7 @@ import numpy as np
 
 from tinysqueeze.cli import values
 from tinysqueeze.cli.models import add_model, chosen_model
+from tinysqueeze.cli.options import option
 from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.graph import GraphModel
 from tinysqueeze.network.models import Model
@@ -18,13 +19,9 @@ HEADER = ("Layer", "Kind", "Kernel", "Output", "Parameters", "Mult-adds", "Activ
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     add_model(parser, "squeezenet1_0")
-    parser.add_argument(
-        "--batch-size", type=values.images, default=1, metavar="N", help="images at once"
-    )
-    parser.add_argument(
-        "--compiled", action="store_true", help="how the compiled plan trains each layer"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    option(parser, "--batch-size N", "images at once", values.images, 1)
+    option(parser, "--compiled", "how the compiled plan trains each layer")
+    option(parser, "--json", "print JSON instead of a table")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,14 +7,17 @@ import time
 from argparse import BooleanOptionalAction
 from collections.abc import Mapping
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tinysqueeze.cli import values
 from tinysqueeze.cli.compiling import compile_kernels
 from tinysqueeze.cli.models import add_changes, changes
+from tinysqueeze.cli.options import option
 from tinysqueeze.cli.output import draw
 from tinysqueeze.cli.weights import find_weights
+from tinysqueeze.compiled import Plan
 from tinysqueeze.errors import UserError
 from tinysqueeze.show.pictures.training import run_pictures
 from tinysqueeze.study.count import count
@@ -35,7 +38,14 @@ def _torch_engine(spec: EngineSpec) -> Engine:
     return torch_engine(spec)
 
 
-ENGINES: Mapping[str, EngineMaker] = {**engine.ENGINES, "torch": _torch_engine}
+def _compiled_engine(spec: EngineSpec) -> Engine:
+    compile_kernels()  # which takes seconds: what is wrong with data or network is told first
+    return engine.ENGINES["compiled"](spec)
+
+
+ENGINES: Mapping[str, EngineMaker] = {
+    **engine.ENGINES, "compiled": _compiled_engine, "torch": _torch_engine,
+}  # fmt: skip
 SETTINGS = tuple(settings_of(Recipe))
 
 
@@ -47,47 +57,37 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "those of one rank but for rounding. Batch norm alone sees the difference: each rank "
         "normalises by its own images (it is not synchronised), and running statistics are averaged."
     )
-    parser.add_argument(
-        "--recipe",
-        metavar="NAME",
-        help="; ".join(f"{name}: {one.purpose}" for name, one in RECIPES.items()).replace(
-            "%", "%%"
-        ),
-    )
-    parser.add_argument(
-        "--model", metavar="M", help="which network (the recipe's, or squeezenet_cifar)"
-    )
+    add = partial(option, parser)
+    purposes = "; ".join(f"{name}: {one.purpose}" for name, one in RECIPES.items())
+    add("--recipe NAME", purposes.replace("%", "%%"))
+    add("--model M", "which network (the recipe's, or squeezenet_cifar)")
     add_changes(parser)
-    parser.add_argument(
-        "--from",
+    add(
+        "--from WEIGHTS",
+        "fine-tune these (a run folder, a file, a published name); conv10 is new if classes differ",
         dest="start",
-        metavar="WEIGHTS",
-        help="fine-tune these (a run folder, a file, a published name); conv10 is new if classes differ",
     )
-    parser.add_argument(
-        "--data",
-        metavar="DATA",
-        help="builtin, cifar10, or a folder or archive (otherwise builtin, with --recipe cifar10)",
+    add(
+        "--data DATA",
+        "builtin, cifar10, or a folder or archive (otherwise builtin, with --recipe cifar10)",
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="the run folder (otherwise runs/ and the time)"
-    )
-    parser.add_argument(
-        "--resume", type=Path, metavar="DIR", help="go on with the run in this folder"
-    )
-    parser.add_argument(
-        "--threads", type=values.threads, metavar="N", help="processor threads (otherwise all)"
-    )
+    add("--out DIR", "the run folder (otherwise runs/ and the time)", Path)
+    add("--resume DIR", "go on with the run in this folder", Path)
+    add("--threads N", "processor threads (otherwise all)", values.threads)
     parser.add_argument(
         "--engine",
         choices=ENGINES,
         default="compiled",
         help="stepwise: layer by layer (slow); torch: the same recipe by PyTorch, to compare with",
     )
-    parser.add_argument(
-        "--half-gradients", action="store_true", help="under mpiexec, send gradients in 16 bits"
+    add("--half-gradients", "under mpiexec, send gradients in 16 bits")
+    add(
+        "--minutes N",
+        "train as many epochs as take N minutes here, but for a tenth in reserve: the speed is measured in "
+        "some first steps",
+        values.number(above=0),
     )
-    parser.add_argument("--no-test", action="store_true", help="don't evaluate after each epoch")
+    add("--no-test", "don't evaluate after each epoch")
     recipe = parser.add_argument_group("settings (otherwise the recipe's, or what suits the data)")
     for setting in SETTINGS:
         recipe.add_argument(f"--{setting.option.replace('_', '-')}", **_how(setting))
@@ -125,8 +125,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, together: Communicator) -> int:
     started = time.perf_counter()
-    if args.engine == "compiled":
-        compile_kernels()
     training = _resumed(args, together) if args.resume else _fresh(args, together)
     folder, test = training.folder, training.test
     assert folder is not None
@@ -166,6 +164,14 @@ def _announce(args: argparse.Namespace, run: TrainingRun) -> None:
         f"{run.model.name}, {count(run.model).parameters:,} parameters; {run.dataset.name}: "
         f"{len(run.dataset):,} training and {len(run.test):,} test images; run folder {run.folder.path}"
     )
+    if isinstance(training.engine, Plan) and training.engine.by_layer:
+        print(f"run layer by layer, which is slow: {training.engine.by_layer}", file=sys.stderr)
+    about = run.folder.about
+    if about.minutes:
+        print(
+            f"{training.recipe.epochs} epochs: what fits into {about.minutes:g} minutes at "
+            f"{about.measured:,.0f} images/s, as measured, with a tenth in reserve"
+        )
     if ranks > 1:
         batch = training.recipe.batch_size
         print(
@@ -194,6 +200,7 @@ def _fresh(args: argparse.Namespace, together: Communicator) -> TrainingRun:
         "engines": ENGINES,
         "communicator": together,
         "test_epochs": not args.no_test,
+        "minutes": args.minutes,
         **_asked(args),
     }
     if args.start:
@@ -222,7 +229,9 @@ def _fine_tuned(
 def _resumed(args: argparse.Namespace, together: Communicator) -> TrainingRun:
     """A resumed run goes on exactly as it began, so its recipe can't be changed."""
     asked = [*_asked(args), *(["set"] if args.set else [])]
-    asked += [name for name in ("recipe", "model", "start") if getattr(args, name) is not None]
+    asked += [
+        name for name in ("recipe", "model", "start", "minutes") if getattr(args, name) is not None
+    ]
     if asked:
         raise UserError(
             f"--resume goes on as the run began; leave out --{', --'.join(asked).replace('_', '-')}"

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from tinysqueeze.cli.options import option
 from tinysqueeze.weights import SOURCES, WeightSet, open_weights
 from tinysqueeze.weights.preprocess import PRESETS
 
@@ -20,25 +21,20 @@ def find_weights(
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """The options that choose weights and name their classes."""
-    parser.add_argument(
-        "--weights",
-        metavar="FILE|NAME",
-        default="squeezenet1_0_compressed",
-        help=NAMES,
-    )
+    option(parser, "--weights FILE|NAME", NAMES, default="squeezenet1_0_compressed")
     add_about(parser)
 
 
 def add_about(parser: argparse.ArgumentParser) -> None:
     """The options that say what a file may not: the classes' names, how images are prepared."""
-    parser.add_argument(
-        "--classes",
-        metavar="FILE",
-        help="the names of the classes, a line each ('n01440764 tench' or 'tench')",
+    option(
+        parser,
+        "--classes FILE",
+        "the names of the classes, a line each ('n01440764 tench' or 'tench')",
     )
-    parser.add_argument(
-        "--preprocess",
-        metavar="HOW",
-        help=f"how images are prepared: {', '.join(PRESETS)}, or a JSON file (otherwise as the weights "
+    option(
+        parser,
+        "--preprocess HOW",
+        f"how images are prepared: {', '.join(PRESETS)}, or a JSON file (otherwise as the weights "
         "say, or as their kind of file usually wants it)",
     )

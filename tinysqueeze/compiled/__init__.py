@@ -19,7 +19,6 @@ what no kernel can do. `forward` and `backward` are a training step, `inference`
 `programs` strings them together, and `plan` is the front door. `int8` is the same for integers.
 """
 
-from tinysqueeze.compiled.int8 import Int8Plan
 from tinysqueeze.compiled.plan import Plan, PlanStep, compile
 
-__all__ = ["Int8Plan", "Plan", "PlanStep", "compile"]
+__all__ = ["Plan", "PlanStep", "compile"]

@@ -13,7 +13,6 @@ import numpy as np
 
 from tinysqueeze.compiled.convolution import Convolution
 from tinysqueeze.compiled.forward import (
-    before_norm,
     chosen,
     drop,
     finish_norm,
@@ -23,6 +22,7 @@ from tinysqueeze.compiled.forward import (
     norm_arrays,
     norm_sums,
     signs,
+    unbent,
 )
 from tinysqueeze.compiled.layout import Arrays, Layout, extent, map_job, source_of, window_fields
 from tinysqueeze.compiled.sequence import Chunks, Sequence
@@ -32,7 +32,13 @@ from tinysqueeze.compiled.weights import Gradients, Sums
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.norm import norm_backward, norm_gradient_finish, norm_gradient_sums
-from tinysqueeze.kernels.pointwise import add_map, copy_map, mask, mask_by_signs
+from tinysqueeze.kernels.pointwise import (
+    add_map,
+    copy_map,
+    hard_swish_backward,
+    mask,
+    mask_by_signs,
+)
 from tinysqueeze.kernels.pooling import max_pool_backward
 from tinysqueeze.kernels.products import clear
 from tinysqueeze.kernels.team import Stage
@@ -189,7 +195,7 @@ class _Backward:
                 before = self._unpooled(step, d, chunks)
             dense = self._norm(i, step, before, chunks)
         else:
-            dense = self._activation(step, before, chunks, totals, around is not None)
+            dense = self._activation(i, step, before, chunks, totals, around is not None)
         x = source_of(self.layout, step, chunks)
         dx, add = self._dx(i, step, chunks)
         for number, conv in sorted(enumerate(convs), key=lambda numbered: bool(numbered[1].m)):
@@ -277,13 +283,21 @@ class _Backward:
         )  # fmt: skip
 
     def _activation(
-        self, step: ConvStep, d: View, chunks: Chunks, totals: Sums,
+        self, i: int, step: ConvStep, d: View, chunks: Chunks, totals: Sums,
         unpooled: bool,
     ) -> View:  # fmt: skip
         """d through ReLU and pool, dense, for the arms; the biases' gradients are summed on the way."""
         dense = self._dense("dense gradient", chunks, step)
         y = self.layout.buffers[step.target]
-        if unpooled and step.activation:
+        if step.bends:
+            before = {"d": d if unpooled else self._unpooled(step, d, chunks)}
+            before |= {"x": unbent(self.layout, i, step), "z": dense}
+            made = job(
+                hard_swish_backward, before, total=totals[0], total_thread=totals[1],
+                **extent(step.result),
+            )  # fmt: skip
+            chunks.add(made)
+        elif unpooled and step.activation:
             made = job(
                 mask_by_signs, {"d": d, "z": dense}, total=totals[0], total_thread=totals[1],
                 **extent(step.result), **signs(self.layout, step),
@@ -308,7 +322,7 @@ class _Backward:
         assert step.norm
         layout, size = self.layout, step.result
         known = norm_arrays(layout, i, step, "scale mean inverse")
-        z = chosen(layout, step) if step.pools_norm else before_norm(layout, i, step)
+        z = chosen(layout, step) if step.pools_norm else unbent(layout, i, step)
         sums = norm_sums(layout.space, layout.batch, size)
         made = job(
             norm_gradient_sums, {"d": d}, x=z.array, x_next=z.next, height=z.height,
@@ -327,7 +341,7 @@ class _Backward:
         The convolutions' biases move all numbers of a channel alike, which the norm takes out again:
         their gradients are 0, and so nothing is summed for them.
         """
-        dense, z = self._dense("dense gradient", chunks, step), before_norm(self.layout, i, step)
+        dense, z = self._dense("dense gradient", chunks, step), unbent(self.layout, i, step)
         known: dict[str, Any] = dict(norm_arrays(self.layout, i, step, "scale shift a b c"))
         known |= {"x": z.array, "x_next": z.next, **step.bounds}
         if step.pools_norm:

@@ -2,7 +2,7 @@
 
 Kept are every map that somebody reads, the number of the largest pixel in each pooling window (one
 byte), where ReLU was open below a bypass (one byte), and the convolutions' results before a batch
-norm. Maps between a convolution and its pool exist only chunk by chunk.
+norm or a hard-swish. Maps between a convolution and its pool exist only chunk by chunk.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ from tinysqueeze.compiled.steps import (
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.head import softmax_cross_entropy
 from tinysqueeze.kernels.norm import norm_apply, norm_finish, norm_moments
-from tinysqueeze.kernels.pointwise import dropout, remember_signs
+from tinysqueeze.kernels.pointwise import dropout, hard_swish, remember_signs
 
 
 def kept_maps(layout: Layout) -> dict[int, View]:
@@ -80,12 +80,15 @@ def _convolution(layout: Layout, i: int, step: ConvStep, sequence: Sequence) -> 
     x = source_of(layout, step, chunks)
     result = layout.space.chunk("result", chunks.count, step.result) if step.pool else y
     if step.norm:
-        convolve(layout, i, x, before_norm(layout, i, step), chunks)
+        convolve(layout, i, x, unbent(layout, i, step), chunks)
         chunks = _norm(layout, i, step, result, sequence)
     else:
-        convolve(layout, i, x, result, chunks)
+        first = unbent(layout, i, step) if step.bends else result
+        convolve(layout, i, x, first, chunks)
+        if step.bends:
+            chunks.add(job(hard_swish, {"x": first, "y": result}, **extent(step.result)))
         if step.bypass is not None:
-            if step.activation:
+            if step.activation and not step.bends:
                 noted = signs(layout, step) | extent(step.result)
                 chunks.add(job(remember_signs, {"y": result}, **noted))
             add_bypass(layout, step.bypass, result, chunks)
@@ -124,9 +127,9 @@ def is_squeeze(layout: Layout, i: int) -> bool:
 # --- what is kept ------------------------------------------------------------------------------
 
 
-def before_norm(layout: Layout, i: int, step: ConvStep) -> View:
-    """The convolutions' result, kept for the batch norm's backward pass."""
-    return layout.space.buffer(f"before norm {i}", layout.batch, step.result)
+def unbent(layout: Layout, i: int, step: ConvStep) -> View:
+    """The convolutions' result, kept for the backward pass of a batch norm or a hard-swish."""
+    return layout.space.buffer(f"unbent {i}", layout.batch, step.result)
 
 
 def largest(layout: Layout, step: ConvStep) -> dict[str, Any]:
@@ -233,7 +236,7 @@ def finish_norm(
 
 def _norm(layout: Layout, i: int, step: ConvStep, result: View, sequence: Sequence) -> Chunks:
     """Statistics of the whole batch, then y = x * scale + shift, activated; returns the open stage."""
-    norm, z, size = step.norm, before_norm(layout, i, step), step.result
+    norm, z, size = step.norm, unbent(layout, i, step), step.result
     assert norm
     moments = norm_sums(layout.space, layout.batch, size)
     sequence.chunks(layout.count(i)).add(

@@ -21,20 +21,8 @@ from tinysqueeze.compiled.steps import (
     Step,
     StepList,
 )
-from tinysqueeze.graph import (
-    Activate,
-    Add,
-    Conv,
-    Copy,
-    Drop,
-    Graph,
-    Mean,
-    Node,
-    Norm,
-    Pool,
-    copied,
-    fuse,
-)
+from tinysqueeze.graph.form import Activate, Add, Conv, Copy, Drop, Graph, Mean, Node, Norm, Pool
+from tinysqueeze.graph.passes import copied, fuse
 from tinysqueeze.kernels import TARGET
 
 
@@ -44,8 +32,7 @@ def group(graph: Graph, training: bool) -> StepList:
     def fits(node: Node) -> bool:
         return can_convolve(graph, node, training)
 
-    kinds = ("relu",) if training else ("relu", "hard-swish")
-    graph = fuse(graph, kinds, fits)
+    graph = fuse(graph, into=fits)
     graph = copied(graph, lambda node: not _beside(graph, node, training))
     return _Grouping(graph, training).steps()
 

@@ -116,7 +116,7 @@ def _convolution(layout: Layout, i: int, step: ConvStep, sequence: Sequence) -> 
     result = layout.space.chunk("result", chunks.count, step.result) if step.pool else y
     convolve(layout, i, x, result, chunks)
     if step.activation == "hard-swish":
-        chunks.add(job(hard_swish, {"y": result}, **extent(step.result)))
+        chunks.add(job(hard_swish, {"x": result, "y": result}, **extent(step.result)))
     if step.bypass is not None:
         add_bypass(layout, step.bypass, result, chunks)
     if step.pool:

@@ -3,12 +3,11 @@
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numba.core import config
 
-from tinysqueeze.compiled.int8 import Int8Plan
 from tinysqueeze.compiled.programs import (
     InferenceProgram,
     TrainingProgram,
@@ -19,7 +18,6 @@ from tinysqueeze.compiled.programs import (
 from tinysqueeze.compiled.space import aligned
 from tinysqueeze.compiled.steps import ConvStep, DropStep, MeanStep, NodeStep, Step, StepList
 from tinysqueeze.compiled.weights import PRECISIONS
-from tinysqueeze.devices.int8 import Int8Network, quantise
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.graph import Add, Copy, GraphModel, is_graphs_own, layer_of
 from tinysqueeze.kernels.team import Team, renewed_after_fork
@@ -30,6 +28,10 @@ from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import fast
 from tinysqueeze.network.params import assign, check_fit, flatten, initialise, shapes, views
 from tinysqueeze.network.stepwise import StepByStep
+
+if TYPE_CHECKING:  # integers are imported when they are asked for
+    from tinysqueeze.compiled.int8 import Int8Plan
+    from tinysqueeze.devices.int8 import Int8Network
 
 SINGLE_PIXELS = 96 * 96
 """Images larger than this are predicted one by one: a single one fills the caches."""
@@ -120,6 +122,11 @@ class Plan:
             return [PlanStep(self.model.name, "Model", (self.model.classes,), False)]
         steps = self._training.layout.steps if self._training else inference_steps(self.model)[0]
         return [_described(step, steps) for step in steps.steps]
+
+    @property
+    def by_layer(self) -> str:
+        """What it runs layer by layer, which is slow: "average (AvgPool2D), grouped (...)"; or nothing."""
+        return ", ".join(f"{step.name} ({step.kind})" for step in self.steps if not step.compiled)
 
     @property
     def is_single(self) -> bool:
@@ -231,7 +238,7 @@ def _described(step: Step, network: StepList) -> PlanStep:
 
 @overload
 def compile(  # type: ignore[overload-overlap]
-    model: Model | Int8Network,
+    model: "Model | Int8Network",
     batch: int = 64,
     *,
     training: bool | None = None,
@@ -240,7 +247,7 @@ def compile(  # type: ignore[overload-overlap]
     input_size: int | None = None,
     params: Params | None = None,
     calibration: np.ndarray | None = None,
-) -> Int8Plan: ...
+) -> "Int8Plan": ...
 
 
 @overload
@@ -257,7 +264,7 @@ def compile(
 
 
 def compile(
-    model: Model | Int8Network,
+    model: "Model | Int8Network",
     batch: int = 64,
     *,
     training: bool | None = None,
@@ -266,7 +273,7 @@ def compile(
     input_size: int | None = None,
     params: Params | None = None,
     calibration: np.ndarray | None = None,
-) -> Plan | Int8Plan:
+) -> "Plan | Int8Plan":
     """A plan for batches of up to `batch` images.
 
     model        a network; or for "int8" one that is quantised already
@@ -286,12 +293,14 @@ def compile(
     if precision == "int8":
         if training:
             raise UserError("integers are for inference: leave training out, or train in float32")
+        from tinysqueeze.compiled.int8 import Int8Plan
+
         return Int8Plan(_quantised(model, input_size, params, calibration), batch, threads)
     if precision not in PRECISIONS:
         raise UserError(
             f"precision is one of {', '.join((*PRECISIONS, 'int8'))}, not {precision!r}"
         )
-    if isinstance(model, Int8Network):
+    if not isinstance(model, Model):
         raise UserError("a quantised network is compiled with precision='int8'")
     if calibration is not None:
         raise UserError("calibration images are for precision='int8'")
@@ -301,12 +310,14 @@ def compile(
 
 
 def _quantised(
-    model: Model | Int8Network,
+    model: "Model | Int8Network",
     input_size: int | None,
     params: Params | None,
     calibration: np.ndarray | None,
-) -> Int8Network:
+) -> "Int8Network":
     """The network in integers."""
+    from tinysqueeze.devices.int8 import Int8Network, quantise
+
     if isinstance(model, Int8Network):
         if input_size is not None or params is not None or calibration is not None:
             raise UserError(

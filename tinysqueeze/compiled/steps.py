@@ -138,6 +138,11 @@ class ConvStep(Step):
         return self.norm is not None and self.pool is not None and self.bypass is None
 
     @property
+    def bends(self) -> bool:
+        """Is it a hard-swish on the convolutions themselves? Its slope is not seen from its result."""
+        return self.activation == "hard-swish" and self.norm is None
+
+    @property
     def bounds(self) -> dict[str, float]:
         """Those of its activation, as kernels call them."""
         return BOUNDS[self.activation]

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from tinysqueeze.data import builtin, cifar10, folders
+from tinysqueeze.data import builtin
 from tinysqueeze.data.augment import AS_IT_IS, Augment, Normalise
 from tinysqueeze.data.dataset import Dataset
-from tinysqueeze.data.download import cache_folder, fetch
 from tinysqueeze.data.loader import batches, hardest
+from tinysqueeze.data.remote import cache_folder
 from tinysqueeze.errors import DataError
 
 __all__ = [
@@ -65,6 +65,10 @@ def _load(
 ) -> Dataset:
     if source == "builtin":
         return builtin.dataset(split)
+    # Only here: Pillow, tar files and the network, which would make every start slower.
+    from tinysqueeze.data import cifar10, folders
+    from tinysqueeze.data.download import fetch
+
     if source == "cifar10":
         return cifar10.read_archive(fetch(cifar10.ARCHIVE, cache, progress), split, True)
     path = Path(source)

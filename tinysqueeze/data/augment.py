@@ -4,7 +4,7 @@ What happens to each image is drawn first, for a whole batch at once (`Augment.d
 gathers, shifts, flips, normalises, pastes and cuts out while it reads every byte once.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
 import numba
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinysqueeze.data.dataset import Dataset
-from tinysqueeze.ranges import Range, checked, hints_of
+from tinysqueeze.ranges import Range, checked, hints_of, setting
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -79,33 +79,18 @@ class Augment:
     2019, with alpha 1).
     """
 
-    pad: int = field(
-        default=4,
-        metadata={
-            "help": "pixels by which a crop may leave the image on each side",
-            "least": 0,
-            "most": 10_000,
-        },
+    pad: int = setting(
+        4, "pixels by which a crop may leave the image on each side", least=0, most=10_000
     )
-    edge: Literal["reflect", "zero"] = field(
-        default="reflect",
-        metadata={"help": "what is out there: the mirror image, or the mean colour"},
+    edge: Literal["reflect", "zero"] = setting(
+        "reflect", "what is out there: the mirror image, or the mean colour"
     )
-    flip: Literal["random", "alternate"] | None = field(
-        default="random",
-        metadata={"help": "mirror images by chance, or each in every other epoch"},
+    flip: Literal["random", "alternate"] | None = setting(
+        "random", "mirror images by chance, or each in every other epoch"
     )
-    cutout: int = field(
-        default=0,
-        metadata={"help": "side of a square set to the mean colour", "least": 0, "most": 10_000},
-    )
-    cutmix: float = field(
-        default=0.0,
-        metadata={
-            "help": "share of images with a patch of another, their labels mixed alike",
-            "least": 0,
-            "most": 1,
-        },
+    cutout: int = setting(0, "side of a square set to the mean colour", least=0, most=10_000)
+    cutmix: float = setting(
+        0.0, "share of images with a patch of another, their labels mixed alike", least=0, most=1
     )
 
     def draw(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.data.dataset import Dataset
-from tinysqueeze.data.download import Remote
+from tinysqueeze.data.remote import Remote
 from tinysqueeze.data.unpickle import PickledArray, read_pickle
 from tinysqueeze.errors import DataError, FormatError
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from tinysqueeze.errors import DataError, ShapeError
 from tinysqueeze.labels import check_classes
@@ -54,6 +53,8 @@ class Dataset:
         """The same with images of size x size pixels (bilinear); itself if they are that already."""
         if self.images.shape[1:3] == (size, size):
             return self
+        from PIL import Image
+
         images = np.empty((len(self), size, size, 3), np.uint8)
         for target, image in zip(images, self.images, strict=True):
             picture = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)

@@ -6,7 +6,6 @@ for the rest only, so that neither Ctrl-C nor a lost connection costs what was a
 
 import os
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,12 @@ import pooch
 import requests
 from tqdm.auto import tqdm
 
+from tinysqueeze.data.remote import Remote, cache_folder
 from tinysqueeze.errors import DataError
 
 CHUNK = 2**16  # bytes
 TIMEOUT = (10, 30)  # seconds: to connect, and between two chunks
 TRIES = 4  # of one mirror, as long as it breaks off
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file on the network: its name here, its size in bytes, its hash, and where it lies.
-
-    The hash is the SHA-256, or another one with its name before it: "md5:c58f...".
-    """
-
-    name: str
-    size: int
-    sha256: str
-    mirrors: tuple[str, ...]
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: $TINYSQUEEZE_CACHE, or the system's folder for caches."""
-    return Path(os.environ.get("TINYSQUEEZE_CACHE") or pooch.os_cache("tinysqueeze"))
 
 
 def fetch(remote: Remote, folder: Path | None = None, progress: bool = True) -> Path:

@@ -21,23 +21,9 @@ from numpy.typing import NDArray
 
 from tinysqueeze.devices.memory import deployed, stages_of, window_of
 from tinysqueeze.errors import UserError
-from tinysqueeze.graph import (
-    Activate,
-    Add,
-    Conv,
-    Copy,
-    Graph,
-    Mean,
-    Node,
-    Pool,
-    activate,
-    averaged_over,
-    compute,
-    convolve,
-    folded_params,
-    place,
-    run,
-)
+from tinysqueeze.graph.form import Activate, Add, Conv, Copy, Graph, Mean, Node, Pool
+from tinysqueeze.graph.passes import folded_params
+from tinysqueeze.graph.run import activate, averaged_over, compute, convolve, place, run
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops.reference import hard_swish, windows
 from tinysqueeze.network.params import flatten

@@ -13,16 +13,11 @@ from math import prod
 import numpy as np
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.graph import (
-    Conv,
+from tinysqueeze.graph.form import Conv, Graph, Mean, Node, Other, Pool
+from tinysqueeze.graph.lowering import lower
+from tinysqueeze.graph.passes import (
     Fold,
-    Graph,
-    Mean,
-    Node,
-    Other,
-    Pool,
     fuse,
-    lower,
     merge_norms,
     with_copies,
     with_means,

@@ -4,7 +4,6 @@ All of these only read and write memory, so what counts is to touch each number 
 vectors. The loops over vectors are written out because LLVM can't know that the arrays are apart.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -26,16 +25,6 @@ from tinysqueeze.kernels.vectors import (
 
 int_t = types.int64
 LANES = TARGET.lanes
-
-
-def _for_each(e: Emitter, channels: Value, body: Callable[[Value], None]) -> None:
-    """`body(c)` for the first channel c of each vector."""
-
-    def one(c: Value, _: list[Value]) -> list[Value]:
-        body(c)
-        return []
-
-    e.loop(e.int(0), channels, one, step=LANES)
 
 
 @procedure(floats_t, floats_t, int_t)
@@ -96,14 +85,13 @@ def _mask_row(
             for start, stride in ((d, d_pixel), (y, y_pixel), (z, z_pixel))
         )
 
-        def some_channels(c: Value, _: list[Value]) -> list[Value]:
+        def some_channels(c: Value) -> None:
             off = b.fcmp_ordered("<=", e.load(ys, c), lowest)
             kept = b.select(off, e.every(0), e.load(ds, c))
             e.store(kept, zs, c)
             e.store(b.fadd(e.load(total, c), kept), total, c)
-            return []
 
-        e.loop(e.int(0), channels, some_channels, step=LANES)
+        e.each_vector(channels, some_channels)
         return []
 
     e.loop(e.int(0), pixels, pixel)
@@ -135,24 +123,76 @@ def mask(job: Any, first: int, count: int, thread: int) -> None:
 # --- hard-swish ------------------------------------------------------------------------------
 
 
-@procedure(floats_t, int_t)
-def _hard_swish(e: Emitter, y: Value, channels: Value) -> None:
-    """y = y * (y / 6 + 1/2, kept from 0 to 1)."""
+@procedure(floats_t, floats_t, int_t)
+def _hard_swish(e: Emitter, x: Value, y: Value, channels: Value) -> None:
+    """y = x * (x / 6 + 1/2, kept from 0 to 1)."""
     shut, full = e.every(-3), e.every(3)
 
     def one(c: Value) -> None:
-        e.store(e.activate(e.load(y, c), shut, full), y, c)
+        e.store(e.activate(e.load(x, c), shut, full), y, c)
 
-    _for_each(e, channels, one)
+    e.each_vector(channels, one)
 
 
-@kernel("y y_unit y_thread y_next y_row height width channels")
+@kernel("""
+    x x_unit x_thread x_next x_row y y_unit y_thread y_next y_row height width channels
+""")
 def hard_swish(job: Any, first: int, count: int, thread: int) -> None:
-    """Hard-swish in place, of what a convolution has just written: at inference, norms folded."""
+    """Hard-swish of what a convolution has just written: in place at inference, where norms are folded."""
+    x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
     for n in range(count):
         for i in range(job.height):
-            _hard_swish(floats(y + 4 * (n * job.y_next + i * job.y_row)), job.width * job.channels)
+            _hard_swish(
+                floats(x + 4 * (n * job.x_next + i * job.x_row)),
+                floats(y + 4 * (n * job.y_next + i * job.y_row)), job.width * job.channels,
+            )  # fmt: skip
+
+
+@procedure(floats_t, int_t, floats_t, floats_t, int_t, int_t, floats_t)
+def _hard_swish_backward(
+    e: Emitter, d: Value, d_pixel: Value, x: Value, z: Value, pixels: Value, channels: Value,
+    total: Value,
+) -> None:  # fmt: skip
+    """For a row of pixels: z = d times the slope at x, and total += z."""
+    b = e.builder
+    shut, full = e.every(-3), e.every(3)
+
+    def pixel(k: Value, _: list[Value]) -> list[Value]:
+        ds, place = e.at(d, b.mul(k, d_pixel)), b.mul(k, channels)
+        xs, zs = e.at(x, place), e.at(z, place)
+
+        def one(c: Value) -> None:
+            dx = e.activate_backward(e.load(ds, c), e.load(xs, c), shut, full)
+            e.store(dx, zs, c)
+            e.store(b.fadd(e.load(total, c), dx), total, c)
+
+        e.each_vector(channels, one)
+        return []
+
+    e.loop(e.int(0), pixels, pixel)
+
+
+@kernel("""
+    d d_unit d_thread d_next d_row d_pixel x x_unit x_thread x_next x_row
+    z z_unit z_thread z_next z_row total total_thread height width channels
+""")
+def hard_swish_backward(job: Any, first: int, count: int, thread: int) -> None:
+    """z = d times the slope at x, what a convolution gave; `total` += the sum over pixels, for its bias.
+
+    d may have padding, x and z have none.
+    """
+    d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
+    x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
+    z = job.z + 4 * (first * job.z_unit + thread * job.z_thread)
+    total = floats(job.total + 4 * thread * job.total_thread)
+    for n in range(count):
+        for i in range(job.height):
+            _hard_swish_backward(
+                floats(d + 4 * (n * job.d_next + i * job.d_row)), job.d_pixel,
+                floats(x + 4 * (n * job.x_next + i * job.x_row)),
+                floats(z + 4 * (n * job.z_next + i * job.z_row)), job.width, job.channels, total,
+            )  # fmt: skip
 
 
 # --- bypass ----------------------------------------------------------------------------------
@@ -167,7 +207,7 @@ def _signs(e: Emitter, y: Value, signs: Value, channels: Value) -> None:
         positive = e.greater(e.load(y, c), e.every(0))
         e.store(b.zext(positive, ir.VectorType(ir.IntType(8), LANES)), signs, c)
 
-    _for_each(e, channels, one)
+    e.each_vector(channels, one)
 
 
 @procedure(floats_t, floats_t, int_t)
@@ -177,7 +217,7 @@ def _add(e: Emitter, x: Value, y: Value, channels: Value) -> None:
     def one(c: Value) -> None:
         e.store(e.builder.fadd(e.load(y, c), e.load(x, c)), y, c)
 
-    _for_each(e, channels, one)
+    e.each_vector(channels, one)
 
 
 @procedure(floats_t, bytes_t, floats_t, int_t, floats_t)
@@ -192,7 +232,7 @@ def _keep(e: Emitter, d: Value, signs: Value, z: Value, channels: Value, total: 
         e.store(kept, z, c)
         e.store(b.fadd(e.load(total, c), kept), total, c)
 
-    _for_each(e, channels, one)
+    e.each_vector(channels, one)
 
 
 @kernel("y y_unit y_thread y_next y_row signs signs_unit height width channels")

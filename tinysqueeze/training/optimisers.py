@@ -17,7 +17,8 @@ from tinysqueeze.kernels.kernel import Kernel
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import trained_shapes
 from tinysqueeze.processors import default_threads, workers
-from tinysqueeze.training.settings import check, setting
+from tinysqueeze.ranges import setting
+from tinysqueeze.training.settings import check
 
 Slots = dict[str, np.ndarray]  # "velocity" -> a vector as long as the parameters
 

@@ -5,9 +5,10 @@ from typing import Any
 
 from tinysqueeze.data import AS_IT_IS, Augment
 from tinysqueeze.errors import UserError
+from tinysqueeze.ranges import setting
 from tinysqueeze.training.optimisers import OPTIMISERS, SGD, Adam, Optimiser
 from tinysqueeze.training.schedule import Schedule
-from tinysqueeze.training.settings import Plain, changed, check, from_plain, setting, to_plain
+from tinysqueeze.training.settings import Plain, changed, check, from_plain, to_plain
 
 MOST = 1_000_000  # epochs, or images a step
 EARLIER = {"f4": "4x4", "f2": "2x2"}

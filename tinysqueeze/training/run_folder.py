@@ -26,12 +26,15 @@ Seconds = Annotated[float, Range(0, 1e10)]
 @dataclass(frozen=True)
 class About:
     """What a checkpoint keeps of a run beside the training: its data, the name of its recipe (if it
-    has one), its engine, and the wall time so far, from its beginning to now."""
+    has one), its engine, and the wall time so far, from its beginning to now. Where its epochs follow
+    from `minutes`, also those, and the images a second that were `measured` (0: they don't)."""
 
     data: str
     recipe: str | None = None
     engine: str = "compiled"
     wall_seconds: float = 0.0
+    minutes: float = 0.0
+    measured: float = 0.0
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> "About":
@@ -45,7 +48,9 @@ class About:
             raise UserError(
                 "this checkpoint is of no run of `train`: it does not say on which data"
             )
-        checked("wall_seconds", {"wall_seconds": Seconds}, {"wall_seconds": about.wall_seconds})
+        numbers = ("wall_seconds", "minutes", "measured")
+        for name in numbers:
+            checked(name, {name: Seconds}, {name: getattr(about, name)})
         return about
 
 
@@ -89,6 +94,8 @@ class RunFolder:
             "seconds": sum(row["seconds"] for row in history),
             "wall_seconds": about.wall_seconds,
             "images_per_second": float(np.mean([row["images_per_second"] for row in history])),
+            "minutes": about.minutes or None,
+            "measured_images_per_second": about.measured or None,
             "recipe": training.recipe.to_dict(),
             "seed": training.recipe.seed,
             "versions": checkpoint.versions(),

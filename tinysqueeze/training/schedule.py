@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi
 
-from tinysqueeze.training.settings import check, setting
+from tinysqueeze.ranges import setting
+from tinysqueeze.training.settings import check
 
 Curve = Callable[[float], float]  # share of the way down still ahead, 1 to 0 -> factor of the peak
 

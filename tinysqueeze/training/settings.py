@@ -7,7 +7,7 @@ nested value may have. The command line is made from that, so nothing is said tw
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from math import inf
 from numbers import Integral, Real
 from operator import ge, gt, le, lt
@@ -24,11 +24,6 @@ SHARES = {
     "at least 0 and at most 1": "a share from 0 to 1",
     "at least 0 and below 1": "a share from 0 to less than 1",
 }
-
-
-def setting(default: Any, help: str, **limits: Any) -> Any:
-    """A documented field; `limits` are the other metadata."""
-    return field(default=default, metadata={"help": help, **limits})
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,9 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
-
-from tqdm.auto import tqdm
 
 from tinysqueeze import data as datasets
 from tinysqueeze.data import Dataset, Normalise
@@ -15,6 +13,7 @@ from tinysqueeze.files import check_folder
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model, build
 from tinysqueeze.training import checkpoint
+from tinysqueeze.training.budget import epochs_within, measured
 from tinysqueeze.training.communicator import ALONE, Communicator
 from tinysqueeze.training.engine import ENGINES, EngineMaker
 from tinysqueeze.training.evaluate import Evaluation
@@ -91,6 +90,8 @@ class TrainingRun:
 
     def _train(self, progress: bool) -> None:
         """All that is left, to the last step; all ranks stop after the same one."""
+        from tqdm.auto import tqdm
+
         test = self.test if self.test_epochs else None
         hidden = None if progress and not self.communicator.rank else True
         reports = run(self.training, self.dataset, test, self.communicator)
@@ -151,6 +152,7 @@ def start(
     engines: Mapping[str, EngineMaker] = ENGINES,
     communicator: Communicator = ALONE,
     test_epochs: bool = True,
+    minutes: float | None = None,
     **settings: Any,
 ) -> TrainingRun:
     """A run before its first step; model, data, recipe and out as in `train`.
@@ -160,6 +162,8 @@ def start(
     params     to begin from (otherwise fresh ones), with the images' `normalise` that they want
     threads    of the processor (otherwise all); of each rank, where a `communicator` joins several
     engine     which of `engines` runs the network
+    minutes    all of it may take, but for a tenth in reserve: the speed is measured in some first steps,
+               which are then taken anew, and as many epochs are trained as fit (`budget`)
     settings   of the recipe, changed by name
 
     Raises UserError where `out` holds a run already or cannot be written to, and for what does not
@@ -180,17 +184,18 @@ def start(
     source = source or data.name
     own = named.recipe if named else recipe or DEFAULTS.get(source, DEFAULTS["other"])
     assert isinstance(own, Recipe)
-    training = begin(
-        model if isinstance(model, Model) else _network(model, named, data),
-        data,
-        own.changed(**settings),
-        params,
-        normalise,
-        threads,
-        communicator.ranks,
-        engines[engine],
-    )
+    own = own.changed(**settings)
+    network = model if isinstance(model, Model) else _network(model, named, data)
+    rest = (params, normalise, threads, communicator.ranks, engines[engine])
     about = About(source, recipe if isinstance(recipe, str) else None, engine)
+    if minutes is not None:
+        if "epochs" in settings:
+            raise UserError("minutes say how many epochs: leave one of them out")
+        speed = measured(begin(network, data, own, *rest), data, test, communicator)
+        spent = communicator.largest(round(1000 * (time.perf_counter() - begun))) / 1000
+        own = own.changed(epochs=epochs_within(own, len(data), speed, 60 * minutes - spent))
+        about = replace(about, minutes=minutes, measured=own.batch_size / speed.step)
+    training = begin(network, data, own, *rest)
     folder = RunFolder(Path(out), about, begun) if out is not None else None
     return TrainingRun(training, data, test, folder, communicator, test_epochs)
 

@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
-from tinysqueeze.devices.c import Exported, export_float32, export_int8
+from tinysqueeze.devices.c import Exported, export_float32, export_int8, export_packed
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import check_folder, check_writable
 from tinysqueeze.weights.calibration import Pictures, quantised
+from tinysqueeze.weights.compression import fileformat
+from tinysqueeze.weights.compression.compress import as_file
 from tinysqueeze.weights.formats.onnx_file import write_onnx
 from tinysqueeze.weights.formats.safetensors_file import write_safetensors, write_torchvision
 from tinysqueeze.weights.opening import Weights, open_weights
@@ -22,6 +24,7 @@ def export(
     to: str | None = None,
     *,
     int8: Pictures | None = None,
+    packed: bool = False,
 ) -> tuple[Path, ...]:
     """Write trained weights for other programs, as `tinysqueeze export` does; returns the files written.
 
@@ -31,6 +34,8 @@ def export(
               layout (F, C, K, K), for `load_state_dict`), "onnx" (input (N, C, H, W) float32) or "c"
               (C99, images (H, W, C)); otherwise by the suffix, .safetensors or .onnx
     int8      for C: in 8-bit integers, calibrated on these pictures or dataset (`calibration_images`)
+    packed    for C: the weights stay in a .tsq file (one as it is, others without loss), which the program
+              unpacks where it runs; it can then be sent another of the same network
 
     torchvision's class knows no padding around conv10: after loading weights that have it (the authors'
     v1.0), set `model.classifier[1].padding = (1, 1)`. Raises UserError where the kind is not known, the
@@ -39,9 +44,10 @@ def export(
     kind = kind_of(path, to)
     check_folder(path) if kind == "c" else check_writable(path)
     if kind == "c":
-        return export_c(open_weights(weights), path, int8).files
-    if int8 is not None:
-        raise UserError(f"{path}: int8 goes with C alone: say to='c', or leave int8 out")
+        known = open_weights(weights)
+        return export_c(known, path, int8, as_file(weights, known) if packed else None).files
+    if int8 is not None or packed:
+        raise UserError(f"{path}: int8 and packed go with C alone: say to='c', or leave them out")
     WRITERS[kind](open_weights(weights), Path(path))
     return (Path(path),)
 
@@ -58,11 +64,22 @@ def kind_of(path: str | os.PathLike[str], to: str | None = None) -> str:
 
 
 def export_c(
-    weights: WeightSet, directory: str | os.PathLike[str], int8: Pictures | None = None
+    weights: WeightSet,
+    directory: str | os.PathLike[str],
+    int8: Pictures | None = None,
+    packed: bytes | None = None,
 ) -> Exported:
-    """C99 for inference into a folder, and what it needs on a board; see `export`."""
+    """C99 for inference into a folder, and what it needs on a board; see `export`.
+
+    `packed` are the bytes of the .tsq file that the program unpacks. Raises UserError.
+    """
+    note = f"float32, prepared thus: {weights.preprocess}."
+    if packed is not None:
+        if int8 is not None:
+            raise UserError("what is packed is float32: leave out int8, or packed")
+        symbols = fileformat.symbols_of(packed)
+        return export_packed(weights.model, packed, Path(directory), symbols, note)
     if int8 is None:
-        note = f"float32, prepared thus: {weights.preprocess}."
         return export_float32(weights.model, weights.params, Path(directory), note)
     order = weights.preprocess.channels
     note = f"the photograph's own bytes, channels in {order} order."

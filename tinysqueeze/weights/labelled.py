@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ class Classes:
 
         Raises DataError that lists the names which are no class's, or of which two are.
         """
-        index, named = self._index(), named or {}
+        index, named = self._index, named or {}
         found = {name: self._number(named.get(name, name), index) for name in names}
         unknown = [name for name, number in found.items() if number == -1]
         if not unknown:
@@ -57,6 +58,13 @@ class Classes:
             f"which: JSON, as {example}, null for what is to be left out"
         )
 
+    def number(self, folder: str, file: str) -> int | None:
+        """The class of a picture, by its folder's name or the wnid that its own starts with; else None."""
+        index, start = self._index, WNID.match(file)
+        found = self._number(folder, index)
+        return index.get(start[0]) if start and found == -1 else None if found == -1 else found
+
+    @cached_property
     def _index(self) -> dict[str, int]:
         """Name or wnid of a class -> its number; a name that two classes share names neither."""
         plain = [_plain(name) for name in self.names]

@@ -12,20 +12,9 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.graph import (
-    Activate,
-    Add,
-    Conv,
-    Graph,
-    Node,
-    Norm,
-    Pool,
-    fold_norms,
-    fuse,
-    lower,
-    with_means,
-    without_dropout,
-)
+from tinysqueeze.graph.form import Activate, Add, Conv, Graph, Node, Norm, Pool
+from tinysqueeze.graph.lowering import lower
+from tinysqueeze.graph.passes import fold_norms, fuse, with_means, without_dropout
 from tinysqueeze.network.models import CIFAR, MODELS, V1_1, Model, SqueezeNet
 from tinysqueeze.network.params import flatten
 

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
-from tinysqueeze.data.download import Remote
+from tinysqueeze.data.remote import Remote
 
 AUTHORS = "https://github.com/forresti/SqueezeNet/raw/a47b6f13d30985279789d08053d37013d67d131b"
 

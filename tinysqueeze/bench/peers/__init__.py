@@ -13,26 +13,47 @@ from tinysqueeze.errors import UserError, missing_extra
 
 @dataclass(frozen=True)
 class Side:
-    """A module of this folder, which of its variants, and what has to be installed for it."""
+    """A module of this folder, which of its variants, in which precision, and what it needs."""
 
     name: str
     title: str
     module: str
     variant: str = ""
-    library: str = "numpy"
+    precision: str = "float32"
+    libraries: tuple[str, ...] = ()  # that have to be there; those with "onnx" read its files
     extra: str = ""
     trains: bool = True
-    in_few_bits: bool = False  # so that its logits differ by more than rounding in float32 explains
 
     @property
     def is_installed(self) -> bool:
         """Can it run here?"""
-        return find_spec(self.library) is not None
+        return all(find_spec(library) for library in self.libraries)
 
     @property
     def is_ours(self) -> bool:
         """Is it this package?"""
         return self.module == "ours"
+
+    @property
+    def in_few_bits(self) -> bool:
+        """Do its logits differ by more than rounding in float32 explains?"""
+        return self.precision != "float32"
+
+
+def _torch(name: str, title: str, variant: str, precision: str = "float32") -> Side:
+    return Side(name, title, "pytorch", variant, precision, ("torch",), "torch")
+
+
+def _onnx(name: str, title: str, file: str, precision: str = "float32") -> Side:
+    libraries = ("onnxruntime", "onnx")
+    return Side(name, title, "onnx_runtime", file, precision, libraries, "onnx", trains=False)
+
+
+def _openvino(name: str, title: str, variant: str, precision: str = "float32") -> Side:
+    libraries = ("openvino", "onnxruntime", "onnx")
+    return Side(
+        name, title, "openvino_runtime", variant, precision, libraries, "peers,onnx", trains=False
+    )
 
 
 SIDES = {
@@ -41,17 +62,19 @@ SIDES = {
         Side("ours", "tinysqueeze", "ours", "4x4"),
         Side("ours-2x2", "tinysqueeze, Winograd F(2×2)", "ours", "2x2"),
         Side("ours-direct", "tinysqueeze, direct", "ours", "direct"),
-        Side("ours-int8", "tinysqueeze, int8", "ours", "int8", trains=False, in_few_bits=True),
+        Side("ours-int8", "tinysqueeze, int8", "ours", "int8", "int8", trains=False),
         Side("ours-stepwise", "tinysqueeze, layer by layer", "ours", "stepwise"),
-        Side("torch", "PyTorch, channels_last", "pytorch", "channels_last", "torch", "torch"),
-        Side("torch-nchw", "PyTorch, NCHW", "pytorch", "nchw", "torch", "torch"),
-        Side(
-            "torch-compile", "torch.compile, channels_last", "pytorch", "compile", "torch", "torch"
-        ),
-        Side(
-            "onnxruntime", "ONNX Runtime", "onnx_runtime", "", "onnxruntime", "onnx", trains=False
-        ),
-        Side("jax", "JAX, jit", "xla", "", "jax", "jax"),
+        _torch("torch", "PyTorch, channels_last", "channels_last"),
+        _torch("torch-nchw", "PyTorch, NCHW", "nchw"),
+        _torch("torch-compile", "torch.compile, channels_last", "compile"),
+        _torch("torch-bf16", "PyTorch, channels_last, bfloat16", "bfloat16", "bfloat16"),
+        _onnx("onnxruntime", "ONNX Runtime", "network.onnx"),
+        _onnx("onnxruntime-int8", "ONNX Runtime, int8", "network-int8.onnx", "int8"),
+        _openvino("openvino", "OpenVINO", "f32"),
+        _openvino("openvino-bf16", "OpenVINO, bfloat16", "bf16", "bfloat16"),
+        _openvino("openvino-int8", "OpenVINO, int8", "int8", "int8"),
+        Side("ncnn", "ncnn", "ncnn_runtime", libraries=("ncnn",), extra="peers", trains=False),
+        Side("jax", "JAX, jit", "xla", libraries=("jax",), extra="jax"),
         Side("textbook", "NumPy im2col, as in textbooks", "textbook"),
     )
 }

@@ -10,12 +10,11 @@ from tinysqueeze.network.params import unflatten
 from tinysqueeze.network.stepwise import StepByStep
 from tinysqueeze.training.optimisers import SGD
 
-CALIBRATION_IMAGES = 16
 StepAndLogits = tuple[Callable[[], Any], Callable[[], Any]]
 
 
 def prepare(task: Any) -> StepAndLogits:
-    """The variant is "stepwise", or the plan's precision; integers are calibrated on the images."""
+    """The variant is "stepwise", or the plan's precision; integers have images to be calibrated on."""
     model, params = build(task.spec), unflatten(task.params)
     engine: StepByStep | Plan
     if task.variant == "int8":
@@ -25,7 +24,7 @@ def prepare(task: Any) -> StepAndLogits:
             precision="int8",
             threads=task.threads,
             params=params,
-            calibration=task.images[:CALIBRATION_IMAGES],
+            calibration=task.calibration,
         )
         return (lambda: integers.predict(task.images),) * 2
     if task.variant == "stepwise":

@@ -1,4 +1,4 @@
-"""PyTorch, eager (NCHW or channels_last) or compiled, as its users would write it."""
+"""PyTorch, eager (NCHW or channels_last, float32 or bfloat16) or compiled, as its users would write it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -97,12 +97,18 @@ def part(node: Part, params: Arrays) -> Any:
 
 
 def prepare(task: Any) -> StepAndLogits:
-    """The variant is "nchw", "channels_last" or "compile" (channels_last as well)."""
+    """The variant is "nchw", "channels_last", "compile" or "bfloat16" (channels_last as well).
+
+    In bfloat16 all of a network is run that is only run; one that is trained, where autocast says so.
+    """
     torch.set_num_threads(task.threads)
     layout = torch.contiguous_format if task.variant == "nchw" else torch.channels_last
     network = build(task.network, task.params).train(task.training).to(memory_format=layout)
     x = torch.tensor(task.images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
     y = torch.tensor(task.labels)
+    is_half = task.variant == "bfloat16"
+    if is_half and not task.training:
+        network, x = network.bfloat16(), x.bfloat16()
     run = network
     if task.variant == "compile":
         import torch._inductor.config as inductor
@@ -112,7 +118,7 @@ def prepare(task: Any) -> StepAndLogits:
 
     def infer() -> Any:
         with torch.inference_mode() if run is network else torch.no_grad():
-            return run(x).numpy()
+            return run(x).float().numpy()
 
     if not task.training:
         return infer, infer
@@ -120,12 +126,14 @@ def prepare(task: Any) -> StepAndLogits:
 
     def train() -> None:
         optimiser.zero_grad()
-        nn.functional.cross_entropy(run(x), y).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            loss = nn.functional.cross_entropy(run(x), y)
+        loss.backward()
         optimiser.step()
 
     def logits() -> Any:
-        with torch.no_grad():
-            found = network.eval()(x).numpy()
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            found = network.eval()(x).float().numpy()
         network.train()
         return found
 

@@ -1,7 +1,8 @@
 """Writes a network as plain C99: constants, two static buffers and a handful of loops.
 
 The memory planner lays out the arena; `kernels.c` beside this file holds the loops, `float32.c` and
-`int8.c` the arithmetic they do. What is written compiles without a warning and needs no library.
+`int8.c` the arithmetic they do. What is written compiles without a warning and needs no library. The
+weights are constants, or unpacked where it runs from a .tsq file, by `tsq.c`.
 """
 
 import re
@@ -13,16 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from tinysqueeze.devices.c.packed import Packed
 from tinysqueeze.devices.int8 import Int8Network, check
 from tinysqueeze.devices.memory import Arena, Stage, deployed, plan, window_of
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import write_atomically
 from tinysqueeze.graph import Activate, Add, Conv, Graph, Mean, Node, Pool, folded_params
 from tinysqueeze.network.models import Model
-from tinysqueeze.network.params import flatten
+from tinysqueeze.network.params import flatten, shapes
 
 HERE = Path(__file__).parent
 NUMBERS_A_LINE = 12
+DECODER = ("tsq.c", "tsq.h", "tsq_checksums.h")
+SYMBOLS = 4096  # of the decoder's tables, where a file needs no more
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,24 @@ def export_float32(
     return _Writer(graph, constants, None, note).write(Path(directory))
 
 
+def export_packed(
+    model: Model, file: bytes, directory: str | Path, symbols: int, input_note: str = ""
+) -> Exported:
+    """The same in float32, with the weights in NAME.tsq, beside the decoder: tsq.c, tsq.h.
+
+    file      the bytes of a .tsq file of this model; NAME_load() takes any whose metadata are the same
+    symbols   the most values of a codebook or symbols of a Huffman code in it
+
+    Raises UserError for a network that cannot be exported.
+    """
+    graph, folds = deployed(model)
+    check(graph)
+    names = dict(zip((n.path for n in graph.nodes), identifiers(graph), strict=True))
+    packed = Packed(graph, folds, names, file, shapes(model), max(symbols, SYMBOLS))
+    note = input_note or "float32, as the network was trained"
+    return _Writer(graph, {}, None, note, packed).write(Path(directory))
+
+
 def export_int8(network: Int8Network, directory: str | Path, input_note: str = "") -> Exported:
     """The same in integers: its logits are those of `network.integers`, bit for bit."""
     constants: dict[str, tuple[str, np.ndarray]] = {}
@@ -87,38 +109,58 @@ def identifiers(graph: Graph) -> list[str]:
     ]
 
 
+def geometry(graph: Graph, node: Node) -> tuple[int, ...]:
+    """The numbers of a geometry_t: of the source, the window, the target."""
+    window = window_of(graph, node)
+    return (
+        *graph.size(node.source), *window.kernel, *window.stride, *window.pad,
+        *graph.size(node.target), node.offset,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Writer:
     graph: Graph
     constants: dict[str, tuple[str, np.ndarray]]  # name -> (type in C, numbers)
     network: Int8Network | None
     input_note: str
+    packed: Packed | None = None
 
     @property
     def name(self) -> str:
         return re.sub(r"\W", "_", self.graph.name) + ("_int8" if self.network else "")
 
     def write(self, directory: Path) -> Exported:
-        """Write the four files."""
+        """Write the files."""
         placed = plan(self.graph, itemsize=1 if self.network else 4)
+        packed = self.packed
         flash = sum(_bytes(kind) * array.size for kind, array in self.constants.values())
-        words = self.words(placed, flash)
+        flash, more = (len(packed.file), packed.ram) if packed else (flash, 0)
+        words = self.words(placed, flash, more)
+        example = "example_packed.c" if packed else "example.c"
         texts = {
             f"{self.name}.h": _filled(HERE / "header.h", words),
             f"{self.name}_weights.h": "\n".join(self.declarations()),
             f"{self.name}.c": "\n".join(self.source(placed)),
-            "example.c": _filled(HERE / "example.c", words),
+            "example.c": _filled(HERE / example, words),
         }
+        contents = {file: text.encode() for file, text in texts.items()}
+        if packed:
+            table = f"#define TSQ_SYMBOLS {packed.symbols}"
+            for file in DECODER:
+                text = (HERE / file).read_text().replace(f"#define TSQ_SYMBOLS {SYMBOLS}", table)
+                contents[file] = text.encode()
+            contents[f"{self.name}.tsq"] = packed.file
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{directory}: cannot make this folder ({error.strerror})") from None
-        for file, text in texts.items():
-            write_atomically(directory / file, text.encode())
-        files = tuple(directory / file for file in texts)
-        return Exported(files, flash, placed.peak_bytes, placed)
+        for file, content in contents.items():
+            write_atomically(directory / file, content)
+        files = tuple(directory / file for file in contents)
+        return Exported(files, flash, placed.peak_bytes + more, placed)
 
-    def words(self, placed: Arena, flash: int) -> dict[str, str]:
+    def words(self, placed: Arena, flash: int, more: int) -> dict[str, str]:
         """What stands for each @WORD@ of the templates."""
         height, width, channels = self.graph.size(0)
         network = self.network
@@ -131,13 +173,16 @@ class _Writer:
             "LOGIT": "int32_t" if network else "float",
             "LOGIT_SCALE": repr(network.logit_scale) if network else "1.0",
             "INPUT_NOTE": self.input_note,
+            "FIRST": FIRST.format(name=self.name) if self.packed else "",
+            "LOAD": LOAD.format(name=self.name) if self.packed else "",
+            "UNPACKED": f", unpacked weights and the decoder's tables {more}" if more else "",
             "INPUT": str(height * width * channels),
             "HEIGHT": str(height),
             "WIDTH": str(width),
             "CHANNELS": str(channels),
             "CLASSES": str(self.graph.shapes[self.graph.output][-1]),
             "FLASH": str(flash),
-            "RAM": str(placed.peak_bytes),
+            "RAM": str(placed.peak_bytes + more),
             "ARENA": str(placed.bytes),
             "SCRATCH": str(placed.scratch),
             "OUTPUT": str(placed.output),
@@ -145,7 +190,9 @@ class _Writer:
 
     def declarations(self) -> Iterator[str]:
         """The constants, as C."""
-        yield f"/* The constants of {self.name}. */\n"
+        yield f"/* The {'weights' if self.packed else 'constants'} of {self.name}. */\n"
+        if self.packed:
+            yield from self.packed.declarations()
         for name, (kind, array) in self.constants.items():
             yield f"static const {kind} {name}[{array.size}] = {{"
             texts = _numbers(kind, array)
@@ -156,16 +203,21 @@ class _Writer:
     def source(self, placed: Arena) -> Iterator[str]:
         """The program: arithmetic, loops, the layers as tables, and the list of stages."""
         yield f"/* {self.name}: written by tinysqueeze; see {self.name}.h. */\n"
-        yield f'#include "{self.name}.h"\n\n#include "{self.name}_weights.h"\n'
+        decoder = '#include "tsq.h"\n' if self.packed else ""
+        yield f'#include "{self.name}.h"\n\n{decoder}#include "{self.name}_weights.h"\n'
         yield f"#define SCRATCH {placed.scratch // 4} /* the most channels of any map */\n"
         yield (HERE / ("int8.c" if self.network else "float32.c")).read_text()
         yield (HERE / "kernels.c").read_text()
+        if self.packed:
+            yield (HERE / "unpacked.c").read_text()
         yield "/* -------------------------------------------------------------- the network */\n"
         for i, stage in enumerate(placed.stages):
             yield from self.tables(i, stage)
         yield f"static value_t arena[{placed.bytes // placed.itemsize}];"
         yield f"static logit_t logits[{placed.output // 4}];\n"
         at = placed.maps[0].offset // placed.itemsize
+        if self.packed:
+            yield from self.packed.load(self.name)
         yield f"value_t *{self.name}_input(void)\n{{\n    return arena + {at};\n}}\n"
         yield f"const logit_t *{self.name}_run(void)\n{{"
         for i, stage in enumerate(placed.stages):
@@ -186,7 +238,7 @@ class _Writer:
         if isinstance(stage.last, Add):
             yield f"static const addition_t addition_{number} = {self.addition(stage.last)};"
         elif stage.last and not isinstance(stage.last, Activate) and not self.ends(stage):
-            numbers = f"{_mean(stage.last)}, {self.zero(stage.last.source)}"
+            numbers = f"{mean_kind(stage.last)}, {self.zero(stage.last.source)}"
             yield f"static const pool_t pool_{number} = {{{self.geometry(stage.last)}, {numbers}}};"
 
     def named(self, node: Node) -> str:
@@ -195,12 +247,7 @@ class _Writer:
 
     def geometry(self, node: Node) -> str:
         """A geometry_t."""
-        window, graph = window_of(self.graph, node), self.graph
-        numbers = (
-            *graph.size(node.source), *window.kernel, *window.stride, *window.pad,
-            *graph.size(node.target), node.offset,
-        )  # fmt: skip
-        return "{" + ", ".join(str(number) for number in numbers) + "}"
+        return "{" + ", ".join(str(number) for number in geometry(self.graph, node)) + "}"
 
     def finish(self, conv: Conv, name: str) -> str:
         """A finish_t."""
@@ -263,7 +310,13 @@ class _Writer:
         return f"run_pool(&pool_{number}, {x}, {y});"
 
 
-def _mean(node: Node) -> int:
+FIRST = """First {name}_load() unpacks the weights out of the bytes of {name}.tsq, or of another file
+ * for the same network, and returns 0, or a code of tsq.h that says why not. Then
+ * """
+LOAD = "int {name}_load(const uint8_t *file, uint32_t size);\n"
+
+
+def mean_kind(node: Node) -> int:
     """What a pool_t says of a node: 0 for the maximum, 1 for an average, 2 for one without padding."""
     if isinstance(node, Pool) and node.average:
         return 1 if node.counts_padding else 2

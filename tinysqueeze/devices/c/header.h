@@ -1,12 +1,12 @@
 /* @MODEL@ in plain C99 (@KIND@), written by tinysqueeze. No allocation, no dependency.
  *
- * Fill @NAME@_input() with one image of @HEIGHT@ x @WIDTH@ pixels of @CHANNELS@ channels, row by row,
+ * @FIRST@Fill @NAME@_input() with one image of @HEIGHT@ x @WIDTH@ pixels of @CHANNELS@ channels, row by row,
  * channels side by side: @INPUT_NOTE@
  * Then @NAME@_run() returns the @CLASSES@ logits, valid until the next run. Running overwrites
  * the input. Logits times @MACRO@_LOGIT_SCALE are those of the float network.
  *
  * Memory: @FLASH@ bytes of constants, @RAM@ bytes of RAM (arena @ARENA@, sums @SCRATCH@,
- * logits @OUTPUT@), and a stack of a few hundred bytes. */
+ * logits @OUTPUT@@UNPACKED@), and a stack of a few hundred bytes. */
 
 #ifndef @MACRO@_H
 #define @MACRO@_H
@@ -17,7 +17,7 @@
 #define @MACRO@_CLASSES @CLASSES@
 #define @MACRO@_LOGIT_SCALE @LOGIT_SCALE@
 
-@VALUE@ *@NAME@_input(void);
+@LOAD@@VALUE@ *@NAME@_input(void);
 const @LOGIT@ *@NAME@_run(void);
 
 #endif

@@ -59,7 +59,7 @@ def _check_value(exercise: Exercise, got: Any, want: Any) -> Verdict:
     fault = _fault(got, want, exercise)
     if fault is None:
         return Verdict(True, exercise.why)
-    for wrong, hint in exercise.mistakes:
+    for hint, wrong in exercise.mistakes.items():
         if _fault(got, wrong() if callable(wrong) else wrong, exercise) is None:
             return Verdict(False, hint)
     return Verdict(False, fault)
@@ -88,7 +88,8 @@ def _check_function(exercise: Exercise, function: Callable[..., Any]) -> Verdict
         if fault is not None:
             hint = _known_mistake(exercise, function, cases)
             return Verdict(False, f"{where}: {hint or fault}")
-    return Verdict(True, f"{len(cases)} cases agree with the library. {exercise.why}")
+    agree = "1 case agrees" if len(cases) == 1 else f"{len(cases)} cases agree"
+    return Verdict(True, f"{agree} with the library. {exercise.why}")
 
 
 def _what_it_raised(function: Callable[..., Any], case: Case, error: BaseException) -> str:
@@ -111,7 +112,7 @@ def _known_mistake(
         answers = [plain(function(*copy.deepcopy(case))) for case in cases]
     except (Exception, SystemExit):  # it fails on a later case: no known mistake does
         return None
-    for wrong, hint in exercise.mistakes:
+    for hint, wrong in exercise.mistakes.items():
         alike = (
             _fault(answer, wrong(*copy.deepcopy(case)), exercise) is None
             for answer, case in zip(answers, cases, strict=True)

@@ -1,7 +1,7 @@
 """What an exercise is: a question, its answer, why that is so, and what people get wrong."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,13 @@ class Exercise:
 
     `why` is what somebody reads who got it right. For a function, `cases(rng)` makes the arguments of
     several calls. `accepts(got, want)` may let in what is right in another form, and `mistakes` are
-    wrong answers people give, each with a hint: (a function like `answer`, the hint).
+    wrong answers people give (or functions like `answer`), by the hint that each gets.
     """
 
     ask: str
     answer: Any
     cases: Callable[[np.random.Generator], Sequence[Case]] | None = None
     accepts: Callable[[np.ndarray, np.ndarray], bool] | None = None
-    mistakes: tuple[tuple[Any, str], ...] = ()
+    mistakes: Mapping[str, Any] = field(default_factory=dict)
     tolerance: float = 1e-5
     why: str = ""

@@ -86,6 +86,28 @@ export function fireOf({ squeeze, expand1x1, expand3x3 }, channels, size) {
   return sheet(output.end + 12, bottom + 42, label, shapes);
 }
 
+// One side of an image as a row of pixels, padding faint, and each place of the window below it.
+export function placesOf(size, kernel, stride, pad, places) {
+  const cell = 30;
+  const starts = Array.from({ length: places }, (_, place) => place * stride - pad);
+  const isSeen = (i) => starts.some((start) => start <= i && i < start + kernel);
+  const shapes = [];
+  let unseen = 0;
+  for (let i = -pad; i < size + pad; i++) {
+    const inside = i >= 0 && i < size;
+    if (inside && !isSeen(i)) unseen++;
+    const look = !inside ? "ts-padding" : isSeen(i) ? "ts-picture" : "ts-unseen";
+    const x = (i + pad) * cell;
+    shapes.push(draw("rect", { x, y: 0, width: cell, height: cell, class: look }), note(x + cell / 2, 19, inside ? String(i) : "0", inside && isSeen(i) ? "ts-dark" : "ts-quiet"));
+  }
+  starts.forEach((start, place) => {
+    const [x, y] = [(start + pad) * cell, cell + 6 + place * 22];
+    shapes.push(draw("rect", { x, y, width: kernel * cell, height: 18, class: "ts-expand1" }), note(x + (kernel * cell) / 2, y + 13, String(place), "ts-dark"));
+  });
+  const label = `${size} pixels in a row, ${pad} of padding at each end; a window of ${kernel} with stride ${stride} has ${places} places; pixels that it never sees: ${unseen}`;
+  return sheet((size + 2 * pad) * cell, cell + 10 + places * 22, label, shapes);
+}
+
 // A network's steps as volumes; sides and widths go with the roots of pixels and channels.
 export function networkOf(steps) {
   const bottom = 240;

@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -33,9 +34,9 @@ def module(start: str) -> str:
     return "\n".join([*parts, IMPORT.sub("", _text(start))])
 
 
-def style() -> str:
-    """The style sheet of all modules."""
-    return _text("style.css")
+def style(*more: str) -> str:
+    """The style sheet of the explorer's modules, and what comes beside it."""
+    return "".join(_text(name) for name in ("style.css", *more))
 
 
 @cache
@@ -43,24 +44,28 @@ def _text(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def page(title: str, state: bytes | dict[str, Any], plain: str) -> str:
-    """One HTML file: modules, style, state, and `plain`, HTML for where no scripts run.
+def page(
+    title: str,
+    state: bytes | dict[str, Any],
+    plain: str,
+    start: str = "standalone.js",
+    sheets: Sequence[str] = (),
+) -> str:
+    """One HTML file: the modules, their style, the state, and `plain`, HTML for where no scripts run.
 
-    `state` is a packed step for the explorer, or what a panel of sliders begins with.
+    state    bytes, or what JSON holds
+    start    the module that runs
+    sheets   style sheets beside the explorer's
     """
-    if isinstance(state, dict):
-        text, start = _safe(json.dumps(state)), "slider_page.js"
-    else:
-        text, start = base64.b64encode(state).decode(), "standalone.js"
     return _text("page.html").format(
         title=html.escape(title),
-        style=style(),
+        style=style(*sheets),
         plain=plain,
-        state=text,
+        state=base64.b64encode(state).decode() if isinstance(state, bytes) else _safe(state),
         code=module(start),
     )
 
 
-def _safe(text: str) -> str:
+def _safe(state: dict[str, Any]) -> str:
     """JSON that can't end the element it stands in."""
-    return text.replace("<", "\\u003c")
+    return json.dumps(state).replace("<", "\\u003c")

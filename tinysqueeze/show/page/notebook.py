@@ -19,10 +19,11 @@ def below_cell(page: str, title: str, text: str, height: int = 1400) -> str:
     return f"{frame}\n<details><summary>The starting values as text</summary>{words}</details>"
 
 
-def widget(start: str, what: str, **traits: Any) -> Any:
+def widget(start: str, what: str, *sheets: str, **traits: Any) -> Any:
     """The module `start` as an anywidget whose traits (bytes, or what JSON holds) both sides can set.
 
-    Raises MissingExtra, naming what is missing `what`, where anywidget is not installed.
+    `sheets` are style sheets beside the explorer's. Raises MissingExtra, saying that `what` needs it,
+    where anywidget is not installed.
     """
     try:
         import anywidget
@@ -30,5 +31,7 @@ def widget(start: str, what: str, **traits: Any) -> Any:
     except ImportError:
         raise missing_extra("notebook", what) from None
     synced = {name: traitlets.Any().tag(sync=True) for name in traits}
-    made = type("Widget", (anywidget.AnyWidget,), {"_esm": module(start), "_css": style()} | synced)
+    made = type(
+        "Widget", (anywidget.AnyWidget,), {"_esm": module(start), "_css": style(*sheets)} | synced
+    )
     return made(**traits)

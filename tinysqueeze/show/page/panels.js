@@ -1,7 +1,7 @@
-// The five panels: from the controls' values to a table, sentences and a picture. Python says the same.
+// The panels: from the controls' values to a table, sentences and a picture. Python says the same.
 
 import { fire, mixed, share, squeezenet, total } from "./counts.js";
-import { barsOf, fireOf, networkOf } from "./diagrams.js";
+import { barsOf, fireOf, networkOf, placesOf } from "./diagrams.js";
 import { by, h } from "./dom.js";
 import { grid } from "./grids.js";
 import { brief, fixed, thousands, whole } from "./numbers.js";
@@ -89,6 +89,23 @@ function earlyOrLate({ first, second, third }) {
   };
 }
 
+function windowPlaces({ size, kernel, stride, pad }) {
+  const room = size + 2 * pad - kernel;
+  if (room < 0) { // in the words of the library's own error
+    const least = Math.max(kernel - 2 * pad, 1);
+    const line = `a ${kernel}x${kernel} window with padding (${pad}, ${pad}) needs an image of at least ${least}x${least} pixels, got ${size}x${size}`;
+    return { lines: [line], picture: "" };
+  }
+  const places = Math.floor(room / stride) + 1;
+  return {
+    lines: [
+      `size + 2·padding − kernel = ${size} + ${2 * pad} − ${kernel} = ${room}`,
+      `${room} / stride ${stride} = ${Number((room / stride).toPrecision(6))}, rounded down ${places - 1}, plus 1: ${places} ${places === 1 ? "place" : "places"}, so the output has ${by([places, places])} numbers`,
+    ],
+    picture: placesOf(size, kernel, stride, pad, places),
+  };
+}
+
 // Gradients by finite differences are Python's: the page holds them for every bug.
 function plantedBug({ bug }, data, theme) {
   const { rows, maps } = data[bug];
@@ -102,5 +119,5 @@ function plantedBug({ bug }, data, theme) {
 }
 
 export const PANELS = {
-  one_by_one: oneByOne, fire_designer: fireDesigner, design_space: designSpace, early_or_late: earlyOrLate, gradient_heat_map: plantedBug,
+  window_places: windowPlaces, one_by_one: oneByOne, fire_designer: fireDesigner, design_space: designSpace, early_or_late: earlyOrLate, gradient_heat_map: plantedBug,
 };

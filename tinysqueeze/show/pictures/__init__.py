@@ -16,6 +16,7 @@ from tinysqueeze.show.pictures.windows import (
     overlap_counts,
     overlaps,
     patch_to_row,
+    places_along,
     sliding_window,
     through_channels,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "overlaps",
     "parameter_bars",
     "patch_to_row",
+    "places_along",
     "series",
     "sliding_window",
     "split_bars",

@@ -225,6 +225,37 @@ def patch_to_row(x: np.ndarray, window: Window, row: int | None = None) -> Pictu
 
 
 @styled
+def places_along(size: int, window: Window) -> Picture:
+    """One side of an image, seen from the edge: a row of pixels, and each place of the window below it.
+
+    `window` is square. Padding is faint; pixels that no window sees are hatched. Raises ShapeError where
+    not even one window fits.
+    """
+    kernel, stride, pad = window.kernel[0], window.stride[0], window.pad[0]
+    starts = [place * stride - pad for place in range(window.out_size(size, size)[0])]
+    unseen = set(range(size)).difference(*(range(start, start + kernel) for start in starts))
+    picture = Picture(
+        max(0.3 * (size + 2 * pad), 3.2),
+        0.26 * len(starts) + 0.5,
+        f"{size} pixels in a row, {pad} of padding at each end; a window of {kernel} with stride "
+        f"{stride} has {len(starts)} places; pixels that it never sees: {len(unseen)}",
+    )
+    axes = bare(picture.add_subplot())
+    for i in range(-pad, size + pad):
+        inside = 0 <= i < size
+        colour = "#cfe3f1" if inside and i not in unseen else FAINT
+        style: Any = {"edgecolor": "white", "hatch": "////" if i in unseen else None}
+        axes.add_patch(Rectangle((i, 0), 1, 1, facecolor=colour, **style))
+        note(axes, i + 0.5, 0.5, str(i) if inside else "0", color=INK if inside else QUIET)
+    for place, start in enumerate(starts):
+        y = -0.8 * (place + 1)
+        axes.add_patch(Rectangle((start, y), kernel, 0.6, facecolor=ORANGE, edgecolor="none"))
+        note(axes, start + kernel / 2, y + 0.3, str(place), fontsize=7)
+    axes.set(xlim=(-pad - 0.1, size + pad + 0.1), ylim=(-0.8 * len(starts) - 0.1, 1.1))
+    return picture
+
+
+@styled
 def overlap_counts(height: int, width: int, windows: dict[str, Window]) -> Picture:
     """How many windows see each pixel: what col2im adds up there. One map for each named window."""
     counts = {name: overlaps(height, width, window) for name, window in windows.items()}

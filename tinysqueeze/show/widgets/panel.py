@@ -10,6 +10,7 @@ from tinysqueeze.files import write_atomically
 from tinysqueeze.show import page
 from tinysqueeze.show.pictures.style import Picture
 
+SHEET = "sliders.css"
 HEIGHT = 560  # pixels of its frame, until it knows better
 
 
@@ -79,7 +80,7 @@ class Panel:
 
         Raises MissingExtra where anywidget is not installed.
         """
-        return page.widget("slider_widget.js", "the sliders as a widget", **self._state())
+        return page.widget("slider_widget.js", "the sliders as a widget", SHEET, **self._state())
 
     def _state(self) -> dict[str, Any]:
         """What the module sliders.js begins with."""
@@ -89,7 +90,7 @@ class Panel:
 
     def _page(self, text: str, picture: Picture) -> str:
         plain = f"<h1>{self.title}</h1>{picture.html()}<pre>{text}</pre>"
-        return page.page(self.title, self._state(), plain)
+        return page.page(self.title, self._state(), plain, "slider_page.js", (SHEET,))
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         text, picture = self.at()

@@ -1,12 +1,14 @@
-"""The four panels about counting: 1×1 against 3×3, a Fire, the design space, where to downsample."""
+"""The panels about counting: a window's places, 1×1 against 3×3, a Fire, the design space, early or late."""
 
 from typing import Any
 
 from tinysqueeze.errors import UserError
 from tinysqueeze.network.models import Fire, Model, squeezenet1_0
+from tinysqueeze.network.window import Window
 from tinysqueeze.show.pictures.charts import short, split_bars
 from tinysqueeze.show.pictures.networks import fire_diagram, network_diagram
 from tinysqueeze.show.pictures.style import Picture
+from tinysqueeze.show.pictures.windows import places_along
 from tinysqueeze.show.widgets.numbers import (
     RUNS,
     TIMED,
@@ -18,6 +20,33 @@ from tinysqueeze.show.widgets.numbers import (
 from tinysqueeze.show.widgets.panel import Choice, Panel, Slider
 from tinysqueeze.study.count import count, count_layer
 from tinysqueeze.study.formulas import by
+
+
+def tell_places(size: int, kernel: int, stride: int, pad: int) -> str:
+    """How many places a window has along one side: the formula with its numbers."""
+    places, _ = Window.of(kernel, stride, pad).out_size(size, size)
+    room = size + 2 * pad - kernel
+    return (
+        f"size + 2·padding − kernel = {size} + {2 * pad} − {kernel} = {room}\n"
+        f"{room} / stride {stride} = {room / stride:g}, rounded down {room // stride}, plus 1: "
+        f"{places} {'place' if places == 1 else 'places'}, so the output has {by(places, places)} numbers"
+    )
+
+
+def draw_places(size: int, kernel: int, stride: int, pad: int) -> Picture:
+    """Each place."""
+    return places_along(size, Window.of(kernel, stride, pad))
+
+
+def window_places() -> Panel:
+    """How large is the output? Drag the image's side, the kernel, the stride and the padding."""
+    controls = {
+        "size": Slider("image side (pixels)", 3, 16, 1, 8),
+        "kernel": Slider("kernel", 1, 7, 1, 3),
+        "stride": Slider("stride", 1, 4, 1, 1),
+        "pad": Slider("padding", 0, 3, 1, 0),
+    }
+    return Panel("window_places", "A window's places", controls, tell_places, draw_places)
 
 
 def tell_one_by_one(channels: int, filters: int, percent3x3: int, size: int) -> str:

@@ -4,17 +4,19 @@ No labels are needed, only images like those that the network will see. Two walk
 1. `sensitivities`: round one layer at a time and measure how the answers change. The ratio of that
    change (Kullback-Leibler divergence, nats) to the error of the layer's own output puts the errors
    of all layers in one unit.
-2. `calibrated`: from the first layer to the last, the original and the compressed network side by
+2. `layer_by_layer`: from the first layer to the last, the original and the compressed network side by
    side. Each layer's target is what it should put out given what it *now* gets: the least-squares
    fit to the original's output (as Frantar & Alistarh 2022, "Optimal Brain Compression", do for a
    compressed model), so that later layers mend what earlier ones broke. Biases are fitted with it.
 
-Both networks run in float64, and sensitivities are rounded: how a processor rounds its last bits would
-otherwise decide some weights, through them all that follow, and so the file.
+Both are iterators that yield the path of each layer that is done: whoever runs them shows how far they
+are, and may stop. The networks run in float64, and sensitivities are rounded: how a processor rounds its
+last bits would otherwise decide some weights, through them all that follow, and so the file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,15 @@ from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import fast
 from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.network.params import flatten, unflatten
-from tinysqueeze.weights.compression.rounding import Matrix, Rounded, round_to_price
+from tinysqueeze.weights.compression.rans import encode_levels
+from tinysqueeze.weights.compression.rounding import (
+    LARGEST,
+    Matrix,
+    Rounded,
+    round_to_price,
+    suggested_step,
+)
+from tinysqueeze.weights.compression.tensors import Dense, Stepped
 
 Images = NDArray[np.float32]
 Batches = list[np.ndarray]
@@ -36,6 +46,7 @@ ROWS = 20_000  # places looked at in a layer: 30 times the widest layer's inputs
 RIDGE = 0.01  # how firmly the fit holds on to the original weights, of H's mean diagonal
 PROBED = 30  # images are enough to measure a sensitivity
 STEPS = 8  # sensitivities are powers of 2 ** (1 / STEPS): thirty images don't say more
+STEP_BYTES = 5  # of a grid in the file, beside its levels: step and coding
 PROBE = 3e-3  # in `sensitivities`: squared error of a layer's output, of its variance
 
 
@@ -57,7 +68,8 @@ class Moments:
     def fitted(self, full: Matrix) -> Matrix:
         """The weights (D + 1, F), bias last, whose outputs on x are nearest to x₀ᵀ full."""
         size = len(self.own)
-        firm = RIDGE * np.trace(self.own[:-1, :-1]) / (size - 1) * np.eye(size)
+        mean = np.trace(self.own[:-1, :-1]) / (size - 1)
+        firm = max(RIDGE * mean, 1e-12) * np.eye(size)  # nothing comes in where all before is 0
         firm[-1, -1] = 1e-6
         return full + np.linalg.solve(self.own + firm, (self.cross - self.own).T @ full)
 
@@ -94,11 +106,11 @@ Flat = dict[str, np.ndarray]
 Visit = Callable[[Conv, Batches, Batches], Flat]
 
 
-def side_by_side(model: Model, flat: Flat, images: Images, visit: Visit) -> None:
+def side_by_side(model: Model, flat: Flat, images: Images, visit: Visit) -> Iterator[str]:
     """Run two networks at once, the original and the one that is being compressed.
 
     At each convolution or linear layer, `visit(node, its inputs there, its inputs here)` gives the arrays
-    by path that change here. Inputs are lists of batches, each (N, H, W, C).
+    by path that change here. Inputs are lists of batches, each (N, H, W, C). Yields the layer's path.
     """
     graph = without_dropout(lower(model))
     original = now = [{0: batch} for batch in batches_of(images)]
@@ -119,6 +131,8 @@ def side_by_side(model: Model, flat: Flat, images: Images, visit: Visit) -> None
                 place(graph, node, maps, compute(graph, node, arrays, maps))
                 for number in done:
                     del maps[number]
+        if isinstance(node, Conv):
+            yield node.path
 
 
 def batches_of(images: Images) -> Batches:
@@ -126,47 +140,56 @@ def batches_of(images: Images) -> Batches:
     return [images[start : start + BATCH].astype(float) for start in range(0, len(images), BATCH)]
 
 
-def original_moments(model: Model, params: Params, images: Images) -> dict[str, Moments]:
-    """The moments of every layer's input in the network as it is, by the layer's path.
+def original_moments(
+    model: Model, params: Params, images: Images, found: dict[str, Moments]
+) -> Iterator[str]:
+    """Put into `found` the moments of every layer's input in the network as it is, by the layer's path.
 
     Grouped convolutions see only part of their input, and are not calibrated.
     """
-    found: dict[str, Moments] = {}
 
     def note(conv: Conv, original: Batches, now: Batches) -> Flat:
         if conv.groups == 1:
             found[conv.path] = moments(conv, original, now)
         return {}
 
-    side_by_side(model, _float64(params), images, note)
-    return found
+    return side_by_side(model, _float64(params), images, note)
 
 
 def sensitivities(
-    model: Model, params: Params, images: Images, known: Mapping[str, Moments]
-) -> dict[str, float]:
-    """For each layer by path: nats of change in the answers, per squared error of its output."""
+    model: Model,
+    params: Params,
+    images: Images,
+    known: Mapping[str, Moments],
+    found: dict[str, float],
+) -> Iterator[str]:
+    """Put into `found`, by path: nats of change in the answers, per squared error of a layer's output.
+
+    Layers that are in it already are left out.
+    """
     plan = compile_plan(model, BATCH, training=False, precision="2x2", params=params)
     images = images[:: max(len(images) // PROBED, 1)]
     before = plan.predict(images)
     flat = flatten(params)
-    found = {}
     for path, seen in known.items():
-        full = full_matrix(flat, path)
-        covariance = seen.centred()
-        signal = np.einsum("df,de,ef->", full[:-1], covariance, full[:-1])
-        # A grid whose plain rounding error is about PROBE of the signal.
-        noise = max(np.trace(covariance) * full.shape[1] / 12, 1e-30)
-        step = max(np.sqrt(PROBE * max(signal, 0.0) / noise), np.abs(full).max() / 2**20, 1e-30)
-        levels = np.rint(full[:-1] / step)
-        change = levels * step - full[:-1]
-        error = np.einsum("df,de,ef->", change, covariance, change) / 2
-        changed = full + np.concatenate([change, -(seen.own[-1:, :-1] @ change)])
-        plan.load(unflatten(flat | as_params(changed, flat, path)))
-        nats = divergence(before, plan.predict(images))
-        exact = max(nats / max(float(error), 1e-30), 1e-30)  # 0 where a layer is dead
-        found[path] = float(2 ** (np.rint(STEPS * np.log2(exact)) / STEPS))
-    return found
+        if path not in found:
+            changed, error = _disturbed(full_matrix(flat, path), seen)
+            plan.load(unflatten(flat | as_params(changed, flat, path)))
+            nats = divergence(before, plan.predict(images))
+            exact = max(nats / max(error, 1e-30), 1e-30)  # 0 where a layer is dead
+            found[path] = float(2 ** (np.rint(STEPS * np.log2(exact)) / STEPS))
+        yield path
+
+
+def _disturbed(full: Matrix, seen: Moments) -> tuple[Matrix, float]:
+    """The layer rounded to a grid whose plain error is about PROBE of the signal, and that error."""
+    covariance = seen.centred()
+    signal = np.einsum("df,de,ef->", full[:-1], covariance, full[:-1])
+    noise = max(np.trace(covariance) * full.shape[1] / 12, 1e-30)
+    step = max(np.sqrt(PROBE * max(signal, 0.0) / noise), np.abs(full).max() / 2**20, 1e-30)
+    change = np.rint(full[:-1] / step) * step - full[:-1]
+    error = np.einsum("df,de,ef->", change, covariance, change) / 2
+    return full + np.concatenate([change, -(seen.own[-1:, :-1] @ change)]), float(error)
 
 
 def divergence(before: np.ndarray, after: np.ndarray) -> float:
@@ -175,43 +198,83 @@ def divergence(before: np.ndarray, after: np.ndarray) -> float:
     return float(np.mean(np.sum(p * (np.log(p + 1e-300) - np.log(q + 1e-300)), axis=1)))
 
 
-def calibrated(
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer as it will be stored: its grid, and the bias that goes with it, if it has one."""
+
+    grid: Rounded
+    bias: Dense | Stepped | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """One layer, to be rounded at any price (the error's unit a bit): `fit(price)`.
+
+    conv       the layer, whose `full` weights (D + 1, F) are the original's
+    original   its inputs in the original network; `now`: those in the compressed one
+    """
+
+    conv: Conv
+    full: Matrix
+    original: Batches
+    now: Batches
+
+    @cached_property
+    def seen(self) -> Moments:
+        """The inputs' moments, taken when the first price is asked."""
+        return moments(self.conv, self.original, self.now)
+
+    @cached_property
+    def target(self) -> Matrix:
+        """(D + 1, F): what to round."""
+        return self.seen.fitted(self.full) if self.conv.bias else self.full
+
+    def __call__(self, price: float) -> Layer:
+        """Rounded; what the weights' errors change on average is made up for by the bias."""
+        seen, target = self.seen, self.target
+        if not self.conv.bias:
+            return Layer(round_to_price(target[:-1], seen.own[:-1, :-1], price))
+        grid = round_to_price(target[:-1], seen.centred(), price)
+        bias = target[-1] + seen.own[-1, :-1] @ (target[:-1] - grid.levels * grid.step)
+        return Layer(grid, rounded_bias(bias, price))
+
+
+def rounded_bias(bias: NDArray[np.float64], price: float) -> Dense | Stepped:
+    """On the grid that this price asks for, as the weight of an input that is always 1; or in 16 bits.
+
+    Whichever is smaller: a short bias is not worth a table of its own.
+    """
+    step = max(suggested_step(price, 1.0), float(np.abs(bias).max()) / LARGEST, 1e-30)
+    stepped = Stepped(np.rint(bias / step).astype(np.int32), float(np.float32(step)))
+    dense = Dense(bias.astype(np.float32), half=True)
+    return stepped if len(encode_levels(stepped.steps)) + STEP_BYTES < 2 * bias.size else dense
+
+
+def layer_by_layer(
     model: Model,
     params: Params,
     images: Images,
-    sensitivity: Mapping[str, float],
-    price: float,
-    done: Callable[[str], None] = lambda path: None,
-) -> tuple[dict[str, Rounded], dict[str, NDArray[np.float32]]]:
-    """Round every layer at one price (nats a bit): the grids by layer, and the fitted biases by path.
+    paths: Collection[str],
+    choose: Callable[[str, Fit], Layer],
+) -> Iterator[str]:
+    """Round the layers of these paths, the first one first, each as `choose(path, fit)` says.
 
-    `done(path)` is called after each layer.
+    Each is fitted to what the layers before it give now.
     """
     flat = _float64(params)
-    rounded: dict[str, Rounded] = {}
-    biases: dict[str, NDArray[np.float32]] = {}
 
     def visit(conv: Conv, original: Batches, now: Batches) -> Flat:
         path = conv.path
-        if path not in sensitivity:
+        if path not in paths:
             return {}
-        seen = moments(conv, original, now)
-        full = full_matrix(flat, path)
-        target = seen.fitted(full) if conv.bias else full
-        covariance = seen.centred() if conv.bias else seen.own[:-1, :-1]
-        found = round_to_price(target[:-1], covariance, price / sensitivity[path])
-        rounded[path] = found
-        weight = found.levels * found.step
+        layer = choose(path, Fit(conv, full_matrix(flat, path), original, now))
+        weight = layer.grid.levels * layer.grid.step
         new = {f"{path}/weight": weight.reshape(flat[f"{path}/weight"].shape)}
-        if conv.bias:
-            bias = target[-1] + seen.own[-1, :-1] @ (target[:-1] - weight)
-            biases[f"{path}/bias"] = bias.astype(np.float16).astype(np.float32)
-            new[f"{path}/bias"] = biases[f"{path}/bias"].astype(np.float64)
-        done(path)
+        if layer.bias is not None:
+            new[f"{path}/bias"] = layer.bias.values().astype(np.float64)
         return new
 
-    side_by_side(model, flat, images, visit)
-    return rounded, biases
+    return side_by_side(model, flat, images, visit)
 
 
 def full_matrix(flat: Mapping[str, np.ndarray], path: str) -> Matrix:

@@ -1,22 +1,35 @@
 """Trained weights into a small file, by one call: without loss, as in the paper, or to a size."""
 
 import os
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import check_writable
+from tinysqueeze.training.interruptible import interruptible
 from tinysqueeze.weights.calibration import Pictures, calibration_images
-from tinysqueeze.weights.compression import fileformat, pipeline
+from tinysqueeze.weights.compression import fileformat, kept, pipeline
 from tinysqueeze.weights.compression.deep_compression import deep_compression_tensors
 from tinysqueeze.weights.compression.fileformat import Compressed
-from tinysqueeze.weights.compression.from_run import PRUNED, Request, compress_run, kept_at
+from tinysqueeze.weights.compression.from_run import PRUNED, RETRAINING, Request, compress_run
+from tinysqueeze.weights.compression.judging import Labelled, halves, judge
+from tinysqueeze.weights.compression.kept import Stopped, kept_at
 from tinysqueeze.weights.compression.pipeline import Progress
+from tinysqueeze.weights.compression.sizing import Step, search
 from tinysqueeze.weights.opening import Source, Weights, open_weights, source_file
 from tinysqueeze.weights.preprocess import Preprocess
 from tinysqueeze.weights.trained import WeightSet
 
 IMAGENET = 1000  # classes, whose names every reader finds without the file
 ENOUGH = 100  # photographs to calibrate with
+SIZING = "sizing"
+SAVE_EVERY = 20.0  # seconds: what a kill may cost at most, beside the layer under way
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, about {remaining} left"
 
 
 def compress(
@@ -42,8 +55,10 @@ def compress(
     weights     whatever `open_weights` takes: a file, a run folder, a finished training, (model, params)
     path        the file to write, whole or not at all
     target_kb   the best network in at most target_kb * 1,000 bytes (without it or bits no weight changes)
-    photos      photographs, without labels, to calibrate that with: files, folders, images or arrays (at
-                most ENOUGH of them, evenly chosen); it becomes much better
+    photos      photographs to calibrate that with, which makes it much better: files, folders, images or
+                arrays, or a dataset's name. No labels are needed. Half of them, at most ENOUGH, are used
+                so; by the others, every second one, it is judged, which `say` hears: how often the best
+                class is as before, and how often it is right where names say what is in a picture
     bits        the paper's way: 2**bits values a layer, shared by k-means
     prune       with bits: first set this share (0 to 1) of each layer to zero
     retrain     for a run folder: prune, train for so many epochs, share, fine-tune the shared values for
@@ -56,7 +71,8 @@ def compress(
     progress    whether bars show it; `say` hears of every stage
 
     Raises UserError where options don't go together, a size can't be reached or the file not written,
-    `from_run.Stopped` after Ctrl-C while retraining (the same call goes on), and what `open_weights` does.
+    `kept.Stopped` after Ctrl-C or a kill while retraining or looking for a size (the same call goes on), and
+    what `open_weights` does.
     """
     _check(target_kb, photos, bits, prune, retrain, coding)
     out = Path(path)
@@ -64,9 +80,16 @@ def compress(
     if retrain is None:
         known = open_weights(weights, classes, preprocess=preprocess)
         say(str(known))
-        if known.model.classes == IMAGENET and known.wnids and classes is None:
-            known = known.with_classes(())  # 10 kB that every reader has
-        found = _compressed(weights, known, target_kb, photos, bits, prune, progress, say)
+        stored = without_imagenets(known) if classes is None else known
+        if target_kb is not None:
+            return _to_size(
+                known, stored, out, int(target_kb * 1000), photos, coding, progress, say
+            )
+        found = (
+            pipeline.shared(stored, bits, prune or 0.0)
+            if bits is not None
+            else _recoded(weights, stored)
+        )
         return fileformat.write(out, found, coding)
     if preprocess is not None:
         raise UserError("a run folder knows how its images are prepared: leave out preprocess")
@@ -77,8 +100,24 @@ def compress(
         Request(weights, out, retrain, share, bits, finetune, data, coding, threads, progress, say)
     )
     size = fileformat.write(out, found, coding)
-    kept_at(out).unlink(missing_ok=True)
+    kept_at(out, RETRAINING).unlink(missing_ok=True)
     return size
+
+
+def without_imagenets(weights: WeightSet) -> WeightSet:
+    """Without the names of ImageNet's classes: 10 kB that every reader has."""
+    imagenet = weights.model.classes == IMAGENET and weights.wnids
+    return weights.with_classes(()) if imagenet else weights
+
+
+def as_file(source: Weights, weights: WeightSet) -> bytes:
+    """The bytes of a .tsq file: of one as they are, of any other weights without loss.
+
+    `weights` are what `open_weights` made of `source`.
+    """
+    if isinstance(source, str | os.PathLike) and Path(source).suffix.lower() == fileformat.SUFFIX:
+        return Path(source).read_bytes()
+    return fileformat.to_bytes(_recoded(source, without_imagenets(weights)))
 
 
 def _check(
@@ -102,22 +141,82 @@ def _check(
         raise UserError(f"coding is {' or '.join(fileformat.CODINGS)}, not {coding!r}")
 
 
-def _compressed(
-    source: Weights,
-    weights: WeightSet,
-    target_kb: float | None,
+def _to_size(
+    known: WeightSet,
+    stored: WeightSet,
+    out: Path,
+    target: int,
     photos: Pictures | None,
-    bits: int | None,
-    prune: float | None,
+    coding: str,
     progress: bool,
     say: Progress,
-) -> Compressed:
-    if target_kb is not None:
-        known = None if photos is None else calibration_images(weights, photos, ENOUGH, progress)
-        return pipeline.to_size(weights, int(target_kb * 1000), known, say)
-    if bits is not None:
-        return pipeline.shared(weights, bits, prune or 0.0)
-    return _recoded(source, weights)
+) -> int:
+    """Find the best network of a size, write it, and judge it by the photographs left out."""
+    images: NDArray[np.float32] | None = None
+    others: list[Labelled] = []
+    if photos is not None:
+        chosen, others = halves(known, photos)
+        images = calibration_images(known, chosen, ENOUGH, progress)
+    path = kept_at(out, SIZING)
+    begun = kept.origin(stored, target, images, coding)
+    sizing = kept.read(path, begun)
+    if path.exists():
+        say(f"going on with {path}")
+    told = _searched(
+        search(stored, target, images, sizing, coding),
+        lambda: kept.save(path, sizing, begun),
+        progress,
+    )
+    if told:
+        raise Stopped(told, path)
+    assert sizing.best is not None
+    size = fileformat.write(out, sizing.best, coding)
+    path.unlink(missing_ok=True)
+    if images is not None:
+        _judged(known, pipeline.unpack(sizing.best), images, others, progress, say)
+    return size
+
+
+def _searched(steps: Iterator[Step], save: Callable[[], None], progress: bool) -> int:
+    """Take all the steps, with a bar; what is found is saved now and then, and before it stops.
+
+    Returns the signal that stopped it, or 0.
+    """
+    saved_at = time.perf_counter()
+    with (
+        interruptible() as interrupt,
+        tqdm(total=1.0, bar_format=BAR, smoothing=0, disable=None if progress else True) as bar,
+    ):
+        for step in steps:
+            bar.set_description_str(step.what, refresh=False)
+            bar.update(step.share - bar.n)
+            if interrupt.by or time.perf_counter() - saved_at > SAVE_EVERY:
+                save()
+                saved_at = time.perf_counter()
+            if interrupt.by:
+                return interrupt.by
+        bar.update(1 - bar.n)
+    return 0
+
+
+def _judged(
+    before: WeightSet,
+    after: WeightSet,
+    images: NDArray[np.float32],
+    others: list[Labelled],
+    progress: bool,
+    say: Progress,
+) -> None:
+    """Say how it does on what it was not calibrated with."""
+    if not others:
+        say("calibrated with the only picture: none is left to judge it by")
+        return
+    hidden = None if progress else True
+    with tqdm(total=len(others), desc="judging", unit="", leave=False, disable=hidden) as bar:
+        found = judge(before, after, others, images, bar.update)
+    say(f"calibrated with {len(images):,} pictures, judged by {found.images:,} others:")
+    for line in found.lines():
+        say(f"  {line}")
 
 
 def _recoded(source: Weights, weights: WeightSet) -> Compressed:

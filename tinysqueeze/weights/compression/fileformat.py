@@ -184,6 +184,18 @@ def sections(data: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
+def symbols_of(data: bytes) -> int:
+    """The most values of a codebook, or symbols of a Huffman code, in a file: a decoder's tables."""
+    most = 0
+    for kind, body in sections(data):
+        if kind in b"CcS":
+            count = 0 if kind == b"S" else int.from_bytes(body[:2], "little")
+            at = 4 if kind == b"S" else 2 + count * (2 if kind == b"c" else 4)
+            alphabet = HUFFMAN.unpack_from(body, at + 1)[3] if body[at] == PAPER else 0
+            most = max(most, count, alphabet)
+    return most
+
+
 def _version(model: Model) -> int:
     return WITH_GRAPH if isinstance(model, GraphModel) else VERSION
 
@@ -310,6 +322,8 @@ def _levels(content: bytes, shape: tuple[int, ...]) -> Levels:
     at += 8
     lengths = huffman.unpack_lengths(content[at : at + (alphabet + 1) // 2], alphabet)
     at += (alphabet + 1) // 2
+    if gap_bytes > len(content) - at:
+        raise FormatError(f"{gap_bytes} bytes of gaps where {len(content) - at} are left")
     gaps = huffman.decode(content[at : at + gap_bytes], gap_lengths, entries)
     stored = huffman.decode(content[at + gap_bytes :], lengths, entries).astype(np.int32) + lowest
     return from_gaps(gaps, stored, count).reshape(shape)

@@ -21,22 +21,16 @@ from tinysqueeze.training.loop import Report, drive
 from tinysqueeze.training.state import Training, begin
 from tinysqueeze.weights.compression import fileformat, pipeline, prune, trained
 from tinysqueeze.weights.compression.fileformat import Compressed
+from tinysqueeze.weights.compression.kept import Stopped, kept_at
 from tinysqueeze.weights.compression.retrain import retrain
 from tinysqueeze.weights.compression.tensors import Tensor
 from tinysqueeze.weights.opening import open_weights
 
 PRUNED = 0.7  # of all weights, where it is not said
+RETRAINING = "retraining"
 HELD_OUT = 0.02  # of the training images, for the choices; the retraining lacks them, so few
 
 Masks = dict[str, NDArray[np.bool_]]
-
-
-class Stopped(Exception):
-    """Ctrl-C or a kill during the retraining, which is saved; `by` is the signal's number."""
-
-    def __init__(self, by: int, kept: Path) -> None:
-        super().__init__(f"stopped, saved in {kept}; the same command goes on")
-        self.by = by
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,16 +136,11 @@ def compress_run(asked: Request) -> Compressed:
     return stored()
 
 
-def kept_at(out: Path) -> Path:
-    """Where an unfinished retraining is kept, beside the file it is for."""
-    return out.with_suffix(".retraining.safetensors")
-
-
 def _begin(asked: Request, saved: Saved, dataset: Dataset) -> tuple[Training, Masks]:
     """The pruned network before its first step, or where an earlier call was stopped."""
     params, keep = trained.pruned(saved.params, asked.prune)
     recipe = trained.retraining_recipe(saved.recipe, asked.epochs)
-    path = kept_at(asked.out)
+    path = kept_at(asked.out, RETRAINING)
     if not path.exists():
         return begin(saved.model, dataset, recipe, params, saved.normalise, asked.threads), keep
     earlier = checkpoint.read(path)
@@ -175,7 +164,9 @@ def _retrain(asked: Request, training: Training, dataset: Dataset, keep: Masks) 
     """Train what is left, saved every minute; the engine ends with the last step's parameters."""
     saved = checkpoint.read(Path(asked.run))
     steps = len(dataset) // training.recipe.batch_size
-    save = partial(checkpoint.save, kept_at(asked.out), training, **_origin(asked, saved))
+    save = partial(
+        checkpoint.save, kept_at(asked.out, RETRAINING), training, **_origin(asked, saved)
+    )
     with (
         interruptible() as interrupt,
         tqdm(
@@ -193,7 +184,7 @@ def _retrain(asked: Request, training: Training, dataset: Dataset, keep: Masks) 
 
         told = drive(retrain(training, dataset, keep), show, save, lambda: interrupt.by)
     if told:
-        raise Stopped(told, kept_at(asked.out))
+        raise Stopped(told, kept_at(asked.out, RETRAINING))
 
 
 def _chosen_bits(

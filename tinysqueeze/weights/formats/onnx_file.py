@@ -8,22 +8,10 @@ import numpy as np
 
 from tinysqueeze.errors import FormatError, UserError, missing_extra
 from tinysqueeze.files import write_atomically
-from tinysqueeze.graph import (
-    Activate,
-    Add,
-    Conv,
-    Copy,
-    Graph,
-    Mean,
-    Node,
-    Norm,
-    Other,
-    Pool,
-    lower,
-    model_of,
-    with_copies,
-    without_dropout,
-)
+from tinysqueeze.graph.form import Activate, Add, Conv, Copy, Graph, Mean, Node, Norm, Other, Pool
+from tinysqueeze.graph.lowering import lower
+from tinysqueeze.graph.passes import with_copies, without_dropout
+from tinysqueeze.graph.whole import model_of
 from tinysqueeze.network.layers import Flatten, Softmax
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.window import Window

@@ -14,16 +14,10 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.errors import FormatError, ShapeError
-from tinysqueeze.graph import (
-    LARGEST_MAP,
-    MOST_NODES,
-    Conv,
-    Graph,
-    Node,
-    Other,
-    arrays_of,
-    without_copies,
-)
+from tinysqueeze.graph.form import Conv, Graph, Node, Other
+from tinysqueeze.graph.passes import without_copies
+from tinysqueeze.graph.spec import LARGEST_MAP, MOST_NODES
+from tinysqueeze.graph.whole import arrays_of
 from tinysqueeze.network.layers import Flatten, Shape, Softmax
 from tinysqueeze.weights.preprocess import LARGEST_SIDE
 

@@ -52,23 +52,21 @@ NETWORKS: dict[str, Exercise] = {
         "write fire_parameters(channels, squeeze, expand1x1, expand3x3), biases included",
         fire_parameters,
         lambda rng: [(96, 16, 64, 64), (512, 64, 256, 256), (10, 3, 4, 8)],
-        mistakes=(
-            (
-                lambda c, s, e1, e3: fire_parameters(c, s, e1, e3) - s - e1 - e3,
-                "every filter has a bias as well",
+        mistakes={
+            "every filter has a bias as well": lambda c, s, e1, e3: (
+                fire_parameters(c, s, e1, e3) - s - e1 - e3
             ),
-            (
-                lambda c, s, e1, e3: c * s + s + c * e1 + e1 + 9 * c * e3 + e3,
-                "the expand filters see the squeeze layer's channels, not the input's",
+            "the expand filters see the squeeze layer's channels, not the input's": lambda c, s, e1, e3: (
+                c * s + s + c * e1 + e1 + 9 * c * e3 + e3
             ),
-        ),
+        },
         why="Three small convolutions: the expands see only the squeeze layer's channels, "
         "which keeps the 3×3 small.",
     ),
     "widest-squeeze": Exercise(
         "the widest squeeze layer that Strategy 2 allows before 64 + 64 expand filters?",
         127,
-        mistakes=((128, "narrower, not as wide as"), (64, "the two expands count together")),
+        mistakes={"narrower, not as wide as": 128, "the two expands count together": 64},
         why="Narrower than the 128 filters of both expands together, so that the 3×3 filters "
         "get fewer inputs.",
     ),
@@ -76,7 +74,7 @@ NETWORKS: dict[str, Exercise] = {
         "what share of all Fire parameters of v1.0 sits in the 3×3 filters?",
         share_of_fires,
         tolerance=0.01,
-        mistakes=((0.5, "that is the share of the *filters*; a 3×3 filter is larger"),),
+        mistakes={"that is the share of the *filters*; a 3×3 filter is larger": 0.5},
         why="Half of the expand filters hold nine times the weights of the other half.",
     ),
     "conv-weights": Exercise(
@@ -88,14 +86,14 @@ NETWORKS: dict[str, Exercise] = {
     "all-3x3": Exercise(
         "how many parameters has squeezenet1_0 if every expand filter is 3×3?",
         lambda: count(squeezenet1_0(pct3x3=1.0)).parameters,
-        mistakes=((lambda: count(squeezenet1_0()).parameters, "that is with half of them 3×3"),),
+        mistakes={"that is with half of them 3×3": lambda: count(squeezenet1_0()).parameters},
         why="The expands' weights grow ninefold where they were 1×1: that is Strategy 1, undone.",
     ),
     "late-cost": Exercise(
         "how many times the multiply-adds of pools after layers 1, 2, 3 does v1.0 do (227×227)?",
         late_over_early,
         tolerance=0.01,
-        mistakes=((lambda: 1 / late_over_early(), "the other way round"),),
+        mistakes={"the other way round": lambda: 1 / late_over_early()},
         why="The same filters run over larger maps. Late pools cost no parameters, but time.",
     ),
     "fifty-times": Exercise(
@@ -108,13 +106,13 @@ NETWORKS: dict[str, Exercise] = {
         "what share of AlexNet's parameters sits in its fully connected layers?",
         fully_connected_share,
         tolerance=0.01,
-        mistakes=((lambda: 100 * fully_connected_share(), "a share, from 0 to 1"),),
+        mistakes={"a share, from 0 to 1": lambda: 100 * fully_connected_share()},
         why="Nearly all. SqueezeNet has none of them: it averages over pixels instead.",
     ),
     "gradient-bytes": Exercise(
         "how many bytes of float32 gradient does a worker send each step, for squeezenet1_0?",
         lambda: 4 * count(squeezenet1_0()).parameters,
-        mistakes=((lambda: count(squeezenet1_0()).parameters, "a float32 has four bytes"),),
+        mistakes={"a float32 has four bytes": lambda: count(squeezenet1_0()).parameters},
         why="A gradient is as large as the parameters: with fewer of them workers wait less "
         "for each other.",
     ),
@@ -122,10 +120,10 @@ NETWORKS: dict[str, Exercise] = {
         "around which fires of v1.0 can a simple bypass go? a list of their numbers",
         np.array([3, 5, 7, 9]),
         accepts=lambda got, want: set(got.ravel()) == set(want) and got.size == want.size,
-        mistakes=(
-            (np.arange(2, 10), "x and body(x) are added: they need as many channels"),
-            (np.array([2, 4, 6, 8]), "there the channels change: those need the complex bypass"),
-        ),
+        mistakes={
+            "x and body(x) are added: they need as many channels": np.arange(2, 10),
+            "there the channels change: those need the complex bypass": np.array([2, 4, 6, 8]),
+        },
         why="Where a Fire gives as many channels as it takes, input and output can be added "
         "as they are.",
     ),
@@ -134,7 +132,7 @@ NETWORKS: dict[str, Exercise] = {
         lambda: (
             count(squeezenet1_0(bypass="complex")).parameters - count(squeezenet1_0()).parameters
         ),
-        mistakes=((lambda: count(squeezenet1_0(bypass="complex")).parameters, "that is the sum"),),
+        mistakes={"that is the sum": lambda: count(squeezenet1_0(bypass="complex")).parameters},
         why="A 1×1 convolution for each Fire whose channels change: that is what the sum "
         "costs there.",
     ),
@@ -142,7 +140,7 @@ NETWORKS: dict[str, Exercise] = {
         "write expand_filters(i, base_e, incr_e, freq): §5.1's e_i, fires counted from 0",
         expand_filters,
         lambda rng: [(0, 128, 128, 2), (5, 128, 128, 2), (7, 64, 32, 3)],
-        mistakes=((lambda i, b, inc, f: b + inc * i / f, "the number grows in steps: round down"),),
+        mistakes={"the number grows in steps: round down": lambda i, b, inc, f: b + inc * i / f},
         why="The number grows by incr_e after every freq Fires.",
     ),
     "stops": Exercise(

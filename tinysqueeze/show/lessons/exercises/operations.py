@@ -93,35 +93,29 @@ OPERATIONS: dict[str, Exercise] = {
     "one-number": Exercise(
         "what do the weights (1, 0, −1 in each row) make of the rows 1 2 0, 3 1 1, 2 2 2?",
         3,
-        mistakes=(
-            (9, "the right column counts as negative"),
-            (14, "multiply by the weights first"),
-        ),
+        mistakes={"the right column counts as negative": 9, "multiply by the weights first": 14},
         why="The left column adds up to 6, the right one to 3, and the middle one counts for nothing.",
     ),
     "first-map": Exercise(
         "how high and wide is the map that a 5×5 filter makes of 96×96 pixels?",
         np.array([92, 92]),
-        mistakes=((np.array([91, 91]), "count the places, not the steps between them"),),
+        mistakes={"count the places, not the steps between them": np.array([91, 91])},
         why="The window starts at pixels 0 to 91 of each side: 96 − 5 + 1 places.",
     ),
     "relu": Exercise(
         "write relu(x) for an array of any shape",
         lambda x: np.maximum(x, 0),
         lambda rng: [(rng.standard_normal(6),), (rng.standard_normal((2, 3, 2)),)],
-        mistakes=(
-            (np.abs, "what is negative becomes 0, not positive"),
-            (
-                lambda x: (x > 0).astype(float),
-                "that is its slope; keep the positive numbers themselves",
-            ),
-        ),
+        mistakes={
+            "what is negative becomes 0, not positive": np.abs,
+            "that is its slope; keep the positive numbers themselves": lambda x: (x > 0) * 1.0,
+        },
         why="Positive numbers stay, the others become 0.",
     ),
     "first-parameters": Exercise(
         "how many parameters has squeezenet_cifar with 100 classes?",
         lambda: count(squeezenet_cifar(classes=100)).parameters,
-        mistakes=((lambda: count(squeezenet_cifar()).parameters, "that is with 10 classes"),),
+        mistakes={"that is with 10 classes": lambda: count(squeezenet_cifar()).parameters},
         why="Only conv10 grows: each further class is one more filter of 512 weights and a bias.",
     ),
     "first-shape": Exercise(
@@ -135,24 +129,23 @@ OPERATIONS: dict[str, Exercise] = {
         central,
         lambda rng: [(np.sin, 0.3), (np.exp, 1.0), (np.square, -2.0)],
         tolerance=1e-7,
-        mistakes=(
-            (lambda f, v: 2 * central(f, v), "the two places are 2h apart, not h"),
-            (
-                lambda f, v: (f(v + 1e-5) - f(v)) / 1e-5,
-                "that is one-sided; go h to both sides, the error is far smaller",
+        mistakes={
+            "the two places are 2h apart, not h": lambda f, v: 2 * central(f, v),
+            "that is one-sided; go h to both sides, the error is far smaller": lambda f, v: (
+                (f(v + 1e-5) - f(v)) / 1e-5
             ),
-        ),
+        },
         why="The errors of first order on either side cancel, so the error falls with h squared.",
     ),
     "output-size": Exercise(
         "write out_size(size, kernel, stride, pad): how many places a window takes along one side",
         lambda size, kernel, stride, pad: Window.of(kernel, stride, pad).out_size(size, size)[0],
         _sizes,
-        mistakes=(
-            (lambda s, k, t, p: (s + 2 * p - k) // t, "count the fence posts, not the gaps"),
-            (lambda s, k, t, p: (s + p - k) // t + 1, "padding goes on both sides"),
-            (lambda s, k, t, p: (s + 2 * p - k) / t + 1, "a window that does not fit is left out"),
-        ),
+        mistakes={
+            "count the fence posts, not the gaps": lambda s, k, t, p: (s + 2 * p - k) // t,
+            "padding goes on both sides": lambda s, k, t, p: (s + p - k) // t + 1,
+            "a window that does not fit is left out": lambda s, k, t, p: (s + 2 * p - k) / t + 1,
+        },
         why="A window fits at the start, and once more for each stride that is left: "
         "floor((size + 2·pad − kernel) / stride) + 1.",
     ),
@@ -160,22 +153,17 @@ OPERATIONS: dict[str, Exercise] = {
         "write convolve(x, weight, stride) for one channel and one filter: (H, W), (KH, KW) -> (OH, OW)",
         convolve,
         _images,
-        mistakes=(
-            (
-                lambda x, weight, stride: convolve(x, weight[::-1, ::-1], stride),
-                "your kernel is turned round: networks slide it as it stands (mathematicians call "
-                "that correlation)",
-            ),
-        ),
+        mistakes={
+            "your kernel is turned round: networks slide it as it stands (mathematicians call "
+            "that correlation)": lambda x, weight, stride: convolve(x, weight[::-1, ::-1], stride)
+        },
         why="At each place the window's numbers are multiplied by the weights and added up: "
         "nothing else happens.",
     ),
     "conv1-multiply-adds": Exercise(
         "how many multiply-adds has conv1 of squeezenet1_0 at 227×227?",
         lambda: row("conv1").multiply_adds,
-        mistakes=(
-            (lambda: row("conv1").parameters, "those are its parameters; each is used often"),
-        ),
+        mistakes={"those are its parameters; each is used often": lambda: row("conv1").parameters},
         why="Each of 111 × 111 × 96 outputs costs one filter's 7 × 7 × 3 products.",
     ),
     "patches": Exercise(
@@ -183,12 +171,9 @@ OPERATIONS: dict[str, Exercise] = {
         patches,
         lambda rng: [(rng.standard_normal((4, 5, 2)), 3), (rng.standard_normal((3, 3, 1)), 1)],
         accepts=same_columns,
-        mistakes=(
-            (
-                lambda x, size: patches(x, size).T,
-                "that is the transpose: one *row* for each window",
-            ),
-        ),
+        mistakes={
+            "that is the transpose: one *row* for each window": lambda x, size: patches(x, size).T
+        },
         why="Row i is what the window sees at place i, so that a filter is a column it is "
         "multiplied by.",
     ),
@@ -202,25 +187,22 @@ OPERATIONS: dict[str, Exercise] = {
     "patches-bytes": Exercise(
         "how many bytes are conv1's patches for one 227×227 image in float32 (squeezenet1_0)?",
         lambda: row("conv1").im2col_bytes,
-        mistakes=((lambda: row("conv1").im2col_bytes // 4, "a float32 has four bytes"),),
+        mistakes={"a float32 has four bytes": lambda: row("conv1").im2col_bytes // 4},
         why="111 × 111 places of 7 × 7 × 3 numbers of four bytes: many times the image itself.",
     ),
     "overlap": Exercise(
         "a 3×3 window with stride 2: the most windows that see one pixel?",
         4,
-        mistakes=((9, "that is with stride 1"),),
+        mistakes={"that is with stride 1": 9},
         why="With stride 2, two windows at most cover a pixel along each side, and 2 × 2 are four.",
     ),
     "scatter-add": Exercise(
         "write fold(rows, length): add row i of (places, K) to a line, starting at position i",
         scatter_add,
         lambda rng: [(rng.standard_normal((4, 3)), 6), (rng.standard_normal((5, 1)), 5)],
-        mistakes=(
-            (
-                _last_wins,
-                "windows overlap, and a pixel collects from all of them: += where you have =",
-            ),
-        ),
+        mistakes={
+            "windows overlap, and a pixel collects from all of them: += where you have =": _last_wins
+        },
         why="A number that several windows saw moved each of their outputs, so all their "
         "gradients add up.",
     ),
@@ -245,7 +227,7 @@ OPERATIONS: dict[str, Exercise] = {
     "kink": Exercise(
         "what does the central difference of max(x, 0) give at x = 0 exactly?",
         0.5,
-        mistakes=((0, "that is what backward says there"), (1, "that is the slope on the right")),
+        mistakes={"that is what backward says there": 0, "that is the slope on the right": 1},
         why="It averages the slopes 0 on the left and 1 on the right; backward has to choose "
         "one. Check away from kinks.",
     ),
@@ -265,13 +247,13 @@ OPERATIONS: dict[str, Exercise] = {
     "nine-times": Exercise(
         "how many weights (no biases) have 128 filters of 3×3 over 64 channels?",
         9 * 64 * 128,
-        mistakes=((9 * 64 * 128 + 128, "without the biases"), (64 * 128, "those are 1×1 filters")),
+        mistakes={"without the biases": 9 * 64 * 128 + 128, "those are 1×1 filters": 64 * 128},
         why="Each filter has 3 × 3 weights a channel where a 1×1 has one.",
     ),
     "receptive-field": Exercise(
         "three 3×3 convolutions of stride 1 one after another: how many pixels a side does one output see?",
         7,
-        mistakes=((9, "each adds one pixel on either side"), (27, "each adds, none multiplies")),
+        mistakes={"each adds one pixel on either side": 9, "each adds, none multiplies": 27},
         why="The first sees 3 pixels, and each one after it sees one more on either side: 3, 5, 7.",
     ),
     "max-pool": Exercise(
@@ -283,13 +265,13 @@ OPERATIONS: dict[str, Exercise] = {
     "ceil": Exercise(
         "a 3×3 pool of stride 2 over 110 pixels, in ceil mode as in Caffe: how many outputs a side?",
         lambda: Window.of(3, 2, ceil=True).out_size(110, 110)[0],
-        mistakes=((54, "that is in floor mode; one more window hangs over the edge"),),
+        mistakes={"that is in floor mode; one more window hangs over the edge": 54},
         why="The last window hangs over the edge and is kept: (110 − 3) / 2 rounded up, and one.",
     ),
     "average-share": Exercise(
         "a 3×3 average-pool of stride 3, dy = 18 at one output: what dx does each of its pixels get?",
         2,
-        mistakes=((18, "that is max-pool's way, and only for the winner"),),
+        mistakes={"that is max-pool's way, and only for the winner": 18},
         why="All nine took the same part in the mean, so each gets a ninth.",
     ),
     "softmax": Exercise(
@@ -299,22 +281,20 @@ OPERATIONS: dict[str, Exercise] = {
             (rng.standard_normal((3, 5)),),
             (np.array([[1000.0, 1001.0, 999.0], [-1000.0, 0.0, 0.0]]),),
         ],
-        mistakes=(
-            (
-                lambda x: np.exp(x) / np.exp(x).sum(),
-                "each row is an example and has to sum to 1 on its own",
+        mistakes={
+            "each row is an example and has to sum to 1 on its own": lambda x: (
+                np.exp(x) / np.exp(x).sum()
             ),
-            (
-                lambda x: np.exp(x) / np.exp(x).sum(axis=1, keepdims=True),
-                "exp overflows on large scores; softmax does not change when all scores move alike",
+            "exp overflows on large scores; softmax does not change when all scores move alike": lambda x: (
+                np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
             ),
-        ),
+        },
         why="Less its largest score, no row can overflow, and the shares stay the same.",
     ),
     "even-loss": Exercise(
         "what is the loss of a network that gives all of 1,000 classes the same chance?",
         lambda: np.log(1000),
-        mistakes=((lambda: np.log(10), "that is with 10 classes"), (3, "that is log10; take ln")),
+        mistakes={"that is with 10 classes": lambda: np.log(10), "that is log10; take ln": 3},
         why="The right class has the chance 1/1,000, and the loss is −ln of it. Start "
         "training near it, or look for a mistake.",
     ),
@@ -322,13 +302,12 @@ OPERATIONS: dict[str, Exercise] = {
         "write dlogits(logits, labels): the gradient of the mean softmax cross-entropy",
         dlogits,
         lambda rng: [(rng.standard_normal((4, 3)), np.array([0, 2, 1, 2]))],
-        mistakes=(
-            (
-                lambda logits, labels: dlogits(logits, labels) * len(logits),
-                "the loss is the *mean* over the batch",
+        mistakes={
+            "the loss is the *mean* over the batch": lambda logits, labels: (
+                dlogits(logits, labels) * len(logits)
             ),
-            (lambda logits, labels: reference.softmax(logits), "and where are the labels?"),
-        ),
+            "and where are the labels?": lambda logits, labels: reference.softmax(logits),
+        },
         why="Softmax and logarithm together have a gradient as simple as can be: (chances − "
         "labels) / batch.",
     ),

@@ -1,0 +1,268 @@
+"""To a size: exactly kept, stopped anywhere and gone on with; judged by pictures it was not made with."""
+
+import signal
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinysqueeze.cli import main
+from tinysqueeze.errors import DataError, UserError
+from tinysqueeze.network.models import squeezenet_cifar
+from tinysqueeze.network.params import initialise
+from tinysqueeze.weights import Preprocess, WeightSet, write_safetensors
+from tinysqueeze.weights.compression import compress, fileformat, kept, sizing
+from tinysqueeze.weights.compression.calibrate import Layer, rounded_bias
+from tinysqueeze.weights.compression.fileformat import to_bytes
+from tinysqueeze.weights.compression.judging import Agreement, halves, judge
+from tinysqueeze.weights.compression.rounding import Rounded
+from tinysqueeze.weights.compression.sizing import Sizing, Step, search
+from tinysqueeze.weights.compression.tensors import Dense, Stepped
+
+TINY = {
+    "base_e": 32, "incr_e": 16, "fires": 3, "pools": (1, 2), "stem_filters": 16, "classes": 3,
+    "final_relu": False,
+}  # fmt: skip
+SIZE = 3_500
+
+
+@pytest.fixture(scope="module")
+def weights() -> WeightSet:
+    """A small network; the names of its classes are those of the pictures' folders."""
+    model = squeezenet_cifar(**TINY)
+    size = model.input_shape[:2]
+    prepare = Preprocess(resize=size[0], crop=size)
+    return WeightSet(model, initialise(model, 1), prepare, "tiny", classes=("red", "green", "blue"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten pictures, in folders of their classes but for four."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for i in range(10):
+        folder = root / ("unsorted", "blue", "green")[min(i // 4, 2)]
+        folder.mkdir(exist_ok=True)
+        coarse = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((40, 40)).save(folder / f"{i}.png")
+    return root
+
+
+def images(weights: WeightSet, count: int = 8, seed: int = 5) -> np.ndarray:
+    shape = (count, *weights.model.input_shape)
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def ended(weights: WeightSet, pictures: np.ndarray | None, coding: str = "ans") -> bytes:
+    return to_bytes(sizing.to_size(weights, SIZE, pictures, coding), coding)
+
+
+# --- the size -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coding", fileformat.CODINGS)
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_file_is_full_and_not_a_byte_more(
+    weights: WeightSet, coding: str, calibrated: bool
+) -> None:
+    """The size is that of the file in the coding it is written in: the paper's takes more."""
+    data = ended(weights, images(weights) if calibrated else None, coding)
+    assert 0.98 * SIZE < len(data) <= SIZE
+
+
+def test_what_nothing_could_fit_into_is_said_at_once(weights: WeightSet) -> None:
+    steps = search(weights, 500, images(weights), Sizing())
+    with pytest.raises(UserError, match="500 bytes: with every weight 0 it takes"):
+        next(steps)
+
+
+def test_steps_say_how_far_they_are(weights: WeightSet) -> None:
+    state = Sizing()
+    steps = list(search(weights, SIZE, images(weights), state))
+    shares = [step.share for step in steps]
+    assert 0 < shares[0] < 0.1
+    assert max(shares) <= 1
+    assert shares[-1] > 0.6
+    assert any(later > earlier for earlier, later in pairwise(shares))
+    assert steps[-1].what.startswith("try ")
+    assert state.tries
+    assert not state.layers
+
+
+# --- stopped and gone on with -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_stopped_at_any_layer_it_ends_with_the_same_bytes(
+    weights: WeightSet, calibrated: bool, tmp_path: Path
+) -> None:
+    """After every second layer the search is thrown away, and goes on from its file."""
+
+    def known() -> int:
+        return 100 * len(state.tries) + len(state.layers) + len(state.units)
+
+    pictures = images(weights) if calibrated else None
+    path, begun = tmp_path / "kept.safetensors", kept.origin(weights, SIZE, pictures, "ans")
+    for stops in range(100):  # noqa: B007
+        state = kept.read(path, begun)
+        before = known()
+        if not any(known() > before + 1 for _ in search(weights, SIZE, pictures, state)):
+            break
+        kept.save(path, state, begun)
+    assert stops > 5
+    assert state.best is not None
+    assert to_bytes(state.best) == ended(weights, pictures)
+
+
+def test_a_kept_search_of_something_else_is_refused(weights: WeightSet, tmp_path: Path) -> None:
+    path = tmp_path / "kept.safetensors"
+    begun = kept.origin(weights, SIZE, None, "ans")
+    kept.save(path, Sizing(), begun)
+    others = [
+        kept.origin(weights, SIZE + 1, None, "ans"),
+        kept.origin(weights, SIZE, images(weights), "ans"),
+        kept.origin(weights, SIZE, None, "huffman"),
+    ]
+    for other in others:
+        with pytest.raises(UserError, match="another network, to another size"):
+            kept.read(path, other)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match="damaged: delete it"):
+        kept.read(path, begun)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_is_stopped_and_goes_on(
+    number: signal.Signals,
+    weights: WeightSet,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source, out = tmp_path / "net.safetensors", tmp_path / "net.tsq"
+    write_safetensors(weights, source)
+    command = ["compress", source, "-o", out, "--target-kb", SIZE / 1000, "--photos", photos]
+    argv = list(map(str, command))
+
+    def stopped(*arguments: object) -> Iterator[Step]:
+        for count, step in enumerate(search(*arguments)):  # type: ignore[arg-type]
+            if count == 20:
+                signal.raise_signal(number)
+            yield step
+
+    monkeypatch.setattr(compress, "search", stopped)
+    assert main(argv) == 128 + number
+    assert "the same command goes on" in capsys.readouterr().out
+    assert not out.exists()
+    monkeypatch.setattr(compress, "search", search)
+    assert main(argv) == 0
+    assert "going on with" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir() if "sizing" in path.name] == []
+    assert main([*argv[:3], str(tmp_path / "again.tsq"), *argv[4:]]) == 0
+    assert out.read_bytes() == (tmp_path / "again.tsq").read_bytes()
+
+
+def test_all_kinds_of_layers_are_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    grid = Rounded(rng.integers(-511, 512, (6, 4)).astype(np.int32).T, 1 / 3, 0.25, 17.5)
+    biases = [None, Dense(rng.random(4).astype("f2").astype("f4"), half=True)]
+    biases.append(Stepped(rng.integers(-9, 9, 4).astype(np.int32), float(np.float32(0.1))))
+    layers = {f"conv{i}": Layer(grid, bias) for i, bias in enumerate(biases)}
+    kept.save(tmp_path / "kept.safetensors", Sizing(layers=layers), {})
+    found = kept.read(tmp_path / "kept.safetensors", {}).layers
+    assert list(found) == list(layers)
+    for name, layer in layers.items():
+        assert np.array_equal(found[name].grid.levels, grid.levels)
+        assert (found[name].grid.step, found[name].grid.bits) == (grid.step, grid.bits)
+        assert type(found[name].bias) is type(layer.bias)
+        if layer.bias is not None:
+            assert np.array_equal(found[name].bias.values(), layer.bias.values())
+
+
+def test_a_long_bias_is_rounded_as_the_weights_are() -> None:
+    """To half a step, of which theory says how large it may be; a short one is not worth a table."""
+    bias, price = np.random.default_rng(0).standard_normal(400), 1e-4
+    found = rounded_bias(bias, price)
+    assert isinstance(found, Stepped)
+    assert found.step == pytest.approx(np.sqrt(12 * price / np.log(2)))
+    assert np.abs(found.values() - bias).max() <= 0.501 * found.step
+    assert isinstance(rounded_bias(bias[:8], price), Dense)
+    assert not rounded_bias(np.zeros(400), price).values().any()
+
+
+# --- judged by others ---------------------------------------------------------------------------
+
+
+def test_halves_and_labels(weights: WeightSet, photos: Path) -> None:
+    calibrate, others = halves(weights, str(photos))
+    judged = {Path(path): label for path, label in others}  # type: ignore[arg-type]
+    assert len(list(calibrate)) == len(judged) == 5
+    assert not judged.keys() & set(calibrate)  # type: ignore[arg-type]
+    names = {"blue": 2, "green": 1, "unsorted": None}
+    assert all(label == names[path.parent.name] for path, label in judged.items())
+    assert {*judged.values()} == {2, 1, None}
+
+
+def test_a_dataset_is_judged_by_its_test_images(weights: WeightSet) -> None:
+    calibrate, others = halves(weights, "builtin")
+    assert calibrate == "builtin"
+    assert len(others) == 1000
+    assert {label for _, label in others} == {None}  # its classes are not the network's
+
+
+def test_agreement_is_counted_by_hand(weights: WeightSet) -> None:
+    other = WeightSet(
+        weights.model, initialise(weights.model, 2), weights.preprocess, "other", weights.classes
+    )
+    seen = images(weights, 40)
+    before, after = (w.model.forward(w.params, seen)[0].astype(float) for w in (weights, other))
+    labels = np.arange(40) % 3
+    p, q = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (before, after))
+    found = judge(weights, other, list(zip(seen, labels, strict=True)), seen[:0])
+    assert found.images == found.labelled == 40
+    assert found.same == (before.argmax(1) == after.argmax(1)).sum()
+    assert found.nats == pytest.approx((p * np.log(p / q)).sum(1).mean(), rel=1e-4)
+    assert found.first == tuple((x.argmax(1) == labels).sum() for x in (before, after))
+    assert found.five == (40, 40)  # of three classes
+    itself = judge(weights, weights, [(image, None) for image in seen], seen[:0])
+    assert itself == Agreement(40, 40, 0.0)
+    assert "labels" not in " ".join(itself.lines())
+
+
+def test_nothing_is_judged_by_what_it_was_calibrated_with(
+    weights: WeightSet, tmp_path: Path
+) -> None:
+    """The same picture under another name, and a file that is no picture, do not count."""
+    seen = images(weights, 6)
+    pictures = [(image, None) for image in seen]
+    broken = tmp_path / "no.png"
+    broken.write_bytes(b"nothing")
+    assert judge(weights, weights, [*pictures, (broken, 1)], seen[:4]).images == 2
+    with pytest.raises(DataError, match="no picture is left"):
+        judge(weights, weights, pictures, seen)
+
+
+def test_the_command_says_what_it_was_judged_by(
+    weights: WeightSet, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "net.safetensors"
+    write_safetensors(weights, source)
+    argv = [
+        "compress",
+        str(source),
+        "-o",
+        str(tmp_path / "net.tsq"),
+        "--target-kb",
+        "3",
+        "--photos",
+    ]
+    assert main([*argv, str(photos)]) == 0
+    said = capsys.readouterr().out
+    assert "calibrated with 5 pictures, judged by 5 others:" in said
+    assert "the same best class as before on" in said
+    assert "(3 pictures with labels)" in said
+    assert main([*argv, str(next(photos.rglob("*.png")))]) == 0
+    assert "none is left to judge it by" in capsys.readouterr().out
