@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ from tqdm.auto import tqdm
 from tinysqueeze.bench import Settings, complete, measure, text
 from tinysqueeze.bench.peers import SIDES, chosen
 from tinysqueeze.bench.runner import workloads_named
-from tinysqueeze.bench.workloads import WORKLOADS
+from tinysqueeze.bench.workloads import USUAL, WORKLOADS
 from tinysqueeze.cli import values
 from tinysqueeze.cli.output import draw
 from tinysqueeze.errors import UsageError, UserError
 from tinysqueeze.files import check_writable, content, parse_json
 from tinysqueeze.processors import usable_processors
-from tinysqueeze.show.pictures.speed import speed_bars
+from tinysqueeze.show.pictures.speed import scaling_lines, speed_bars
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"whom to compare with: {', '.join(SIDES)} (otherwise the usual ones installed)",
     )
     parser.add_argument(
-        "--workload", metavar="W,...", help=f"what to run: {', '.join(WORKLOADS)} (otherwise all)"
+        "--workload",
+        metavar="W,...",
+        help=f"what to run: {', '.join(WORKLOADS)} (otherwise {', '.join(USUAL)})",
     )
     parser.add_argument(
         "--rounds", type=values.whole(), default=5, metavar="N", help="turns each side gets"
@@ -46,7 +49,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--startup", action="store_true", help="also the first start, with an empty kernel cache"
     )
     parser.add_argument(
-        "--scaling", action="store_true", help="also how time grows with batch and image size"
+        "--scaling",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="also how time grows with batch and image size; drawn there (.png, .svg, .pdf)",
     )
     parser.add_argument(
         "--stages",
@@ -77,11 +84,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and draw."""
-    if args.plot:
-        check_writable(args.plot, picture=True)
+    pictures = ((args.plot, speed_bars), (args.scaling and Path(args.scaling), scaling_lines))
+    wanted = {path: draw_it for path, draw_it in pictures if path}
+    for path in wanted:
+        check_writable(path, picture=True)
     data = _read(args.read) if args.read else _measure(args)
     print(json.dumps(data, indent=1) if args.json else text(data))
-    return draw({args.plot: lambda: speed_bars(data)}) if args.plot else 0
+    return draw({path: partial(draw_it, data) for path, draw_it in wanted.items()}) if wanted else 0
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -115,7 +124,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         threads=threads,
         own_threads=() if args.threads else (1,),
         startup=args.startup,
-        scaling=args.scaling,
+        scaling=args.scaling is not None,
         stages=args.stages,
         weights=args.weights,
         photographs=args.photographs,
