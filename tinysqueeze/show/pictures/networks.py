@@ -16,7 +16,6 @@ from tinysqueeze.show.pictures.style import (
     CONV,
     EXPAND1,
     EXPAND3,
-    INK,
     POOL,
     QUIET,
     RED,
@@ -134,7 +133,7 @@ def _drawn(model: Model) -> list[_Volume]:
         parts = [part for _, part, *_ in walk(layer, shape)]
         after, learns = layer.out_shape(shape), any(isinstance(p, Weighted) for p in parts)
         if after != shape or learns:
-            arc = (RED if name in by_layers else INK) if name in around else None
+            arc = (RED if name in by_layers else QUIET) if name in around else None
             steps.append(_Volume(name, after, _colours(parts, learns), arc))
         shape = after
     return steps
