@@ -84,7 +84,7 @@ def measure(settings: Settings, report: Report | None = None) -> dict[str, Any]:
     few = tuple(side for side in settings.sides if side.in_few_bits)
     labelled = (
         labelled_for(settings.workloads, settings.weights, settings.photographs, settings.quick)
-        if few
+        if few or settings.weights
         else {}
     )
     checks, jobs = list(_checks(settings)), list(_jobs(settings))
