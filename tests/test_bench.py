@@ -274,6 +274,11 @@ def test_wrong_options_get_one_line(capsys, tmp_path):
         (["--threads", "0"], 1, "--threads takes numbers"),
         (["--rounds", "0"], 2, "--rounds: takes a whole number of at least 1"),
         (["--against", "nobody"], 1, "no side named"),
+        (
+            ["--scaling", str(tmp_path / "x.png"), "--workload", "one"],
+            2,
+            "--scaling draws train and v10",
+        ),
         (["--weights", "w"], 2, "--weights and --photographs go together"),
         (["--read", str(tmp_path / "nothing.json")], 1, "not a file of"),
     ]:

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from tinysqueeze.bench import Settings, complete, measure, text
 from tinysqueeze.bench.peers import SIDES, chosen
-from tinysqueeze.bench.runner import workloads_named
+from tinysqueeze.bench.runner import SCALES, workloads_named
 from tinysqueeze.bench.workloads import USUAL, WORKLOADS
 from tinysqueeze.cli import values
 from tinysqueeze.cli.options import option
@@ -82,9 +82,12 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 def _settings(args: argparse.Namespace) -> Settings:
     if bool(args.weights) != bool(args.photographs):
         raise UsageError("--weights and --photographs go together: whose accuracy, and on what")
+    workloads = workloads_named(_names(args.workload), args.quick)
+    if args.scaling and not any(workload.name in SCALES for workload in workloads):
+        raise UsageError(f"--scaling draws {' and '.join(SCALES)}: --workload names neither")
     threads = _counts(args.threads) if args.threads else (usable_processors(),)
     return Settings(
-        workloads=workloads_named(_names(args.workload), args.quick),
+        workloads=workloads,
         sides=tuple(chosen(_names(args.against))),
         rounds=1 if args.quick else args.rounds,
         seconds=0.05 if args.quick else args.seconds,
