@@ -153,6 +153,23 @@ def test_every_explained_number_is_the_arrays(opened, rng):
     assert wrong == []
 
 
+@pytest.mark.browser
+def test_the_maps_of_all_channels_alone_add_up_to_y(opened, rng):
+    run = opened(steps_of(SMALL, False, rng))
+    go(run, "fire2/expand3x3", "→")
+    shown, held = run("""
+        explorer.set({ at: [2, 5], out: 3, inp: 0 });
+        const { bias } = explorer.step.seen.get('fire2/expand3x3').params;
+        const shown = Array.from({ length: explorer.part }, (_, inp) => {
+          explorer.set({ inp });
+          const one = [...document.querySelectorAll('.ts-figure')].find((f) => /alone/.test(f.textContent));
+          return Number(one.querySelector('.ts-line').textContent.split(' ')[0].replace('−', '-'));
+        });
+        return [shown.reduce((a, b) => a + b, bias[3]), explorer.held()];
+    """)
+    assert shown == pytest.approx(held, abs=2e-3)  # each is printed with four digits
+
+
 def go(run, path: str, direction: str) -> None:
     """To a stop, by the console."""
     find = "([path, way]) => path === given[0] && way === given[1]"

@@ -36,6 +36,10 @@ export function render({ model, el }) {
   return open();
 }
 
+// What the colours of all maps mean.
+const legend = () => h("p", { className: "ts-line ts-scale" }, "colours: ", h("span", { className: "ts-ramp", "aria-hidden": "true" }),
+  " negative, zero, positive; the strongest of a picture has the full colour. A blue frame is what you chose, a green one what it sees.");
+
 class Explorer {
   constructor(root, state, step) {
     this.root = root;
@@ -274,7 +278,7 @@ class Explorer {
     return [
       h("header", {}, h("h2", {}, `A training step of ${state.name}`),
         h("p", { className: "ts-line" }, `${plural(sums("parameters"), "parameter")}, ${thousands(sums("multiply_adds"))} multiply-adds an image. ${state.about}`)),
-      this.images.element, this.working, this.map.element, bar, this.headline, this.place.element,
+      this.images.element, this.working, this.map.element, legend(), bar, this.headline, this.place.element,
       this.forward.element, this.backward.element, this.loss.element, this.sum.element, this.update,
     ];
   }
