@@ -153,6 +153,23 @@ def test_every_explained_number_is_the_arrays(opened, rng):
     assert wrong == []
 
 
+@pytest.mark.browser
+def test_the_maps_of_all_channels_alone_add_up_to_y(opened, rng):
+    run = opened(steps_of(SMALL, False, rng))
+    go(run, "fire2/expand3x3", "→")
+    shown, held = run("""
+        explorer.set({ at: [2, 5], out: 3, inp: 0 });
+        const { bias } = explorer.step.seen.get('fire2/expand3x3').params;
+        const shown = Array.from({ length: explorer.part }, (_, inp) => {
+          explorer.set({ inp });
+          const one = [...document.querySelectorAll('.ts-figure')].find((f) => /alone/.test(f.textContent));
+          return Number(one.querySelector('.ts-line').textContent.split(' ')[0].replace('−', '-'));
+        });
+        return [shown.reduce((a, b) => a + b, bias[3]), explorer.held()];
+    """)
+    assert shown == pytest.approx(held, abs=2e-3)  # each is printed with four digits
+
+
 def go(run, path: str, direction: str) -> None:
     """To a stop, by the console."""
     find = "([path, way]) => path === given[0] && way === given[1]"
@@ -245,6 +262,11 @@ def test_one_more_step_is_the_step_that_python_would_take(browser, opened, rng):
     moved = {p: a - np.float32(0.01) * grads.get(p, 0) for p, a in flatten(steps.params).items()}
     after = Steps(SMALL, unflatten(moved), steps.images, steps.labels, steps.mode)
     browser.find_element(By.CSS_SELECTOR, ".ts-step").click()
+    settled = (
+        "const tell = arguments[0]; const { explorer } = document.querySelector('.ts-explorer');"
+    )
+    settled += "explorer.asked.then(() => tell())"
+    browser.execute_async_script(settled)
     assert run("return explorer.step.loss") == pytest.approx(after.trace.loss, rel=1e-5)
     assert f"{after.trace.loss:.4f}" in browser.find_element(By.CSS_SELECTOR, ".ts-history").text
 
@@ -261,6 +283,50 @@ def test_fits_its_width_in_light_and_dark(width, scheme, opened, rng, screenshot
         assert run("return document.documentElement.scrollWidth") <= width
         stop = f"{path.replace('/', '_')}_{'up' if direction == '→' else 'down'}"
         screenshot(f"explorer_{width}_{scheme}_{stop}")
+
+
+WATCH = """
+const [tell] = arguments;
+const said = new Set();
+let [pauses, longest, last] = [0, 0, performance.now()];
+const look = () => {
+  const now = performance.now();
+  [pauses, longest, last] = [pauses + 1, Math.max(longest, now - last), now];
+  const root = document.querySelector('.ts-explorer');
+  said.add(root.querySelector('[role=status]')?.textContent);
+  if (root.explorer) tell({ loss: root.explorer.step.loss, said: [...said], pauses, longest });
+  else setTimeout(look);
+};
+look();
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_large_network_is_computed_without_blocking_the_page(
+    browser, shared_data, tmp_path, capsys
+):
+    """The authors' v1.0 for 227x227 pixels: the page stays alive and says where it is."""
+    weights, photo = shared_data / "compressed_SqueezeNet.net", tmp_path / "ship.png"
+    if not weights.exists():
+        pytest.skip(f"no {weights}")
+    drawing("ship", 256).save(photo)
+    out = tmp_path / "large.html"
+    command = ["page", str(weights), "--kind", "step", "--images", str(photo), "-o", str(out)]
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert f"a page of {out.stat().st_size:,} bytes" in told.err  # before it was written
+    weighed = ts.open_weights(str(weights))
+    steps, _ = step_of(weighed, [photo], make=Steps)
+    browser.get(out.as_uri())
+    browser.set_script_timeout(500)
+    found = browser.execute_async_script(WATCH)
+    assert found["loss"] == pytest.approx(steps.trace.loss, rel=1e-3, abs=1e-4)
+    words = " | ".join(filter(None, found["said"]))
+    assert "forward, layer" in words
+    assert "backward, layer" in words
+    assert found["pauses"] > 30, found
+    print(f"pauses {found['pauses']}, the longest slice {found['longest']:.0f} ms")
 
 
 class Doubled(HardSwish):

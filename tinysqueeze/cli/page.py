@@ -8,7 +8,7 @@ from tinysqueeze.cli.options import option
 from tinysqueeze.cli.weights import NAMES, add_about, find_weights
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import check_writable, write_atomically
-from tinysqueeze.show.page import photo_page, save, small_file, small_network, step_of
+from tinysqueeze.show.page import photo_page, small_file, small_network, step_of, whole
 from tinysqueeze.show.page.of_weights import SMALL
 from tinysqueeze.study.stepper import Steps
 from tinysqueeze.weights import WeightSet
@@ -67,10 +67,12 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--labels go with the page of a step, --photos with that of photographs")
     if kind == "step":
         steps, look = step_of(weights, args.images or (), args.labels or (), make=Steps)
-        save(steps, args.out, look)
+        page = whole(steps, look).encode()
     else:
         weights, file = small_file(weights if own else source, weights, args.photos, _say)
-        write_atomically(args.out, photo_page(weights, file, args.images or ()).encode())
+        page = photo_page(weights, file, args.images or ()).encode()
+    _say(f"writing a page of {len(page):,} bytes")
+    write_atomically(args.out, page)
     print(f"{args.out}: {args.out.stat().st_size:,} bytes; open it in any browser")
     return 0
 

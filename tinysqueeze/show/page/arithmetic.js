@@ -1,7 +1,8 @@
 // The layers' arithmetic, forward and backward: what a test holds to Python's numbers.
 //
 // A map is {size: [H, W, C], data: Float32Array of N*H*W*C}, channels last, as in Python; a (C,) map is
-// one pixel. Sums are kept in float64 and rounded to float32 once, at the end.
+// one pixel. Sums are kept in float64 and rounded to float32 once, at the end. Convolutions are generators
+// that pause after each row of pixels, so that a page can do something else in between.
 
 export function mapOf(size, count) {
   return { size, data: new Float32Array(count * size[0] * size[1] * size[2]) };
@@ -28,6 +29,15 @@ export function divisor(node, size, row, column) {
   return side(0, row) * side(1, column);
 }
 
+function* eachRow(count, out, visit) {
+  for (let n = 0, p = 0; n < count; n++) {
+    for (let row = 0; row < out[0]; row++) {
+      for (let column = 0; column < out[1]; column++, p++) visit(n, row, column, p);
+      yield;
+    }
+  }
+}
+
 function eachPixel(count, out, visit) {
   for (let n = 0, p = 0; n < count; n++) {
     for (let row = 0; row < out[0]; row++) {
@@ -38,14 +48,14 @@ function eachPixel(count, out, visit) {
 
 // ------------------------------------------------------------------------------------- convolution
 
-function convForward(node, x, { weight, bias }, count) {
+function* convForward(node, x, { weight, bias }, count) {
   const y = mapOf(node.out, count);
   const [, width, channels] = x.size;
   const filters = node.out[2];
   const part = channels / node.groups; // channels that a filter sees
   const own = filters / node.groups; // filters of a group
   const sum = new Float64Array(filters);
-  eachPixel(count, node.out, (n, row, column, p) => {
+  yield* eachRow(count, node.out, (n, row, column, p) => {
     if (bias) sum.set(bias);
     else sum.fill(0);
     seen(node, x.size, row, column, (tap, i, j) => {
@@ -62,7 +72,7 @@ function convForward(node, x, { weight, bias }, count) {
   return y;
 }
 
-function convBackward(node, x, { weight, bias }, dy, count) {
+function* convBackward(node, x, { weight, bias }, dy, count) {
   const [height, width, channels] = x.size;
   const filters = node.out[2];
   const part = channels / node.groups;
@@ -70,7 +80,7 @@ function convBackward(node, x, { weight, bias }, dy, count) {
   const dx = new Float64Array(x.data.length);
   const dweight = new Float64Array(weight.length);
   const dbias = new Float64Array(filters);
-  eachPixel(count, node.out, (n, row, column, p) => {
+  yield* eachRow(count, node.out, (n, row, column, p) => {
     const here = p * filters;
     for (let f = 0; f < filters; f++) dbias[f] += dy[here + f];
     seen(node, x.size, row, column, (tap, i, j) => {
@@ -244,11 +254,11 @@ export const swishSlope = (x) => (x <= -3 ? 0 : x >= 3 ? 1 : x / 3 + 0.5);
 // ---------------------------------------------------------------------------------- one layer, whole
 
 // y of a node: {size, data} and what backward will need. x and second are maps, params by name.
-export function forward(node, x, params, { count, training, second, mask }) {
+export function* forward(node, x, params, { count, training, second, mask }) {
   const each = (data) => ({ size: node.out, data });
   switch (node.kind) {
     case "conv":
-    case "linear": return convForward(node, x, params, count);
+    case "linear": return yield* convForward(node, x, params, count);
     case "max": return maxForward(node, x, count);
     case "average": return averageForward(node, x, count);
     case "mean": return meanForward(node, x, count);
@@ -265,11 +275,11 @@ export function forward(node, x, params, { count, training, second, mask }) {
 }
 
 // {dx, grads} of a node, from dy. A sum hands dy to both of its maps.
-export function backward(node, x, params, y, dy, { count, training, mask }) {
+export function* backward(node, x, params, y, dy, { count, training, mask }) {
   const each = (dx) => ({ dx, grads: {} });
   switch (node.kind) {
     case "conv":
-    case "linear": return convBackward(node, x, params, dy, count);
+    case "linear": return yield* convBackward(node, x, params, dy, count);
     case "max":
     case "average": return poolBackward(node, x, y, dy, count);
     case "mean": return meanBackward(x, dy, count);

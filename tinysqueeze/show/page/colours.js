@@ -39,11 +39,17 @@ const ramp = (theme) => {
 };
 const TABLES = { light: ramp("light"), dark: ramp("dark") };
 
+const placeOf = (value, most) => Math.round((most > 0 && Number.isFinite(value) ? Math.max(-1, Math.min(1, value / most)) : 0) * 255) + 255;
+
 // [r, g, b] of a number; `most` has the full colour.
-export function colourOf(value, most, theme) {
-  const share = most > 0 && Number.isFinite(value) ? Math.max(-1, Math.min(1, value / most)) : 0;
-  return TABLES[theme][Math.round(share * 255) + 255];
-}
+export const colourOf = (value, most, theme) => TABLES[theme][placeOf(value, most)];
+
+// A colour as the four bytes of a pixel on a canvas.
+export const packed = ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
+const PACKED = { light: Uint32Array.from(TABLES.light, packed), dark: Uint32Array.from(TABLES.dark, packed) };
+
+// The same as colourOf, as a pixel.
+export const pixelOf = (value, most, theme) => PACKED[theme][placeOf(value, most)];
 
 // As WCAG 2 defines it: 0 for black, 1 for white.
 const luminance = (...rgb) => {

@@ -10,7 +10,7 @@ import { networkMap } from "./network_map.js";
 import { short, thousands } from "./numbers.js";
 import { placeControls } from "./place.js";
 import { unpack } from "./state.js";
-import { Step } from "./step.js";
+import { Step, unhurried } from "./step.js";
 import { sumPanel } from "./sum.js";
 import { explain, index, weightName } from "./terms.js";
 
@@ -18,14 +18,15 @@ const AHEAD = 2e8; // multiply-adds up to which the next step is computed before
 
 // What anywidget and the page call: draws model's "state" into el.
 export function render({ model, el }) {
-  const root = h("div", { className: "ts-explorer" }, h("p", { role: "status" }, "computing the step …"));
+  const line = h("p", { className: "ts-line", role: "status" }, "computing the step …");
+  const root = h("div", { className: "ts-explorer" }, line);
   el.append(root);
   root.dataset.theme = themeOf(el);
   const open = async () => {
     try {
       const state = await unpack(model.get("state"));
-      await new Promise((done) => setTimeout(done)); // so that the line above is seen
-      root.explorer = new Explorer(root, state); // for the console, and for tests
+      const step = await unhurried(new Step(state).whole(), (words) => { line.textContent = `computing the step: ${words}`; });
+      root.explorer = new Explorer(root, state, step); // for the console, and for tests
     } catch (error) {
       root.replaceChildren(h("p", { role: "alert" }, `The step can't be shown: ${error.message}`));
       throw error;
@@ -35,8 +36,12 @@ export function render({ model, el }) {
   return open();
 }
 
+// What the colours of all maps mean.
+const legend = () => h("p", { className: "ts-line ts-scale" }, "colours: ", h("span", { className: "ts-ramp", "aria-hidden": "true" }),
+  " negative, zero, positive; the strongest of a picture has the full colour. A blue frame is what you chose, a green one what it sees.");
+
 class Explorer {
-  constructor(root, state) {
+  constructor(root, state, step) {
     this.root = root;
     this.state = state;
     this.theme = root.dataset.theme;
@@ -45,13 +50,12 @@ class Explorer {
     this.stops = [...paths.map((path) => [path, "→"]), ["loss", ""], ...paths.toReversed().map((path) => [path, "←"])];
     this.view = { stop: 0, n: 0, at: [0, 0], from: [0, 0], out: 0, inp: 0, tap: 0, term: 0, what: "dx" };
     this.blocked = Object.keys(state.y).length ? "One more step needs Python here: some layers are computed there." : null;
-    this.restart();
     const set = (changes) => this.set(changes);
     this.map = networkMap(state, (path) => this.goTo(path));
     this.images = imagesView(state, {
       choose: (n) => this.set({ n }),
       step: (rate) => this.more(rate),
-      reset: () => { this.restart(); this.draw(); },
+      reset: () => this.restart(),
       own: (pixels) => this.swap(() => state.images.set(pixels, this.view.n * pixels.length)),
       label: (label) => this.swap(() => { state.labels[this.view.n] = label; }),
     });
@@ -59,6 +63,7 @@ class Explorer {
     this.backward = backwardView(set);
     this.loss = lossView();
     this.sum = sumPanel((lit) => { this.lit = lit; this.set(lit ? { term: lit - 1 } : {}, true); });
+    this.working = h("p", { className: "ts-line", role: "status", hidden: true });
     this.update = h("p", { className: "ts-line ts-update" });
     this.place = placeControls(set);
     root.replaceChildren(...this.#frame());
@@ -66,47 +71,66 @@ class Explorer {
       this.theme = root.dataset.theme = themeOf(root.parentElement);
       this.draw();
     });
+    this.#take(step, []);
     const { out } = state.nodes[0];
     this.set({ at: [Math.floor(out[0] / 2), Math.floor(out[1] / 2)], from: [Math.floor(out[0] / 2), Math.floor(out[1] / 2)] });
   }
 
   // From the state's own parameters.
   restart() {
-    this.step = new Step(this.state).backward();
-    this.losses = [this.step.loss];
-    this.#lookAhead();
+    return this.#compute(new Step(this.state).whole(), []);
   }
 
-  // One step of plain gradient descent.
+  // One step of plain gradient descent, after those that were asked for before.
   more(rate) {
-    if (!Number.isFinite(rate)) return;
+    if (!Number.isFinite(rate)) return null;
     this.rate = rate;
-    this.step = this.step.next(rate).backward();
-    this.losses = [...this.losses.slice(-5), this.step.loss];
-    this.#lookAhead();
-    this.draw();
+    const work = function* (step) {
+      const next = yield* step.next(rate);
+      return yield* next.backward();
+    };
+    return this.asked = Promise.resolve(this.asked).then(() => this.#compute(work(this.step), this.losses.slice(-5)));
   }
 
   // Other images or labels, with the parameters of now.
   swap(change) {
     change();
-    this.step = new Step(this.state, this.step.params).backward();
-    this.losses = [this.step.loss];
-    this.#lookAhead();
+    return this.#compute(new Step(this.state, this.step.params).whole(), []);
+  }
+
+  // Look at the step that `work` returns, unless another was wished for meanwhile.
+  async #compute(work, losses) {
+    const mine = this.computing = {};
+    const say = (words) => {
+      this.working.hidden = false;
+      this.working.textContent = `computing: ${words}`;
+    };
+    const step = await unhurried(work, say, () => this.computing === mine);
+    if (!step) return;
+    this.working.hidden = true;
+    this.computing = null;
+    this.#take(step, losses);
     this.draw();
   }
 
+  #take(step, losses) {
+    this.step = step;
+    this.losses = [...losses, step.loss];
+    this.#lookAhead();
+  }
+
   // The next step's predictions, when there is a moment.
-  #lookAhead() {
+  async #lookAhead() {
     this.after = null;
     const work = Object.values(this.state.counts).reduce((sum, one) => sum + one.multiply_adds, 0) * this.state.labels.length;
     if (this.blocked || work > AHEAD) return;
     const { step } = this;
-    setTimeout(() => {
-      if (step !== this.step) return;
-      this.after = step.next(this.rate ?? this.state.rate);
-      this.draw();
-    }, 50);
+    const now = () => step === this.step && !this.computing;
+    await new Promise((go) => setTimeout(go, 50));
+    const after = now() && await unhurried(step.next(this.rate ?? this.state.rate), () => {}, now);
+    if (!after || !now()) return;
+    this.after = after;
+    this.draw();
   }
 
   goTo(path) {
@@ -254,7 +278,7 @@ class Explorer {
     return [
       h("header", {}, h("h2", {}, `A training step of ${state.name}`),
         h("p", { className: "ts-line" }, `${plural(sums("parameters"), "parameter")}, ${thousands(sums("multiply_adds"))} multiply-adds an image. ${state.about}`)),
-      this.images.element, this.map.element, bar, this.headline, this.place.element,
+      this.images.element, this.working, this.map.element, legend(), bar, this.headline, this.place.element,
       this.forward.element, this.backward.element, this.loss.element, this.sum.element, this.update,
     ];
   }

@@ -26,9 +26,11 @@ export function forwardView(set) {
   const grids = h("div", { className: "ts-grids", role: "group", "aria-label": "Window, filter and products" },
     seenGrid.element, h("span", { className: "ts-sign", "aria-hidden": "true" }, "·"), filter.element, h("span", { className: "ts-sign", "aria-hidden": "true" }, "="), products.element);
   const gridLine = h("p", { className: "ts-line" });
+  const alone = pixelMap("one channel alone", { pick: (row, column) => set({ at: [row, column] }), turn: (by) => set({ inp: (view) => view.inp + by }) });
   const matrix = strips((term) => set({ term }));
   const maps = h("div", { className: "ts-pair" }, h("div", {}, input.element, inputs.element), h("div", {}, output.element, outputs.element));
-  const element = h("section", { "aria-label": "Forward" }, maps, grids, gridLine, matrix.element);
+  const element = h("section", { "aria-label": "Forward" }, maps,
+    h("div", { className: "ts-grids" }, h("div", { className: "ts-sums" }, grids, gridLine), alone.element), matrix.element);
 
   function draw(ui) {
     const { node, record, view, theme, found, lit } = ui;
@@ -51,6 +53,8 @@ export function forwardView(set) {
     grids.hidden = gridLine.hidden = !wide;
     if (wide && conv) drawProducts(ui, inp);
     else if (wide) drawPool(ui, inp);
+    alone.element.hidden = !conv || y.size[0] * y.size[1] === 1 || ui.part === 1;
+    if (!alone.element.hidden) drawAlone(ui, inp);
     matrix.element.hidden = !conv;
     if (conv) {
       const one = node.kernel[0] * node.kernel[1] === 1;
@@ -83,6 +87,18 @@ export function forwardView(set) {
     gridLine.textContent = `Channel ${view.inp} gives ${short(sum)}; the sum over all ${part} channels${record.params.bias ? " and the bias" : ""} is y. Chosen: ${weightName(node, view.tap, view.inp, view.out)} = ${short(weights[view.tap])}.`;
   }
 
+  // What one input channel adds to all of y's channel: y is the sum of these maps, and the bias.
+  let share = {};
+  function drawAlone({ node, record, view, theme, part, step }, inp) {
+    const now = [step, node, view.n, view.inp, view.out];
+    if (now.some((value, i) => value !== share.of?.[i])) share = { of: now, ...partOf(node, record, view.n, inp, view.inp, view.out, part) };
+    const [row, column] = view.at;
+    alone.draw({
+      title: `channel ${view.inp} alone, through filter ${view.out}`, ...share, at: view.at, theme,
+      text: `${short(share.data[row * node.out[1] + column])} at ${row}, ${column}: y's channel ${view.out} is the sum of ${part} such maps${record.params.bias ? " and the bias" : ""}`,
+    });
+  }
+
   function drawPool({ node, record, view, theme, found }, channel) {
     const values = Array(node.kernel[0] * node.kernel[1]).fill(null);
     seen(node, record.x.size, ...view.at, (tap, i, j) => { values[tap] = record.x.data[index(record.x.size, view.n, i, j, channel)]; });
@@ -102,6 +118,22 @@ export function forwardView(set) {
       draw(ui);
     },
   };
+}
+
+// The convolution of one input channel with its slice of a filter, no bias: a map of one channel.
+export function partOf(node, { x, params }, n, channel, slice, filter, part) {
+  const [height, width] = node.out;
+  const data = new Float32Array(height * width);
+  for (let row = 0; row < height; row++) {
+    for (let column = 0; column < width; column++) {
+      let sum = 0;
+      seen(node, x.size, row, column, (tap, i, j) => {
+        sum += x.data[index(x.size, n, i, j, channel)] * params.weight[(tap * part + slice) * node.out[2] + filter];
+      });
+      data[row * width + column] = sum;
+    }
+  }
+  return { size: [height, width, 1], data };
 }
 
 function matrixText({ node, step, part }) {

@@ -23,11 +23,12 @@ export function grid(choose) {
     const full = most ?? Math.max(...values.map((v) => Math.abs(v ?? 0)));
     values.forEach((value, k) => {
       const cell = box.children[k];
-      cell.textContent = value === null ? none : shortest(value);
-      cell.style.cssText = value === null ? "" : cellStyle(value, full, theme);
       cell.classList.toggle("ts-chosen", k === chosen);
       cell.classList.toggle("ts-dim", lit !== null && !lit(k));
-      cell.title = value === null ? "" : short(value);
+      const look = value === null ? "" : cellStyle(value, full, theme);
+      if (cell.shown === value && cell.look === look) return;
+      Object.assign(cell, { shown: value, look, textContent: value === null ? none : shortest(value), title: value === null ? "" : short(value) });
+      cell.style.cssText = look;
     });
   }
   return { element, draw };

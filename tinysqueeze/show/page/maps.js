@@ -1,9 +1,11 @@
 // Pictures of maps: one channel pixel by pixel, all channels as a mosaic, a long row of numbers.
 
-import { colourOf } from "./colours.js";
+import { colourOf, packed, pixelOf } from "./colours.js";
 import { clamp, figure, h } from "./dom.js";
 import { short } from "./numbers.js";
 import { index } from "./terms.js";
+
+const GROUND = { light: [255, 255, 255], dark: [23, 23, 28] };
 
 export function largest(data, from = 0, to = data.length) {
   let most = 0;
@@ -14,21 +16,13 @@ export function largest(data, from = 0, to = data.length) {
   return most;
 }
 
-// Paint an H x W picture: value(i, j) -> [r, g, b].
-function paint(canvas, height, width, colour) {
+// Paint an H x W picture: fill(pixels) sets its pixels, row by row.
+function paint(canvas, height, width, fill) {
   canvas.width = width;
   canvas.height = height;
   const context = canvas.getContext("2d");
   const picture = context.createImageData(width, height);
-  for (let i = 0, at = 0; i < height; i++) {
-    for (let j = 0; j < width; j++, at += 4) {
-      const [r, g, b] = colour(i, j);
-      picture.data[at] = r;
-      picture.data[at + 1] = g;
-      picture.data[at + 2] = b;
-      picture.data[at + 3] = 255;
-    }
-  }
+  fill(new Uint32Array(picture.data.buffer));
   context.putImageData(picture, 0, 0);
 }
 
@@ -43,7 +37,7 @@ export function moved([row, column], [height, width], event) {
 
 export const channelStep = (event) => ({ "+": 1, "=": 1, "-": -1 })[event.key] ?? 0;
 
-// One channel of a map, or the image in colour; a click or a key picks a pixel.
+// One channel of a map; a click or a key picks a pixel.
 // pick(row, column) and turn(+1 or -1: another channel) are called for the user's wishes.
 export function pixelMap(name, { pick, turn } = {}) {
   const canvas = h("canvas", {});
@@ -74,20 +68,22 @@ export function pixelMap(name, { pick, turn } = {}) {
     });
   }
   // map {data, size}; n, channel: what of it; at: the pixel picked; windows: [[row, column, h, w]...].
-  function draw({ title, data, size, n = 0, channel = 0, at, windows = [], text, theme, most, colour }) {
+  function draw({ title, data, size, n = 0, channel = 0, at, windows = [], text, theme, most }) {
     shown = { size, at: at ?? [0, 0] };
     heading.textContent = title;
-    const now = [data, n, channel, theme, most, colour];
+    const now = [data, n, channel, theme, most];
     if (now.some((value, i) => value !== painted[i])) {
       painted = now;
       const [height, width] = size;
       const start = index(size, n, 0, 0, channel);
       let full = most;
-      if (!full && !colour) {
+      if (!full) {
         full = 0;
         for (let p = 0; p < height * width; p++) full = Math.max(full, Math.abs(data[start + p * size[2]]));
       }
-      paint(canvas, height, width, colour ?? ((i, j) => colourOf(data[start + (i * width + j) * size[2]], full, theme)));
+      paint(canvas, height, width, (pixels) => {
+        for (let p = 0; p < pixels.length; p++) pixels[p] = pixelOf(data[start + p * size[2]], full, theme);
+      });
       frame.style.aspectRatio = `${width} / ${height}`;
       frame.style.maxWidth = `min(100%, ${Math.max(width, height) <= 2 ? 72 : 240}px)`;
     }
@@ -136,13 +132,15 @@ export function mosaic(name, choose) {
       const gap = height * width > 1 ? 1 : 0;
       const each = height * width * channels;
       const most = largest(data, n * each, (n + 1) * each);
-      const rim = theme === "dark" ? [23, 23, 28] : [255, 255, 255];
-      paint(canvas, rows * (height + gap), columns * (width + gap), (i, j) => {
-        const [r, y] = [Math.floor(i / (height + gap)), i % (height + gap)];
-        const [c, x] = [Math.floor(j / (width + gap)), j % (width + gap)];
-        const k = r * columns + c;
-        if (y === height || x === width || k >= channels) return rim;
-        return colourOf(data[index(size, n, y, x, k)], most, theme);
+      const across = columns * (width + gap);
+      paint(canvas, rows * (height + gap), across, (pixels) => {
+        pixels.fill(packed(GROUND[theme]));
+        for (let k = 0; k < channels; k++) {
+          const corner = Math.floor(k / columns) * (height + gap) * across + (k % columns) * (width + gap);
+          for (let y = 0, at = n * each + k; y < height; y++) {
+            for (let x = 0; x < width; x++, at += channels) pixels[corner + y * across + x] = pixelOf(data[at], most, theme);
+          }
+        }
       });
       frame.style.aspectRatio = `${columns * (width + gap)} / ${rows * (height + gap)}`;
       frame.style.maxWidth = `min(100%, ${Math.min(520, columns * Math.max(width * 2, 40))}px)`;
@@ -182,12 +180,15 @@ export function strips(choose) {
     const length = Math.min(rows[0].length, MOST_CELLS);
     shown = { length, chosen };
     const most = rows.map((row) => largest(row));
-    const [r0, g0, b0] = theme === "dark" ? [23, 23, 28] : [255, 255, 255];
-    paint(canvas, rows.length * 2 - 1, length, (i, j) => {
-      if (i % 2) return [r0, g0, b0];
-      const [r, g, b] = colourOf(rows[i / 2][j], most[i / 2], theme);
-      const light = j < until ? 1 : 0.25;
-      return [r0 + (r - r0) * light, g0 + (g - g0) * light, b0 + (b - b0) * light];
+    const ground = GROUND[theme];
+    const dimmed = (rgb) => packed(rgb.map((part, k) => Math.round(ground[k] + (part - ground[k]) / 4)));
+    paint(canvas, rows.length * 2 - 1, length, (pixels) => {
+      pixels.fill(packed(ground));
+      rows.forEach((row, i) => {
+        for (let j = 0; j < length; j++) {
+          pixels[2 * i * length + j] = j < until ? pixelOf(row[j], most[i], theme) : dimmed(colourOf(row[j], most[i], theme));
+        }
+      });
     });
     const cell = clamp(Math.floor(560 / length), 2, 22);
     canvas.style.width = canvas.parentElement.style.width = `${cell * length}px`;
@@ -196,8 +197,10 @@ export function strips(choose) {
     line.textContent = text + (length < rows[0].length ? ` (the first ${length} are drawn)` : "");
     for (const [key, value] of Object.entries({ now: chosen, min: 0, max: length - 1, text })) frame.setAttribute(`aria-value${key}`, value);
     frame.setAttribute("aria-label", title);
-    const left = cell * chosen;
-    if (left < frame.scrollLeft || left > frame.scrollLeft + frame.clientWidth - cell) frame.scrollLeft = left - frame.clientWidth / 2;
+    requestAnimationFrame(() => { // when everything is drawn: asking now would lay out the page twice
+      const left = cell * chosen;
+      if (left < frame.scrollLeft || left > frame.scrollLeft + frame.clientWidth - cell) frame.scrollLeft = left - frame.clientWidth / 2;
+    });
   }
   return { element, draw };
 }

@@ -1,6 +1,6 @@
 // The network as its row of volumes: every layer a button with a picture of its map, arms one below another.
 
-import { colourOf } from "./colours.js";
+import { pixelOf } from "./colours.js";
 import { by, h } from "./dom.js";
 import { index } from "./terms.js";
 
@@ -111,10 +111,12 @@ export function networkMap(state, goTo) {
       element.tabIndex = here ? 0 : -1;
       if (here) element.setAttribute("aria-current", "true");
       else element.removeAttribute("aria-current");
-      const left = element.offsetLeft;
-      const room = sheet.clientWidth;
-      if (here && (left < sheet.scrollLeft || left + WIDE > sheet.scrollLeft + room)) sheet.scrollLeft = left - room / 2 + WIDE / 2;
+      if (here) requestAnimationFrame(() => uncover(element));
     }
+  }
+  function uncover({ offsetLeft: left }) {
+    const room = sheet.clientWidth;
+    if (left < sheet.scrollLeft || left + WIDE > sheet.scrollLeft + room) sheet.scrollLeft = left - room / 2 + WIDE / 2;
   }
   return { element: sheet, draw };
 }
@@ -136,7 +138,8 @@ function face(canvas, step, path, backward, n, theme) {
   canvas.width = width;
   canvas.height = height;
   const picture = new ImageData(width, height);
-  for (let p = 0; p < height * width; p++) picture.data.set([...colourOf(data[start + p * channels + Math.max(best, 0)], most, theme), 255], 4 * p);
+  const pixels = new Uint32Array(picture.data.buffer);
+  for (let p = 0; p < pixels.length; p++) pixels[p] = pixelOf(data[start + p * channels + Math.max(best, 0)], most, theme);
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
 

@@ -1,4 +1,6 @@
 // A whole training step: every layer forward, the loss, every layer backward, and the update.
+//
+// Its methods are generators that pause every now and then; `unhurried` runs them without blocking the page.
 
 import { area, backward, crossEntropy, forward, mapOf } from "./arithmetic.js";
 
@@ -11,33 +13,43 @@ export class Step {
     this.maps = state.shapes.map((shape) => mapOf(shape.length === 3 ? shape : [1, 1, shape[0]], 0));
     this.maps[0].data = state.images;
     this.seen = new Map(); // path -> {x, y, dy, dx, grads, params}
-    for (const node of state.nodes) this.#forward(node);
-    const output = this.maps[state.output];
-    Object.assign(this, crossEntropy(output.data, state.labels, output.size[2]));
+  }
+
+  // Forward, the loss, and backward.
+  *whole() {
+    yield* this.forward();
+    return yield* this.backward();
+  }
+
+  *forward() {
+    const { nodes, output, labels } = this.state;
+    for (const [i, node] of nodes.entries()) yield* told(`forward, layer ${i + 1} of ${nodes.length}: ${node.path}`, this.#forward(node));
+    Object.assign(this, crossEntropy(this.maps[output].data, labels, this.maps[output].size[2]));
+    return this;
   }
 
   // The gradients, computed when first asked for.
-  backward() {
+  *backward() {
     if (this.slopes) return this;
     const { nodes, output } = this.state;
     this.slopes = this.maps.map((map) => new Float32Array(map.data.length));
     this.slopes[output] = this.dlogits;
-    for (const node of nodes.toReversed()) this.#backward(node);
+    for (const [i, node] of nodes.toReversed().entries()) yield* told(`backward, layer ${i + 1} of ${nodes.length}: ${node.path}`, this.#backward(node));
     return this;
   }
 
   // The same step with other parameters: each one moved against its gradient.
-  next(rate) {
-    this.backward();
+  *next(rate) {
+    yield* this.backward();
     const moved = Object.fromEntries(Object.entries(this.params).map(([name, old]) => {
       const cut = name.lastIndexOf("/");
       const grad = this.seen.get(name.slice(0, Math.max(cut, 0))).grads[name.slice(cut + 1)];
       return [name, grad ? old.map((value, i) => value - rate * grad[i]) : old];
     }));
-    return new Step(this.state, moved);
+    return yield* new Step(this.state, moved).forward();
   }
 
-  #forward(node) {
+  *#forward(node) {
     const record = { x: this.maps[node.sources[0]], params: this.#own(node.path) };
     record.how = {
       count: this.count,
@@ -46,7 +58,7 @@ export class Step {
       mask: this.state.mask[node.path],
     };
     const stored = this.state.y[node.path];
-    record.y = stored ? { size: node.out, data: stored } : forward(node, record.x, record.params, record.how);
+    record.y = stored ? { size: node.out, data: stored } : yield* forward(node, record.x, record.params, record.how);
     this.seen.set(node.path, record);
     const target = this.maps[node.target];
     if (node.out[2] === target.size[2]) target.data = record.y.data;
@@ -56,7 +68,7 @@ export class Step {
     }
   }
 
-  #backward(node) {
+  *#backward(node) {
     const record = this.seen.get(node.path);
     const target = this.maps[node.target];
     const slope = this.slopes[node.target];
@@ -68,7 +80,7 @@ export class Step {
     const dx = this.state.dx[node.path];
     const found = dx
       ? { dx, grads: this.state.grads[node.path] ?? {} }
-      : backward(node, record.x, record.params, record.y, record.dy, record.how);
+      : yield* backward(node, record.x, record.params, record.y, record.dy, record.how);
     Object.assign(record, found);
     for (const source of node.sources) {
       const into = this.slopes[source];
@@ -80,6 +92,34 @@ export class Step {
   #own(path) {
     const names = ["weight", "bias", "mean", "var"];
     return Object.fromEntries(names.map((name) => [name, this.params[path ? `${path}/${name}` : name]]));
+  }
+}
+
+const SLICE = 30; // milliseconds that a page may stand still
+
+// The same work, saying what it is at each pause.
+function* told(words, work) {
+  yield words;
+  for (;;) {
+    const { done, value } = work.next();
+    if (done) return value;
+    yield words;
+  }
+}
+
+// What a generator returns, run in slices; say(words) hears where it is. Null if it is no longer wanted.
+export async function unhurried(work, say, wanted = () => true) {
+  for (;;) {
+    const end = performance.now() + SLICE;
+    let words;
+    while (performance.now() < end) {
+      const { done, value } = work.next();
+      if (done) return value;
+      words = value;
+    }
+    say(words);
+    await new Promise((go) => setTimeout(go));
+    if (!wanted()) return null;
   }
 }
 
