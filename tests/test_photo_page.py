@@ -24,7 +24,7 @@ from tinysqueeze.show.page import module, photo_page, small_file
 from tinysqueeze.weights import CAFFE, TORCHVISION, Preprocess, WeightSet, open_image, open_weights
 from tinysqueeze.weights.compression import fileformat
 from tinysqueeze.weights.compression.fileformat import Compressed, to_bytes
-from tinysqueeze.weights.compression.tensors import exactly
+from tinysqueeze.weights.compression.tensors import Shared, exactly
 
 
 def weights_of(model: Model, rng: np.random.Generator, preprocess: Preprocess) -> WeightSet:
@@ -324,6 +324,13 @@ def test_what_no_page_can_show_is_refused(rng):
         weights = weights_of(model, rng, Preprocess(8, (8, 8)))
         with pytest.raises(UserError, match=why):
             photo_page(weights, file_of(weights))
+    weights = weights_of(SMALL, rng, TORCHVISION.with_size(64))
+    tensors = {path: exactly(array) for path, array in weights.flat.items()}
+    path, array = next((p, a) for p, a in weights.flat.items() if a.ndim == 4)
+    book = np.arange(1, 5001, dtype=np.float32)
+    tensors[path] = Shared(np.zeros(array.shape, np.int32), book)
+    with pytest.raises(UserError, match="5,000 values in the"):
+        photo_page(weights, to_bytes(Compressed(SMALL, tensors, {})))
 
 
 def test_the_command_chooses_the_page_by_the_images_size(tmp_path, capsys, small):

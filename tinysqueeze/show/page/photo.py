@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.data.images import open_image
-from tinysqueeze.devices.c import geometry, mean_kind
+from tinysqueeze.devices.c import SYMBOLS, geometry, mean_kind
 from tinysqueeze.devices.c.packed import stamp
 from tinysqueeze.devices.memory import deployed, window_of
 from tinysqueeze.devices.wasm import engine
@@ -37,7 +37,6 @@ ROOM = 640_000  # bytes of weights that leave a page under 1 MB
 LEAST_BITS = 4  # a weight, below which networks that were never retrained lose much
 MOST_CHANNELS = 65536  # SCRATCH of engine.c
 DRAWN = "a drawing of an airliner"
-MOST_SYMBOLS = 4096  # TSQ_SYMBOLS of its decoder
 
 
 def small_file(
@@ -63,10 +62,11 @@ def small_file(
     )
     images = None if photos is None else calibration_images(weights, photos, ENOUGH)
     found = sizing.to_size(without_imagenets(weights), room, images)
-    rounded = f"rounded for this page to {8 * room / numbers:.1f} bits a weight"
+    file = to_bytes(found)
+    rounded = f"rounded for this page to {8 * len(file) / numbers:.1f} bits a weight"
     how = "without photographs" if photos is None else "calibrated on photographs"
     params = pipeline.unpack(found).params
-    return replace(weights, params=params).with_notes(f"{rounded}, {how}"), to_bytes(found)
+    return replace(weights, params=params).with_notes(f"{rounded}, {how}"), file
 
 
 def photo_page(
@@ -93,6 +93,7 @@ def pack_photo(
     weights: WeightSet, file: bytes, pictures: Sequence[str | os.PathLike[str]] = ()
 ) -> bytes:
     """What that page holds: gzip of uint32 length of the header, header, module, file, pictures.
+
     Raises UserError for a network whose layers the page can't compute, or that takes no photographs.
     """
     model = weights.model
@@ -103,9 +104,10 @@ def pack_photo(
     graph, folds = deployed(model)
     if max(shape[-1] for shape in graph.shapes) > MOST_CHANNELS:
         raise UserError(f"a page's layers have up to {MOST_CHANNELS:,} channels")
-    if symbols_of(file) > MOST_SYMBOLS:
+    if symbols_of(file) > SYMBOLS:
         raise UserError(
-            f"a codebook of {symbols_of(file):,} values: a page's decoder takes {MOST_SYMBOLS:,}"
+            f"a table of {symbols_of(file):,} values in the .tsq file, and a page's decoder takes up to "
+            f"{SYMBOLS:,}: compress to fewer --bits"
         )
     blobs = [engine(), file, *(_picture(path) for path in pictures)]
     if not pictures:
