@@ -66,6 +66,53 @@ def test_the_first_code_cell_installs_what_is_missing(tmp_path):
         assert "%pip install" in first["source"]
 
 
+def test_every_heading_begins_a_slide_and_a_question_stands_with_its_code(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    for path in editions.write_lessons(tmp_path, "teacher"):
+        nbformat.validate(nbformat.read(path, as_version=4))
+        before = None
+        for cell in cells(path):
+            source = "".join(cell["source"])
+            kind, tags = (
+                cell["metadata"]["slideshow"]["slide_type"],
+                cell["metadata"].get("tags", []),
+            )
+            if cell["cell_type"] == "markdown":
+                headings = re.findall(r"^#+ ", source, re.MULTILINE)
+                assert (kind == "slide") == bool(headings) == source.startswith("#"), source
+                assert len(headings) <= 1
+            assert ("setup" in tags) == (kind == "skip")
+            assert ("solution" in tags) == (kind == "fragment")
+            if "exercise" in tags:
+                assert before == "markdown"
+                assert kind == "-"
+            before = cell["cell_type"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # nbconvert's own
+def test_a_lesson_becomes_slides(tmp_path):
+    nbconvert = pytest.importorskip("nbconvert")
+    editions.write_lessons(tmp_path, "teacher")
+    exporter = nbconvert.SlidesExporter(reveal_scroll=True)
+    page, _ = exporter.from_filename(str(tmp_path / LESSONS[8]))
+    kinds = [c["metadata"]["slideshow"]["slide_type"] for c in cells(tmp_path / LESSONS[8])]
+    below = kinds.count("slide") + kinds.count("subslide")
+    assert page.count("<section>") == kinds.count("slide") + below
+    assert page.count('class="fragment"') == kinds.count("fragment") == 3
+    assert "%pip install" not in page
+
+
+def test_cutting_a_text_at_its_headings_keeps_every_line():
+    text = "before\n\n## One\n\na\n```\n# no heading\n```\n### Two\nb\n"
+    cell = {"cell_type": "markdown", "id": "00-01", "metadata": {}, "source": [text]}
+    notebook = editions.edited({"cells": [cell]}, "student")
+    parts = [c["source"] for c in notebook["cells"] if c["cell_type"] == "markdown"]
+    assert parts == ["before", "## One\n\na\n```\n# no heading\n```", "### Two\nb"]
+    kinds = [c["metadata"]["slideshow"]["slide_type"] for c in notebook["cells"]]
+    assert kinds == ["-", "slide", "slide", "skip"]
+
+
 def test_what_somebody_has_worked_in_is_not_overwritten(tmp_path, capsys):
     mine = tmp_path / LESSONS[3]
     mine.write_text("my answers")

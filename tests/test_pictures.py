@@ -1,5 +1,7 @@
 """The pictures: right numbers behind them, alternative text on each, in small files."""
 
+import io
+
 import matplotlib
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from tinysqueeze.network.models import Fire, squeezenet1_0, squeezenet1_1, squee
 from tinysqueeze.network.others import alexnet, vgg16
 from tinysqueeze.network.window import Window
 from tinysqueeze.show import pictures
+from tinysqueeze.show.pictures.ground import on_white, see_through
+from tinysqueeze.show.pictures.style import STYLE
 from tinysqueeze.study.count import count
 
 RNG = np.random.default_rng(0)
@@ -132,3 +136,36 @@ def test_the_palette_is_told_apart_by_colour_blind_eyes():
                 np.abs(np.clip(one, 0, 1) ** (1 / 2.2) - np.clip(other, 0, 1) ** (1 / 2.2)).max()
                 > 0.15
             )
+
+
+# ------------------------------------------------------------------------ on light and dark pages
+
+
+def test_on_white_a_picture_is_what_it_is_on_paper_and_elsewhere_the_page_shines_through():
+    picture, same = (pictures.series([1, 2], {"a": [1, 2]}, "title", "x", "y") for _ in range(2))
+    clear = see_through(picture, 90)
+    assert clear.getpixel((clear.width - 1, 0))[3] == 0
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        same.set_dpi(90)
+        same.savefig(buffer, format="png", dpi=90)
+    paper = np.asarray(Image.open(buffer).convert("RGB")).astype(int)
+    assert np.abs(np.asarray(on_white(clear)) - paper).max() <= 2
+
+
+def test_dark_words_have_a_light_rim_that_only_a_dark_page_shows():
+    picture = pictures.Picture(2, 1, "a word")
+    picture.text(0.1, 0.4, "word", color="#2b2b33", fontsize=20)
+    picture.add_artist(matplotlib.patches.Rectangle((0.8, 0.1), 0.1, 0.8, color="#2b2b33"))
+    pixels = np.asarray(see_through(picture, 90))
+    bright = (pixels[:, :, 3] > 250) & (pixels[:, :, :3].min(axis=2) > 250)
+    assert bright[:, :120].sum() > 300  # around the word
+    assert not bright[:, 140:].any()  # the bar is no word
+
+
+def test_a_film_has_no_paper_either():
+    film = Image.open(io.BytesIO(pictures.sliding_window(X, np.ones((3, 3))).gif(40)))
+    for frame in range(film.n_frames):
+        film.seek(frame)
+        corners = np.asarray(film.convert("RGBA"))[[0, -1]][:, [0, -1], 3]
+        assert (corners == 0).all()

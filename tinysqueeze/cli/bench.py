@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,74 +10,54 @@ from tqdm.auto import tqdm
 
 from tinysqueeze.bench import Settings, complete, measure, text
 from tinysqueeze.bench.peers import SIDES, chosen
-from tinysqueeze.bench.runner import workloads_named
-from tinysqueeze.bench.workloads import WORKLOADS
+from tinysqueeze.bench.runner import SCALES, workloads_named
+from tinysqueeze.bench.workloads import USUAL, WORKLOADS
 from tinysqueeze.cli import values
+from tinysqueeze.cli.options import option
 from tinysqueeze.cli.output import draw
 from tinysqueeze.errors import UsageError, UserError
 from tinysqueeze.files import check_writable, content, parse_json
 from tinysqueeze.processors import usable_processors
-from tinysqueeze.show.pictures.speed import speed_bars
+from tinysqueeze.show.pictures.speed import scaling_lines, speed_bars
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument(
-        "--against",
-        metavar="SIDE,...",
-        help=f"whom to compare with: {', '.join(SIDES)} (otherwise the usual ones installed)",
+    add = partial(option, parser)
+    sides, workloads = ", ".join(SIDES), ", ".join(WORKLOADS)
+    add("--against SIDE,...", f"whom to compare with: {sides} (otherwise the usual ones installed)")
+    usual = ", ".join(USUAL)
+    add("--workload W,...", f"what to run: {workloads} (otherwise {usual})")
+    add("--rounds N", "turns each side gets", values.whole(), 5)
+    add("--seconds S", "time a turn, after warming up", values.number(least=0), 1.0)
+    add("--threads N,...", "threads for every side (otherwise all, and ours with 1)")
+    add("--startup", "also the first start, with an empty kernel cache")
+    drawn = "also how time grows with batch and image size; drawn there (.png, .svg, .pdf)"
+    add("--scaling FILE", drawn, nargs="?", const="")
+    add("--stages", "also where our time goes: by kind of work, and waiting")
+    add(
+        "--weights FILE|NAME",
+        "whose accuracy in fewer bits is told, on the --photographs, where a workload has its network",
     )
-    parser.add_argument(
-        "--workload", metavar="W,...", help=f"what to run: {', '.join(WORKLOADS)} (otherwise all)"
+    add(
+        "--photographs DIR",
+        "labelled photographs for the --weights, in a folder a class or named by wnid",
     )
-    parser.add_argument(
-        "--rounds", type=values.whole(), default=5, metavar="N", help="turns each side gets"
-    )
-    parser.add_argument(
-        "--seconds",
-        type=values.number(least=0),
-        default=1.0,
-        metavar="S",
-        help="time a turn, after warming up",
-    )
-    parser.add_argument(
-        "--threads", metavar="N,...", help="threads for every side (otherwise all, and ours with 1)"
-    )
-    parser.add_argument(
-        "--startup", action="store_true", help="also the first start, with an empty kernel cache"
-    )
-    parser.add_argument(
-        "--scaling", action="store_true", help="also how time grows with batch and image size"
-    )
-    parser.add_argument(
-        "--weights",
-        metavar="FILE|NAME",
-        help="whose accuracy in fewer bits is told, on the --photographs, where a workload has its network",
-    )
-    parser.add_argument(
-        "--photographs",
-        metavar="DIR",
-        help="labelled photographs for the --weights, in a folder a class or named by wnid",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny networks, one short round: does it all work?"
-    )
-    parser.add_argument(
-        "--read", type=Path, metavar="FILE", help="show this file of --json instead"
-    )
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw the times (.png, .svg, .pdf)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON with every single run")
+    add("--quick", "tiny networks, one short round: does it all work?")
+    add("--read FILE", "show this file of --json instead", Path)
+    add("--plot FILE", "draw the times (.png, .svg, .pdf)", Path)
+    add("--json", "print JSON with every single run")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and draw."""
-    if args.plot:
-        check_writable(args.plot, picture=True)
+    pictures = ((args.plot, speed_bars), (args.scaling and Path(args.scaling), scaling_lines))
+    wanted = {path: draw_it for path, draw_it in pictures if path}
+    for path in wanted:
+        check_writable(path, picture=True)
     data = _read(args.read) if args.read else _measure(args)
     print(json.dumps(data, indent=1) if args.json else text(data))
-    return draw({args.plot: lambda: speed_bars(data)}) if args.plot else 0
+    return draw({path: partial(draw_it, data) for path, draw_it in wanted.items()}) if wanted else 0
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -101,16 +82,20 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 def _settings(args: argparse.Namespace) -> Settings:
     if bool(args.weights) != bool(args.photographs):
         raise UsageError("--weights and --photographs go together: whose accuracy, and on what")
+    workloads = workloads_named(_names(args.workload), args.quick)
+    if args.scaling and not any(workload.name in SCALES for workload in workloads):
+        raise UsageError(f"--scaling draws {' and '.join(SCALES)}: --workload names neither")
     threads = _counts(args.threads) if args.threads else (usable_processors(),)
     return Settings(
-        workloads=workloads_named(_names(args.workload), args.quick),
+        workloads=workloads,
         sides=tuple(chosen(_names(args.against))),
         rounds=1 if args.quick else args.rounds,
         seconds=0.05 if args.quick else args.seconds,
         threads=threads,
         own_threads=() if args.threads else (1,),
         startup=args.startup,
-        scaling=args.scaling,
+        scaling=args.scaling is not None,
+        stages=args.stages,
         weights=args.weights,
         photographs=args.photographs,
         quick=args.quick,

@@ -42,7 +42,7 @@ class Exported:
 def export_float32(
     model: Model, params: Mapping[str, Any], directory: str | Path, input_note: str = ""
 ) -> Exported:
-    """Write NAME.h, NAME.c, NAME_weights.h and example.c in float32.
+    """Write NAME.h, NAME.c, NAME_kernels.h, NAME_weights.h and example.c in float32.
 
     input_note   a line for the header: what the values of the image are
 
@@ -109,6 +109,15 @@ def identifiers(graph: Graph) -> list[str]:
     ]
 
 
+def geometry(graph: Graph, node: Node) -> tuple[int, ...]:
+    """The numbers of a geometry_t: of the source, the window, the target."""
+    window = window_of(graph, node)
+    return (
+        *graph.size(node.source), *window.kernel, *window.stride, *window.pad,
+        *graph.size(node.target), node.offset,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Writer:
     graph: Graph
@@ -132,6 +141,7 @@ class _Writer:
         texts = {
             f"{self.name}.h": _filled(HERE / "header.h", words),
             f"{self.name}_weights.h": "\n".join(self.declarations()),
+            f"{self.name}_kernels.h": "\n".join(self.kernels(placed)),
             f"{self.name}.c": "\n".join(self.source(placed)),
             "example.c": _filled(HERE / example, words),
         }
@@ -166,6 +176,8 @@ class _Writer:
             "INPUT_NOTE": self.input_note,
             "FIRST": FIRST.format(name=self.name) if self.packed else "",
             "LOAD": LOAD.format(name=self.name) if self.packed else "",
+            "CONSTANTS": "a file with the weights" if self.packed else "constants",
+            "STACK": "2,000" if self.packed else "a few hundred",
             "UNPACKED": f", unpacked weights and the decoder's tables {more}" if more else "",
             "INPUT": str(height * width * channels),
             "HEIGHT": str(height),
@@ -191,17 +203,21 @@ class _Writer:
                 yield ", ".join(texts[start : start + NUMBERS_A_LINE]) + ","
             yield "};\n"
 
-    def source(self, placed: Arena) -> Iterator[str]:
-        """The program: arithmetic, loops, the layers as tables, and the list of stages."""
-        yield f"/* {self.name}: written by tinysqueeze; see {self.name}.h. */\n"
-        decoder = '#include "tsq.h"\n' if self.packed else ""
-        yield f'#include "{self.name}.h"\n\n{decoder}#include "{self.name}_weights.h"\n'
+    def kernels(self, placed: Arena) -> Iterator[str]:
+        """Arithmetic and loops: in a header, where no compiler minds those that go unused."""
+        yield f"/* What the layers of {self.name} do. */\n"
         yield f"#define SCRATCH {placed.scratch // 4} /* the most channels of any map */\n"
         yield (HERE / ("int8.c" if self.network else "float32.c")).read_text()
         yield (HERE / "kernels.c").read_text()
         if self.packed:
             yield (HERE / "unpacked.c").read_text()
-        yield "/* -------------------------------------------------------------- the network */\n"
+
+    def source(self, placed: Arena) -> Iterator[str]:
+        """The program: the layers as tables, and the list of stages."""
+        yield f"/* {self.name}: written by tinysqueeze; see {self.name}.h. */\n"
+        decoder = '#include "tsq.h"\n' if self.packed else ""
+        yield f'#include "{self.name}.h"\n\n{decoder}#include "{self.name}_kernels.h"'
+        yield f'#include "{self.name}_weights.h"\n'
         for i, stage in enumerate(placed.stages):
             yield from self.tables(i, stage)
         yield f"static value_t arena[{placed.bytes // placed.itemsize}];"
@@ -229,7 +245,7 @@ class _Writer:
         if isinstance(stage.last, Add):
             yield f"static const addition_t addition_{number} = {self.addition(stage.last)};"
         elif stage.last and not isinstance(stage.last, Activate) and not self.ends(stage):
-            numbers = f"{_mean(stage.last)}, {self.zero(stage.last.source)}"
+            numbers = f"{mean_kind(stage.last)}, {self.zero(stage.last.source)}"
             yield f"static const pool_t pool_{number} = {{{self.geometry(stage.last)}, {numbers}}};"
 
     def named(self, node: Node) -> str:
@@ -238,12 +254,7 @@ class _Writer:
 
     def geometry(self, node: Node) -> str:
         """A geometry_t."""
-        window, graph = window_of(self.graph, node), self.graph
-        numbers = (
-            *graph.size(node.source), *window.kernel, *window.stride, *window.pad,
-            *graph.size(node.target), node.offset,
-        )  # fmt: skip
-        return "{" + ", ".join(str(number) for number in numbers) + "}"
+        return "{" + ", ".join(str(number) for number in geometry(self.graph, node)) + "}"
 
     def finish(self, conv: Conv, name: str) -> str:
         """A finish_t."""
@@ -307,12 +318,13 @@ class _Writer:
 
 
 FIRST = """First {name}_load() unpacks the weights out of the bytes of {name}.tsq, or of another file
- * for the same network, and returns 0, or a code of tsq.h that says why not. Then
+ * for the same network, and returns 0, or a code of tsq.h that says why not.
+ *
  * """
 LOAD = "int {name}_load(const uint8_t *file, uint32_t size);\n"
 
 
-def _mean(node: Node) -> int:
+def mean_kind(node: Node) -> int:
     """What a pool_t says of a node: 0 for the maximum, 1 for an average, 2 for one without padding."""
     if isinstance(node, Pool) and node.average:
         return 1 if node.counts_padding else 2

@@ -88,7 +88,8 @@ def _check_function(exercise: Exercise, function: Callable[..., Any]) -> Verdict
         if fault is not None:
             hint = _known_mistake(exercise, function, cases)
             return Verdict(False, f"{where}: {hint or fault}")
-    return Verdict(True, f"{len(cases)} cases agree with the library. {exercise.why}")
+    agree = "1 case agrees" if len(cases) == 1 else f"{len(cases)} cases agree"
+    return Verdict(True, f"{agree} with the library. {exercise.why}")
 
 
 def _what_it_raised(function: Callable[..., Any], case: Case, error: BaseException) -> str:

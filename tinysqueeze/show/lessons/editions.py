@@ -16,6 +16,7 @@ from typing import Any, Literal
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import write_atomically
 from tinysqueeze.show.lessons.plan import contents
+from tinysqueeze.show.lessons.slides import as_slides
 
 Edition = Literal["student", "teacher"]
 Notebook = dict[str, Any]
@@ -69,15 +70,16 @@ def write_lessons(target: Path, edition: Edition = "student", force: bool = Fals
 
 
 def edited(notebook: Notebook, edition: Edition, top: str = "") -> Notebook:
-    """One notebook for students or teachers, with a cell that installs; `top` is put above all else."""
+    """One notebook for students or teachers, with slides and a cell that installs; `top` goes above all."""
     cells = notebook["cells"]
-    if top:
-        cells = [cells[0] | {"source": top + "".join(cells[0]["source"])}, *cells[1:]]
     if edition == "student":
         cells = [_unanswered(cell) for cell in cells if "solution" not in _tags(cell)]
     setup: dict[str, Any] = {"cell_type": "code", "id": "setup", "metadata": {"tags": ["setup"]},
              "execution_count": None, "outputs": [], "source": SETUP}  # fmt: skip
-    return notebook | {"cells": [cells[0], setup, *cells[1:]]}
+    first, *others = as_slides([cells[0], setup, *cells[1:]])
+    if top:
+        first = first | {"source": top + "".join(first["source"])}
+    return notebook | {"cells": [first, *others]}
 
 
 def _tags(cell: dict[str, Any]) -> list[str]:

@@ -2,10 +2,13 @@
 
 import base64
 import html
+import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
@@ -31,9 +34,9 @@ def module(start: str) -> str:
     return "\n".join([*parts, IMPORT.sub("", _text(start))])
 
 
-def style() -> str:
-    """The style sheet of all modules."""
-    return _text("style.css")
+def style(*more: str) -> str:
+    """The style sheet of the explorer's modules, and what comes beside it."""
+    return "".join(_text(name) for name in ("style.css", *more))
 
 
 @cache
@@ -41,19 +44,28 @@ def _text(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def page(title: str, state: bytes, plain: str) -> str:
-    """One HTML file: the modules, their style, the packed state, and `plain`, HTML for no scripts."""
+def page(
+    title: str,
+    state: bytes | dict[str, Any],
+    plain: str,
+    start: str = "standalone.js",
+    sheets: Sequence[str] = (),
+) -> str:
+    """One HTML file: the modules, their style, the state, and `plain`, HTML for where no scripts run.
+
+    state    bytes, or what JSON holds
+    start    the module that runs
+    sheets   style sheets beside the explorer's
+    """
     return _text("page.html").format(
         title=html.escape(title),
-        style=style(),
+        style=style(*sheets),
         plain=plain,
-        state=base64.b64encode(state).decode(),
-        code=module("standalone.js"),
+        state=base64.b64encode(state).decode() if isinstance(state, bytes) else _safe(state),
+        code=module(start),
     )
 
 
-def frame(text: str, title: str, height: int = 1400) -> str:
-    """A whole page as a frame in another, for instance below a notebook's cell; it finds its height."""
-    look = f"width:100%;height:{height}px;border:0"
-    inside = html.escape(text)
-    return f'<iframe title="{html.escape(title)}" style="{look}" srcdoc="{inside}"></iframe>'
+def _safe(state: dict[str, Any]) -> str:
+    """JSON that can't end the element it stands in."""
+    return json.dumps(state).replace("<", "\\u003c")

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from tinysqueeze.show.pictures.style import BLUE, DIVERGING, ORANGE, RED, Picture, styled
+from tinysqueeze.show.pictures.style import BLUE, DIVERGING, ORANGE, QUIET, RED, Picture, styled
 from tinysqueeze.study.formulas import by
 
 
@@ -59,7 +59,7 @@ def _show(axes: Axes, name: str, array: np.ndarray, most: int) -> None:
     if array.ndim == 1:
         colours = np.where(array < 0, ORANGE, BLUE)
         axes.bar(range(len(array)), array, color=colours, width=0.9)
-        axes.axhline(0, color="black", linewidth=0.6)
+        axes.axhline(0, color=QUIET, linewidth=0.6)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no channel 0.5
         axes.set_title(f"{name}  {by(*array.shape)}", fontsize=8.5)
         return

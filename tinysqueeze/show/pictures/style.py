@@ -11,9 +11,10 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageChops
 
 from tinysqueeze.files import check_writable, write_atomically
+from tinysqueeze.show.pictures.ground import on_white, see_through
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; each has one meaning throughout.
 INK, QUIET, FAINT = "#2b2b33", "#8a8a94", "#e9e9ee"
@@ -41,7 +42,8 @@ STYLE: Any = {
     "legend.fontsize": 8,
     "figure.dpi": 100,
     "savefig.facecolor": "white",
-    "grid.color": FAINT,
+    "grid.color": QUIET,
+    "grid.alpha": 0.25,
     "lines.linewidth": 1.8,
     "image.cmap": SEQUENTIAL,
     "image.interpolation": "nearest",
@@ -78,7 +80,7 @@ class Picture(Figure):
         return f"[picture: {self.alt}]"
 
     def png(self, dpi: int = 90) -> bytes:
-        """The picture as PNG bytes, of at most 256 colours, which is what a diagram needs."""
+        """The picture as PNG bytes without paper, of at most 256 colours, which is what a diagram needs."""
         return _small_png(self._pixels(dpi))
 
     def html(self, dpi: int = 90) -> str:
@@ -97,10 +99,8 @@ class Picture(Figure):
         write_atomically(path, buffer.getvalue())
 
     def _pixels(self, dpi: int) -> Image.Image:
-        buffer = io.BytesIO()
         with matplotlib.rc_context(STYLE):
-            self.savefig(buffer, format="png", dpi=dpi)
-        return Image.open(buffer).convert("RGB")
+            return see_through(self, dpi)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         data = {"image/png": self.png(), "text/plain": repr(self)}
@@ -136,14 +136,19 @@ class Movie:
         return picture
 
     def gif(self, dpi: int = 90) -> bytes:
-        """The animation as GIF bytes, written by Pillow: three times, then it rests on the last frame."""
-        pictures = [self.frame(i)._pixels(dpi) for i in range(self.frames)]
-        # One palette for all frames, so that colours do not flicker.
+        """The animation as GIF bytes without paper: three times, then it rests on the last frame."""
+        clear = [self.frame(i)._pixels(dpi) for i in range(self.frames)]
+        pictures = [on_white(picture) for picture in clear]
+        # One palette for all frames, so that colours do not flicker; the last of it is no colour.
         sheet = Image.fromarray(
             np.concatenate([np.asarray(p) for p in pictures[:: len(pictures) // 4 or 1]])
         )
-        palette = sheet.quantize(64, dither=Image.Dither.NONE)
+        palette = sheet.quantize(63, dither=Image.Dither.NONE)
+        # What is clear is so in all frames: then each has to hold only what changes.
+        opaque = functools.reduce(ImageChops.lighter, (glass.getchannel("A") for glass in clear))
         frames = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
+        for frame in frames:
+            frame.paste(63, mask=opaque.point(lambda alpha: 255 * (alpha < 128)))
         each = round(self.seconds * 1000)
         buffer = io.BytesIO()
         frames[0].save(
@@ -153,6 +158,7 @@ class Movie:
             append_images=frames[1:],
             duration=[each] * (len(frames) - 1) + [4 * each],
             loop=2,  # two more times; nothing moves for ever beside a text that is being read
+            transparency=63,
             optimize=True,
         )
         return buffer.getvalue()
@@ -189,7 +195,8 @@ def _small_png(image: Image.Image, enough: int = 80_000) -> bytes:
     data = b""
     for colours in (256, 64, 32):
         buffer = io.BytesIO()
-        image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        few = image.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few.save(buffer, "PNG", optimize=True)
         data = buffer.getvalue()
         if len(data) < enough:
             break
