@@ -11,10 +11,11 @@ from PIL import Image
 
 from tinysqueeze.cli import main
 from tinysqueeze.errors import DataError, UserError
+from tinysqueeze.graph import Conv, lower
 from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.params import initialise
 from tinysqueeze.weights import Preprocess, WeightSet, write_safetensors
-from tinysqueeze.weights.compression import compress, fileformat, kept, sizing
+from tinysqueeze.weights.compression import calibrate, compress, fileformat, kept, sizing
 from tinysqueeze.weights.compression.calibrate import Layer, rounded_bias
 from tinysqueeze.weights.compression.fileformat import to_bytes
 from tinysqueeze.weights.compression.judging import Agreement, halves, judge
@@ -191,6 +192,40 @@ def test_a_long_bias_is_rounded_as_the_weights_are() -> None:
     assert np.abs(found.values() - bias).max() <= 0.501 * found.step
     assert isinstance(rounded_bias(bias[:8], price), Dense)
     assert not rounded_bias(np.zeros(400), price).values().any()
+
+
+# --- what calibration looks at ------------------------------------------------------------------
+
+
+def test_a_place_counts_by_what_the_relu_lets_through(weights: WeightSet) -> None:
+    """Every pixel is looked at here; its weight is the share of positive outputs, by hand."""
+    conv = next(node for node in lower(weights.model).nodes if isinstance(node, Conv))
+    assert conv.path == "conv1"
+    seen = images(weights, 2, seed=1).astype(float)
+    other = seen + 0.1
+    full = calibrate.full_matrix(weights.flat, "conv1")
+    found = calibrate.moments(conv, [seen], [other], full)
+    rows, now = (
+        np.concatenate([r, np.ones((len(r), 1))], axis=1)
+        for r in (calibrate.rows_of(conv, x).reshape(-1, len(full) - 1) for x in (seen, other))
+    )
+    share = (rows @ full > 0).mean(1)
+    assert 0 < share.min() < share.max() <= 1
+    assert np.allclose(found.own, np.einsum("rd,re,r->de", now, now, share) / share.sum())
+    assert np.allclose(found.cross, np.einsum("rd,re,r->de", rows, now, share) / share.sum())
+    plain = calibrate.moments(conv, [seen], [other])
+    assert np.allclose(plain.own, now.T @ now / len(now))
+
+
+def test_layers_before_a_relu() -> None:
+    small = {"fires": 3, "pools": (1, 2)}
+    found = calibrate.before_relu(squeezenet_cifar(**small))
+    assert {"conv1", "fire2/squeeze", "fire2/expand1x1", "fire3/expand3x3"} <= found
+    assert not calibrate.before_relu(squeezenet_cifar(norm=True, **small))  # a norm is between
+    swish = squeezenet_cifar(linear_squeeze=True, activation="hard-swish", **small)
+    assert not calibrate.before_relu(swish)
+    last = squeezenet_cifar(final_relu=True, **small)
+    assert calibrate.before_relu(last) - found == {"conv5"}
 
 
 # --- judged by others ---------------------------------------------------------------------------

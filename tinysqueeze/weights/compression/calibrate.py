@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysqueeze.compiled import compile as compile_plan
-from tinysqueeze.graph import Conv, compute, lower, place, without_dropout
+from tinysqueeze.graph import Activate, Conv, compute, lower, place, without_dropout
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import fast
@@ -80,21 +80,27 @@ def rows_of(conv: Conv, x: np.ndarray) -> np.ndarray:
     return patches.reshape(len(x), -1, patches.shape[-1])
 
 
-def moments(conv: Conv, original: Batches, now: Batches) -> Moments:
-    """Over at most ROWS places, chosen evenly, the same in both networks."""
+def moments(conv: Conv, original: Batches, now: Batches, behind: Matrix | None = None) -> Moments:
+    """Over at most ROWS places, chosen evenly, the same in both networks.
+
+    Where a ReLU follows, `behind` are the original's weights (D + 1, F), bias last: a place then counts
+    by the share of the filters that the ReLU lets through there, since errors elsewhere do not show.
+    """
     images = sum(map(len, now))
     size = rows_of(conv, now[0][:1]).shape[-1] + 1
     own, cross = np.zeros((size, size)), np.zeros((size, size))
-    count = 0
+    count = 0.0
     for x0, x in zip(original, now, strict=True):
         places = rows_of(conv, x)
         chosen = np.linspace(0, places.shape[1] - 1, max(min(places.shape[1], ROWS // images), 1))
         picked = chosen.round().astype(int)
         a, b = (_with_ones(p[:, picked]) for p in (rows_of(conv, x0), places))
-        own += b.T @ b
-        cross += a.T @ b
-        count += len(a)
-    return Moments(own / count, cross / count)
+        share = np.ones(len(a)) if behind is None else (a @ behind > 0).mean(axis=1)
+        weighted = b * share[:, None]
+        own += b.T @ weighted
+        cross += a.T @ weighted
+        count += share.sum()
+    return Moments(own / max(count, 1e-300), cross / max(count, 1e-300))
 
 
 def _with_ones(rows: np.ndarray) -> np.ndarray:
@@ -148,12 +154,26 @@ def original_moments(
     Grouped convolutions see only part of their input, and are not calibrated.
     """
 
+    flat, rectified = _float64(params), before_relu(model)
+
     def note(conv: Conv, original: Batches, now: Batches) -> Flat:
         if conv.groups == 1:
-            found[conv.path] = moments(conv, original, now)
+            behind = full_matrix(flat, conv.path) if conv.path in rectified else None
+            found[conv.path] = moments(conv, original, now, behind)
         return {}
 
-    return side_by_side(model, _float64(params), images, note)
+    return side_by_side(model, flat, images, note)
+
+
+def before_relu(model: Model) -> set[str]:
+    """The layers whose outputs nothing but a ReLU sees, by path."""
+    graph = lower(model)
+    readers = {node: graph.readers(node.target) for node in graph.nodes if isinstance(node, Conv)}
+    return {
+        node.path
+        for node, those in readers.items()
+        if those and all(isinstance(r, Activate) and r.kind == "relu" for r in those)
+    }
 
 
 def sensitivities(
@@ -212,17 +232,20 @@ class Fit:
 
     conv       the layer, whose `full` weights (D + 1, F) are the original's
     original   its inputs in the original network; `now`: those in the compressed one
+    rectified  whether a ReLU follows
     """
 
     conv: Conv
     full: Matrix
     original: Batches
     now: Batches
+    rectified: bool
 
     @cached_property
     def seen(self) -> Moments:
         """The inputs' moments, taken when the first price is asked."""
-        return moments(self.conv, self.original, self.now)
+        behind = self.full if self.rectified else None
+        return moments(self.conv, self.original, self.now, behind)
 
     @cached_property
     def target(self) -> Matrix:
@@ -261,13 +284,14 @@ def layer_by_layer(
 
     Each is fitted to what the layers before it give now.
     """
-    flat = _float64(params)
+    flat, rectified = _float64(params), before_relu(model)
 
     def visit(conv: Conv, original: Batches, now: Batches) -> Flat:
         path = conv.path
         if path not in paths:
             return {}
-        layer = choose(path, Fit(conv, full_matrix(flat, path), original, now))
+        fit = Fit(conv, full_matrix(flat, path), original, now, path in rectified)
+        layer = choose(path, fit)
         weight = layer.grid.levels * layer.grid.step
         new = {f"{path}/weight": weight.reshape(flat[f"{path}/weight"].shape)}
         if layer.bias is not None:
