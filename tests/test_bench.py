@@ -230,7 +230,16 @@ def test_wrong_names_get_a_clear_answer(monkeypatch):
 
 def test_quick_end_to_end(capsys, tmp_path):
     picture = tmp_path / "speed.png"
-    wanted = ["--quick", "--against", "textbook", "--workload", "train", "--threads", "1"]
+    wanted = [
+        "--quick",
+        "--against",
+        "textbook",
+        "--workload",
+        "train",
+        "--threads",
+        "1",
+        "--stages",
+    ]
     assert main(["bench", *wanted, "--json", "--plot", str(picture)]) == 0
     data = json.loads(capsys.readouterr().out)
     assert {
@@ -244,6 +253,8 @@ def test_quick_end_to_end(capsys, tmp_path):
     assert all(row["ms"]["median"] > 0 for row in data["rows"])
     assert all(check["difference"] < TOLERANCE for check in data["checks"])
     assert picture.stat().st_size > 1000
+    assert {"products", "transforms", "optimiser"} <= {one["stage"] for one in data["stages"]}
+    assert "| products " in text(data)
 
 
 def test_wrong_options_get_one_line(capsys, tmp_path):

@@ -16,11 +16,12 @@ from test_compression_file import damaged
 from tinysqueeze.cli import main
 from tinysqueeze.devices import c as c_export
 from tinysqueeze.devices.c.packed import stamp
+from tinysqueeze.devices.wasm.build import compiler
 from tinysqueeze.errors import FormatError
 from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.params import flatten, shapes
 from tinysqueeze.weights import TORCHVISION, WeightSet, load_weights, write_safetensors
-from tinysqueeze.weights.compression import fileformat, pipeline
+from tinysqueeze.weights.compression import fileformat, pipeline, sizing
 from tinysqueeze.weights.compression.deep_compression import deep_compression_tensors
 from tinysqueeze.weights.compression.fileformat import Compressed, from_bytes, symbols_of, to_bytes
 from tinysqueeze.weights.compression.tensors import Dense, Shared, Stepped, Tensor
@@ -228,7 +229,7 @@ def test_the_authors_network_is_pythons_to_the_bit(gcc, tmp_path, shared_data):
     weights = load_weights(file)
     exact = pipeline.pack(weights, deep_compression_tensors(file.read_bytes(), weights.model))
     files = [to_bytes(exact, coding) for coding in fileformat.CODINGS]
-    files.append(to_bytes(pipeline.to_size(weights, 345_300)))
+    files.append(to_bytes(sizing.to_size(weights, 345_300)))
     decode = Decoder(gcc, tmp_path, files[0], "-O2")
     for data, (code, found) in zip(files, decode(files), strict=True):
         assert code == OK
@@ -308,3 +309,19 @@ def test_the_command_packs_any_weights_and_keeps_a_file_as_it_is(gcc, tmp_path, 
         "builtin",
     ]
     assert main(packed_int8) == 1
+
+
+@pytest.mark.slow
+def test_an_exported_program_compiles_to_webassembly(tmp_path, rng):
+    """As it is: a name that some library would have to give is an error of the linker."""
+    pytest.importorskip("ziglang", reason="no compiler for WebAssembly: pip install '.[web]'")
+    exact = {path: Dense(array) for path, array in flatten(lively(SMALL, rng)).items()}
+    c_export.export_packed(SMALL, to_bytes(Compressed(SMALL, exact, {})), tmp_path, 0)
+    names = [f"-Wl,--export={SMALL.name}_{what}" for what in ("load", "input", "run")]
+    flags = ["-O2", "-Wno-unused-function", "-nostdlib", "-fno-builtin", "-Wl,--no-entry", *names]
+    sources = [str(tmp_path / file) for file in (f"{SMALL.name}.c", "tsq.c")]
+    out = tmp_path / "network.wasm"
+    subprocess.run([*compiler(), *STRICT, *flags, *sources, "-o", str(out)], check=True)
+    module = out.read_bytes()
+    assert module[:8] == b"\0asm\1\0\0\0"
+    assert all(f"{SMALL.name}_{what}".encode() in module for what in ("load", "input", "run"))

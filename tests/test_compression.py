@@ -266,6 +266,34 @@ def test_error_feedback_beats_rounding_each_weight_alone(rng: np.random.Generato
     assert found.error == pytest.approx(error, rel=0.2)  # they differ by the damping
 
 
+def test_polishing_lowers_error_and_price(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end no single level could be moved to a neighbour, or to zero, for less."""
+    x = correlated(rng)
+    moment = x.T @ x / len(x)
+    weight, price = rng.standard_normal((24, 40)), 0.05
+    found = rounding.round_to_price(weight, moment, price)
+    monkeypatch.setattr(rounding, "POLISHES", 0)
+    before = rounding.round_to_price(weight, moment, price)
+    assert found.error < 0.98 * before.error
+    assert found.error + price * found.bits < before.error + price * before.bits
+    damped = rounding.damped(moment)
+    costs = rounding.bit_costs(found.levels)
+
+    def total(levels: np.ndarray) -> float:
+        change = levels * found.step - weight
+        bits = costs[levels + rounding.LARGEST].sum()
+        return float(np.einsum("df,de,ef->", change, damped, change) / 2 + price * bits)
+
+    least = total(found.levels)
+    for place in np.ndindex(found.levels.shape):
+        for level in (found.levels[place] - 1, found.levels[place] + 1, 0):
+            moved = found.levels.copy()
+            moved[place] = level
+            assert total(moved) > least - 0.02 * price  # costs are counted before the last round
+
+
 def test_a_higher_price_takes_fewer_bits_and_more_error(rng: np.random.Generator) -> None:
     x = correlated(rng)
     moment = x.T @ x / len(x)

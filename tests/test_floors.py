@@ -30,7 +30,7 @@ TRIED = {
     "mpich": ("4.3.1", "there is no 4.3.0 on PyPI"),
     "mpi4py": ("4.1", "4.0 has to be compiled, which needs an MPI to compile with"),
 }
-FLOOR = re.compile(r"([A-Za-z0-9_-]+)\s*>=\s*([0-9.]+)")
+FLOOR = re.compile(r"([A-Za-z0-9_-]+)\s*[>=]=\s*([0-9.]+)")
 
 
 def floors() -> dict[str, str]:

@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tinysqueeze.bench.floor import flops
 from tinysqueeze.bench.machine import in_fresh_process, machine, versions
 from tinysqueeze.bench.peak import fma_peak
 from tinysqueeze.bench.peers import SIDES, Side
+from tinysqueeze.bench.stages import by_stage
 from tinysqueeze.bench.tasks import write_for
 from tinysqueeze.bench.workloads import WORKLOADS, Workload
 from tinysqueeze.compiled import compile as compile_plan
@@ -55,6 +56,7 @@ class Settings:
     own_threads: tuple[int, ...] = ()
     startup: bool = False
     scaling: bool = False
+    stages: bool = False
     weights: str | None = None
     photographs: str | None = None
     quick: bool = False
@@ -120,6 +122,7 @@ def measure(settings: Settings, report: Report | None = None) -> dict[str, Any]:
         "workloads": {job.workload.name: _about(job.workload) for job in jobs},
         "sides": {side.name: side.title for side in (SIDES["ours"], *settings.sides)},
         "precisions": {side.name: side.precision for side in (SIDES["ours"], *settings.sides)},
+        "stages": _stages(settings) if settings.stages else [],
         "runs": [run for run in runs if run["part"] not in ("check", "accuracy")],
         "checks": [run for run in runs if run["part"] == "check"],
         "accuracy": [
@@ -129,6 +132,17 @@ def measure(settings: Settings, report: Report | None = None) -> dict[str, Any]:
             if run["workload"] == scored(workload, one).name
         ],
     }
+
+
+def _stages(settings: Settings) -> list[dict[str, Any]]:
+    """Where the time of every workload goes, ours in float32, and where it is only run in int8."""
+    return [
+        {"workload": workload.name, "precision": precision, "threads": threads, **asdict(kind)}
+        for workload in settings.workloads
+        for precision in ("float32", "int8")[: 1 if workload.training else 2]
+        for threads in (max(settings.threads),)
+        for kind in by_stage(workload, precision, threads, settings.seconds)
+    ]
 
 
 def _scored(run: dict[str, Any], workload: str, labelled: Labelled) -> dict[str, Any]:

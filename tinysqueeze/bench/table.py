@@ -5,6 +5,7 @@ from typing import Any
 
 from tinysqueeze.bench.peers import SIDES
 from tinysqueeze.bench.report import Data
+from tinysqueeze.bench.stages import KINDS
 
 DASH = "–"
 
@@ -12,7 +13,7 @@ DASH = "–"
 def text(data: Data) -> str:
     """All of it. `data` is what `report.complete` returns."""
     parts = [_heading(data), _headline(data), *_details(data), _checks(data)]
-    parts += [_speedups(data), _startup(data), _scaling(data)]
+    parts += [_stages(data), _speedups(data), _startup(data), _scaling(data)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -161,6 +162,23 @@ def _worst(checks: Sequence[dict[str, Any]]) -> str:
     worst = max(checks, key=lambda check: check["difference"])
     difference, side, name = (worst[key] for key in ("difference", "side", "workload"))
     return f"{difference:.1e} of the largest logit ({side}, {name})"
+
+
+def _stages(data: Data) -> str:
+    """One column a workload and precision, one line a kind of work."""
+    found = data.get("stages", ())
+    columns = list(dict.fromkeys((one["workload"], one["precision"]) for one in found))
+    cells = {
+        (one["stage"], one["workload"], one["precision"]): f"{_ms(one['ms'])} ({one['share']:.0%})"
+        for one in found
+    }
+    lines = [
+        [kind, *(cells.get((kind, *column), DASH) for column in columns)]
+        for kind in KINDS
+        if any((kind, *column) in cells for column in columns)
+    ]
+    header = ["ms of a step by kind of work", *(" ".join(column) for column in columns)]
+    return table(header, lines) if lines else ""
 
 
 def _speedups(data: Data) -> str:

@@ -8,21 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.graph import (
-    Activate,
-    Add,
-    Conv,
-    Copy,
-    Drop,
-    Graph,
-    Mean,
-    Node,
-    Norm,
-    Pool,
-    lower,
-    with_copies,
-    without_dropout,
-)
+from tinysqueeze.graph.form import Activate, Add, Conv, Copy, Drop, Graph, Mean, Node, Norm, Pool
+from tinysqueeze.graph.lowering import lower
+from tinysqueeze.graph.passes import with_copies, without_dropout
 from tinysqueeze.network.models import Model, build
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tinysqueeze.bench.peers import SIDES, chosen
 from tinysqueeze.bench.runner import workloads_named
 from tinysqueeze.bench.workloads import WORKLOADS
 from tinysqueeze.cli import values
+from tinysqueeze.cli.options import option
 from tinysqueeze.cli.output import draw
 from tinysqueeze.errors import UsageError, UserError
 from tinysqueeze.files import check_writable, content, parse_json
@@ -21,53 +23,28 @@ from tinysqueeze.show.pictures.speed import speed_bars
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument(
-        "--against",
-        metavar="SIDE,...",
-        help=f"whom to compare with: {', '.join(SIDES)} (otherwise the usual ones installed)",
+    add = partial(option, parser)
+    sides, workloads = ", ".join(SIDES), ", ".join(WORKLOADS)
+    add("--against SIDE,...", f"whom to compare with: {sides} (otherwise the usual ones installed)")
+    add("--workload W,...", f"what to run: {workloads} (otherwise all)")
+    add("--rounds N", "turns each side gets", values.whole(), 5)
+    add("--seconds S", "time a turn, after warming up", values.number(least=0), 1.0)
+    add("--threads N,...", "threads for every side (otherwise all, and ours with 1)")
+    add("--startup", "also the first start, with an empty kernel cache")
+    add("--scaling", "also how time grows with batch and image size")
+    add("--stages", "also where our time goes: by kind of work, and waiting")
+    add(
+        "--weights FILE|NAME",
+        "whose accuracy in fewer bits is told, on the --photographs, where a workload has its network",
     )
-    parser.add_argument(
-        "--workload", metavar="W,...", help=f"what to run: {', '.join(WORKLOADS)} (otherwise all)"
+    add(
+        "--photographs DIR",
+        "labelled photographs for the --weights, in a folder a class or named by wnid",
     )
-    parser.add_argument(
-        "--rounds", type=values.whole(), default=5, metavar="N", help="turns each side gets"
-    )
-    parser.add_argument(
-        "--seconds",
-        type=values.number(least=0),
-        default=1.0,
-        metavar="S",
-        help="time a turn, after warming up",
-    )
-    parser.add_argument(
-        "--threads", metavar="N,...", help="threads for every side (otherwise all, and ours with 1)"
-    )
-    parser.add_argument(
-        "--startup", action="store_true", help="also the first start, with an empty kernel cache"
-    )
-    parser.add_argument(
-        "--scaling", action="store_true", help="also how time grows with batch and image size"
-    )
-    parser.add_argument(
-        "--weights",
-        metavar="FILE|NAME",
-        help="whose accuracy in fewer bits is told, on the --photographs, where a workload has its network",
-    )
-    parser.add_argument(
-        "--photographs",
-        metavar="DIR",
-        help="labelled photographs for the --weights, in a folder a class or named by wnid",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny networks, one short round: does it all work?"
-    )
-    parser.add_argument(
-        "--read", type=Path, metavar="FILE", help="show this file of --json instead"
-    )
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw the times (.png, .svg, .pdf)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON with every single run")
+    add("--quick", "tiny networks, one short round: does it all work?")
+    add("--read FILE", "show this file of --json instead", Path)
+    add("--plot FILE", "draw the times (.png, .svg, .pdf)", Path)
+    add("--json", "print JSON with every single run")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -111,6 +88,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         own_threads=() if args.threads else (1,),
         startup=args.startup,
         scaling=args.scaling,
+        stages=args.stages,
         weights=args.weights,
         photographs=args.photographs,
         quick=args.quick,

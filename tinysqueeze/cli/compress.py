@@ -2,10 +2,12 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from tinysqueeze.cli import values
 from tinysqueeze.cli.compiling import compile_kernels
+from tinysqueeze.cli.options import option
 from tinysqueeze.cli.weights import NAMES, add_about
 from tinysqueeze.weights import open_weights
 from tinysqueeze.weights.compression import fileformat
@@ -22,47 +24,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "the paper's whole pipeline: prune, retrain, share, fine-tune the shared values."
     )
     parser.add_argument("weights", metavar="WEIGHTS", help=NAMES)
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="to write")
-    parser.add_argument(
-        "--bits", type=values.whole(), metavar="N", help="share weights by 2^N values a layer"
-    )
-    parser.add_argument(
-        "--prune",
-        type=values.number(least=0),
-        metavar="X",
-        help="first set this fraction of each layer to zero",
-    )
-    parser.add_argument(
-        "--target-kb", type=values.number(above=0), metavar="N", help="at most N * 1,000 bytes"
-    )
-    parser.add_argument(
-        "--photos",
-        nargs="+",
-        metavar="FILE|FOLDER",
-        help=f"photographs: with half of them (at most {ENOUGH}, evenly chosen) it is calibrated, without "
+    add = partial(option, parser)
+    add("-o --out FILE", "to write", Path, required=True)
+    add("--bits N", "share weights by 2^N values a layer", values.whole())
+    add("--prune X", "first set this fraction of each layer to zero", values.number(least=0))
+    add("--target-kb N", "at most N * 1,000 bytes", values.number(above=0))
+    add(
+        "--photos FILE|FOLDER",
+        f"photographs: with half of them (at most {ENOUGH}, evenly chosen) it is calibrated, without "
         "labels; by the others it is judged",
+        nargs="+",
     )
-    parser.add_argument(
-        "--retrain",
-        type=values.whole(),
-        metavar="N",
-        help="train a pruned run folder for N epochs (--prune 0.7 if not given, of all layers "
+    add(
+        "--retrain N",
+        "train a pruned run folder for N epochs (--prune 0.7 if not given, of all layers "
         "together; without --bits as few as a validation part of the training images allows)",
+        values.whole(),
     )
-    parser.add_argument(
-        "--finetune",
-        type=values.whole(0),
-        default=2,
-        metavar="N",
-        help="then epochs for the shared values",
-    )
-    parser.add_argument("--data", help="to retrain on (otherwise as trained)")
-    parser.add_argument(
-        "--threads",
-        type=values.threads,
-        metavar="N",
-        help="processor threads to retrain with (otherwise all)",
-    )
+    add("--finetune N", "then epochs for the shared values", values.whole(0), 2)
+    add("--data DATA", "to retrain on (otherwise as trained)")
+    add("--threads N", "processor threads to retrain with (otherwise all)", values.threads)
     parser.add_argument(
         "--coding",
         choices=fileformat.CODINGS,

@@ -33,10 +33,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "with --c: in integers, calibrated on these pictures, folders, or a dataset's name",
         nargs="+",
     )
-    parser.add_argument(
+    option(
+        parser,
         "--packed",
-        action="store_true",
-        help="with --c: the weights stay in a .tsq file beside the program, which unpacks it where it runs "
+        "with --c: the weights stay in a .tsq file beside the program, which unpacks it where it runs "
         "(a .tsq as it is, others without loss)",
     )
     add_about(parser)

@@ -21,7 +21,7 @@ def _mean(
     """y = share * the sum over height x width pixels."""
     b = e.builder
 
-    def some_channels(c: Value, _: list[Value]) -> list[Value]:
+    def some_channels(c: Value) -> None:
         def row(i: Value, total: list[Value]) -> list[Value]:
             start = e.at(x, b.add(c, b.mul(i, x_row)))
 
@@ -32,9 +32,8 @@ def _mean(
 
         total = e.loop(e.int(0), height, row, [e.every(0)])[0]
         e.store(b.fmul(total, e.splat(share)), y, c)
-        return []
 
-    e.loop(e.int(0), channels, some_channels, step=TARGET.lanes)
+    e.each_vector(channels, some_channels)
 
 
 @kernel("x x_unit x_thread x_next x_row x_pixel height width channels y y_unit by_panel")

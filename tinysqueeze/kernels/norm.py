@@ -38,11 +38,7 @@ def _for_each(
     """
 
     def pixel(k: Value, _: list[Value]) -> list[Value]:
-        def some_channels(c: Value, _: list[Value]) -> list[Value]:
-            body(k, c)
-            return []
-
-        e.loop(e.int(0), channels, some_channels, step=LANES)
+        e.each_vector(channels, lambda c: body(k, c))
         return []
 
     e.loop(e.int(0), pixels, pixel)

@@ -4,7 +4,6 @@ All of these only read and write memory, so what counts is to touch each number 
 vectors. The loops over vectors are written out because LLVM can't know that the arrays are apart.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -26,16 +25,6 @@ from tinysqueeze.kernels.vectors import (
 
 int_t = types.int64
 LANES = TARGET.lanes
-
-
-def _for_each(e: Emitter, channels: Value, body: Callable[[Value], None]) -> None:
-    """`body(c)` for the first channel c of each vector."""
-
-    def one(c: Value, _: list[Value]) -> list[Value]:
-        body(c)
-        return []
-
-    e.loop(e.int(0), channels, one, step=LANES)
 
 
 @procedure(floats_t, floats_t, int_t)
@@ -96,14 +85,13 @@ def _mask_row(
             for start, stride in ((d, d_pixel), (y, y_pixel), (z, z_pixel))
         )
 
-        def some_channels(c: Value, _: list[Value]) -> list[Value]:
+        def some_channels(c: Value) -> None:
             off = b.fcmp_ordered("<=", e.load(ys, c), lowest)
             kept = b.select(off, e.every(0), e.load(ds, c))
             e.store(kept, zs, c)
             e.store(b.fadd(e.load(total, c), kept), total, c)
-            return []
 
-        e.loop(e.int(0), channels, some_channels, step=LANES)
+        e.each_vector(channels, some_channels)
         return []
 
     e.loop(e.int(0), pixels, pixel)
@@ -143,7 +131,7 @@ def _hard_swish(e: Emitter, x: Value, y: Value, channels: Value) -> None:
     def one(c: Value) -> None:
         e.store(e.activate(e.load(x, c), shut, full), y, c)
 
-    _for_each(e, channels, one)
+    e.each_vector(channels, one)
 
 
 @kernel("""
@@ -179,7 +167,7 @@ def _hard_swish_backward(
             e.store(dx, zs, c)
             e.store(b.fadd(e.load(total, c), dx), total, c)
 
-        _for_each(e, channels, one)
+        e.each_vector(channels, one)
         return []
 
     e.loop(e.int(0), pixels, pixel)
@@ -219,7 +207,7 @@ def _signs(e: Emitter, y: Value, signs: Value, channels: Value) -> None:
         positive = e.greater(e.load(y, c), e.every(0))
         e.store(b.zext(positive, ir.VectorType(ir.IntType(8), LANES)), signs, c)
 
-    _for_each(e, channels, one)
+    e.each_vector(channels, one)
 
 
 @procedure(floats_t, floats_t, int_t)
@@ -229,7 +217,7 @@ def _add(e: Emitter, x: Value, y: Value, channels: Value) -> None:
     def one(c: Value) -> None:
         e.store(e.builder.fadd(e.load(y, c), e.load(x, c)), y, c)
 
-    _for_each(e, channels, one)
+    e.each_vector(channels, one)
 
 
 @procedure(floats_t, bytes_t, floats_t, int_t, floats_t)
@@ -244,7 +232,7 @@ def _keep(e: Emitter, d: Value, signs: Value, z: Value, channels: Value, total: 
         e.store(kept, z, c)
         e.store(b.fadd(e.load(total, c), kept), total, c)
 
-    _for_each(e, channels, one)
+    e.each_vector(channels, one)
 
 
 @kernel("y y_unit y_thread y_next y_row signs signs_unit height width channels")

@@ -61,7 +61,7 @@ def _largest(remembers: bool, normed: bool = False) -> Callable:
         def byte(number: Value) -> Value:
             return e.splat(b.trunc(number, BYTE))
 
-        def some_channels(c: Value, _: list[Value]) -> list[Value]:
+        def some_channels(c: Value) -> None:
             corner = e.at(x, c)
             factor, constant = (e.load(scale, c), e.load(shift, c)) if normed else (None, None)
 
@@ -102,9 +102,8 @@ def _largest(remembers: bool, normed: bool = False) -> Callable:
             e.store(best[0], y, c)
             if normed:
                 e.store(best[2], chosen, c)
-            return []
 
-        e.loop(e.int(0), channels, some_channels, step=LANES)
+        e.each_vector(channels, some_channels)
 
     return largest
 
@@ -189,7 +188,7 @@ def _gather(normed: bool) -> Callable:
         b = e.builder
         shut, full = e.splat(shut), e.splat(full)
 
-        def some_channels(c: Value, _: list[Value]) -> list[Value]:
+        def some_channels(c: Value) -> None:
             def window_row(i: Value, total: list[Value]) -> list[Value]:
                 d_at = e.at(d, b.add(c, b.mul(i, d_row)))
                 argmax_at = e.at(argmax, b.add(c, b.mul(i, argmax_row)))
@@ -210,9 +209,8 @@ def _gather(normed: bool) -> Callable:
                 dy = e.activate_backward(dy, y, shut, full)
                 dy = e.fma(e.load(a, c), dy, e.fma(e.load(bb, c), value, e.load(cc, c)))
             e.store(dy, dx, c)
-            return []
 
-        e.loop(e.int(0), channels, some_channels, step=LANES)
+        e.each_vector(channels, some_channels)
 
     return gather
 

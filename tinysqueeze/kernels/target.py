@@ -13,16 +13,7 @@ from numba.core.registry import cpu_target
 
 _AVX512_CPUS = ("avx512", "icelake", "tigerlake", "rocketlake", "sapphire", "znver4", "znver5")
 _AVX2_CPUS = ("haswell", "broadwell", "skylake", "znver", "alderlake", "raptorlake", "x86-64-v3")
-_VNNI_CPUS = (
-    "icelake",
-    "tigerlake",
-    "rocketlake",
-    "sapphire",
-    "znver4",
-    "znver5",
-    "alderlake",
-    "raptorlake",
-)
+_VNNI_CPUS = (*_AVX512_CPUS[1:], "alderlake", "raptorlake")
 
 
 class Target(NamedTuple):

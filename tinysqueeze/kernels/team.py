@@ -168,7 +168,7 @@ def _external(module: ir.Module, kind: ir.FunctionType, name: str) -> ir.Functio
 @kernel("stages stage_count jobs counter threads")
 def walk(job: Any, images: int, unused: int, thread: int) -> None:
     """Runs a program for so many images, as one of `job.threads` threads that all call this."""
-    stages, jobs = _table(job.stages), _table(job.jobs)
+    stages, jobs = longs(job.stages), longs(job.jobs)
     threads = job.threads
     for s in range(job.stage_count):
         begin, end, split = stages[6 * s], stages[6 * s + 1], stages[6 * s + 2]
@@ -203,7 +203,7 @@ def walk(job: Any, images: int, unused: int, thread: int) -> None:
 
 
 @intrinsic
-def _table(typing_context: Any, address: Any) -> Any:
+def longs(typing_context: Any, address: Any) -> Any:
     """A pointer to 64-bit integers from an address."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:

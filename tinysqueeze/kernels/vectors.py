@@ -175,6 +175,15 @@ class Emitter:
         b.position_at_end(after)
         return results
 
+    def each_vector(self, channels: Value, body: Callable[[Value], None]) -> None:
+        """`body(c)` for the first channel c of each vector of so many channels, at least one."""
+
+        def one(c: Value, _: list[Value]) -> list[Value]:
+            body(c)
+            return []
+
+        self.loop(self.int(0), channels, one, step=LANES)
+
 
 def procedure(*arguments: types.Type) -> Callable:
     """Makes an intrinsic of a function `emit(e, *values)` that returns nothing.

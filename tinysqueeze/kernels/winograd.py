@@ -80,61 +80,65 @@ def _transposed(matrix: Matrix) -> Matrix:
     return tuple(zip(*matrix, strict=True))
 
 
-def _transform(matrix: Matrix, finish: str = "store") -> Callable:
-    """The intrinsic Y = matrix X matrixᵀ for every channel.
+def _transform(four: Matrix, two: Matrix, finish: str = "store") -> Callable:
+    """The intrinsic Y = matrix X matrixᵀ for every channel; the matrix is that of tiles of m.
 
-    Arguments: source, its row and column stride, target, its row and column stride, channels (whole
+    Arguments: m, source, its row and column stride, target, its row and column stride, channels (whole
     vectors, at least one), bias, floor. `finish` is "store", "add" to what is there, or "bias": add
-    the bias, raise to the floor, store. One round of the loop does `LANES` channels: columns first,
-    rows next, all in registers.
+    the bias, raise to the floor, store.
     """
-    size_out, size_in = len(matrix), len(matrix[0])
 
     @procedure(
-        floats_t, int_t, int_t, floats_t, int_t, int_t, int_t, floats_t, types.float32
+        int_t, floats_t, int_t, int_t, floats_t, int_t, int_t, int_t, floats_t, types.float32
     )  # fmt: skip
-    def transform(
-        e: Emitter, source: Value, row_in: Value, col_in: Value, target: Value, row_out: Value,
-        col_out: Value, channels: Value, bias: Value, floor: Value,
-    ) -> None:  # fmt: skip
-        b = e.builder
-        rows_in = [b.mul(row_in, e.int(i)) for i in range(size_in)]
-        cols_in = [b.mul(col_in, e.int(j)) for j in range(size_in)]
-        rows_out = [b.mul(row_out, e.int(i)) for i in range(size_out)]
-        cols_out = [b.mul(col_out, e.int(j)) for j in range(size_out)]
-        lowest = e.splat(floor)
-
-        def some_channels(channel: Value, _: list[Value]) -> list[Value]:
-            columns = []
-            for j in range(size_in):
-                column = e.at(source, b.add(channel, cols_in[j]))
-                values = [e.load(column, row) for row in rows_in]
-                columns.append([e.combine(weights, values) for weights in matrix])
-            start = e.load(bias, channel) if finish == "bias" else None
-            for i in range(size_out):
-                row = e.at(target, b.add(channel, rows_out[i]))
-                values = [columns[j][i] for j in range(size_in)]
-                for weights, place in zip(matrix, cols_out, strict=True):
-                    result = e.combine(weights, values)
-                    if finish == "bias":
-                        result = e.at_least(b.fadd(result, start), lowest)
-                    elif finish == "add":
-                        result = b.fadd(result, e.load(row, place))
-                    e.store(result, row, place)
-            return []
-
-        e.loop(e.int(0), channels, some_channels, step=LANES)
+    def transform(e: Emitter, m: Value, *arguments: Value) -> None:
+        with e.builder.if_else(e.builder.icmp_signed("==", m, e.int(4))) as (is_four, is_two):
+            with is_four:
+                _emit(e, four, finish, *arguments)
+            with is_two:
+                _emit(e, two, finish, *arguments)
 
     return transform
 
 
-_input4, _input2 = _transform(BT4), _transform(BT2)
-_output4, _output2 = _transform(AT4, "bias"), _transform(AT2, "bias")
-_output_adjoint4, _output_adjoint2 = _transform(_transposed(AT4)), _transform(_transposed(AT2))
-_input_adjoint4 = _transform(_transposed(BT4), "add")
-_input_adjoint2 = _transform(_transposed(BT2), "add")
-_weight4, _weight2 = _transform(G4), _transform(G2)
-_weight_adjoint4, _weight_adjoint2 = _transform(_transposed(G4)), _transform(_transposed(G2))
+def _emit(
+    e: Emitter, matrix: Matrix, finish: str, source: Value, row_in: Value, col_in: Value,
+    target: Value, row_out: Value, col_out: Value, channels: Value, bias: Value, floor: Value,
+) -> None:  # fmt: skip
+    """One round of the loop does `LANES` channels: columns first, rows next, all in registers."""
+    b = e.builder
+    size_out, size_in = len(matrix), len(matrix[0])
+    rows_in = [b.mul(row_in, e.int(i)) for i in range(size_in)]
+    cols_in = [b.mul(col_in, e.int(j)) for j in range(size_in)]
+    rows_out = [b.mul(row_out, e.int(i)) for i in range(size_out)]
+    cols_out = [b.mul(col_out, e.int(j)) for j in range(size_out)]
+    lowest = e.splat(floor)
+
+    def some_channels(channel: Value) -> None:
+        columns = []
+        for j in range(size_in):
+            column = e.at(source, b.add(channel, cols_in[j]))
+            values = [e.load(column, row) for row in rows_in]
+            columns.append([e.combine(weights, values) for weights in matrix])
+        start = e.load(bias, channel) if finish == "bias" else None
+        for i in range(size_out):
+            row = e.at(target, b.add(channel, rows_out[i]))
+            values = [columns[j][i] for j in range(size_in)]
+            for weights, place in zip(matrix, cols_out, strict=True):
+                result = e.combine(weights, values)
+                if finish == "bias":
+                    result = e.at_least(b.fadd(result, start), lowest)
+                elif finish == "add":
+                    result = b.fadd(result, e.load(row, place))
+                e.store(result, row, place)
+
+    e.each_vector(channels, some_channels)
+
+
+_input, _weight, _output = _transform(BT4, BT2), _transform(G4, G2), _transform(AT4, AT2, "bias")
+_input_adjoint = _transform(_transposed(BT4), _transposed(BT2), "add")
+_weight_adjoint = _transform(_transposed(G4), _transposed(G2))
+_output_adjoint = _transform(_transposed(AT4), _transposed(AT2))
 
 # The kernels. Units are images, or single rows of tiles (`high` is 1 then), or panels of channels.
 # `_unit` moves an array's beginning for each unit before the chunk (0 for scratch memory, which
@@ -154,12 +158,10 @@ def winograd_input(job: Any, first: int, count: int, thread: int) -> None:
             for j in range(job.wide):
                 tile = floats(x + 4 * (n * job.x_next + m * (i * job.x_row + j * job.channels)))
                 out = floats(v + 4 * ((n * job.high + i) * job.wide + j) * job.channels)
-                if m == 4:
-                    _input4(tile, job.x_row, job.channels, out, side * job.v_position,
-                            job.v_position, job.channels, nothing, float32(0))  # fmt: skip
-                else:
-                    _input2(tile, job.x_row, job.channels, out, side * job.v_position,
-                            job.v_position, job.channels, nothing, float32(0))  # fmt: skip
+                _input(
+                    m, tile, job.x_row, job.channels, out, side * job.v_position,
+                    job.v_position, job.channels, nothing, float32(0),
+                )  # fmt: skip
 
 
 @kernel("m x x_unit x_thread x_next x_row channels v v_thread v_position high wide")
@@ -175,12 +177,10 @@ def winograd_input_adjoint(job: Any, first: int, count: int, thread: int) -> Non
             for j in range(job.wide):
                 tile = floats(x + 4 * (n * job.x_next + m * (i * job.x_row + j * job.channels)))
                 out = floats(v + 4 * ((n * job.high + i) * job.wide + j) * job.channels)
-                if m == 4:
-                    _input_adjoint4(out, side * job.v_position, job.v_position, tile, job.x_row,
-                                    job.channels, job.channels, nothing, float32(0))  # fmt: skip
-                else:
-                    _input_adjoint2(out, side * job.v_position, job.v_position, tile, job.x_row,
-                                    job.channels, job.channels, nothing, float32(0))  # fmt: skip
+                _input_adjoint(
+                    m, out, side * job.v_position, job.v_position, tile, job.x_row,
+                    job.channels, job.channels, nothing, float32(0),
+                )  # fmt: skip
 
 
 @kernel("""
@@ -212,12 +212,10 @@ def winograd_output(job: Any, first: int, count: int, thread: int) -> None:
                 inside = tall == m and broad == m
                 if not inside:
                     out, row, pixel = spare, m * channels, channels
-                if m == 4:
-                    _output4(tile, side * job.u_position, job.u_position, out, row, pixel,
-                             channels, bias, job.floor)  # fmt: skip
-                else:
-                    _output2(tile, side * job.u_position, job.u_position, out, row, pixel,
-                             channels, bias, job.floor)  # fmt: skip
+                _output(
+                    m, tile, side * job.u_position, job.u_position, out, row, pixel, channels,
+                    bias, job.floor,
+                )  # fmt: skip
                 if not inside:
                     for a in range(tall):
                         for b in range(broad):
@@ -259,12 +257,10 @@ def winograd_output_adjoint(job: Any, first: int, count: int, thread: int) -> No
                                     copy_vector(floats(source + 4 * c), floats(target + 4 * c))
                                 else:
                                     zero_vector(floats(target + 4 * c))
-                if m == 4:
-                    _output_adjoint4(tile, row, pixel, out, side * job.u_position, job.u_position,
-                                     job.channels, nothing, float32(0))  # fmt: skip
-                else:
-                    _output_adjoint2(tile, row, pixel, out, side * job.u_position, job.u_position,
-                                     job.channels, nothing, float32(0))  # fmt: skip
+                _output_adjoint(
+                    m, tile, row, pixel, out, side * job.u_position, job.u_position,
+                    job.channels, nothing, float32(0),
+                )  # fmt: skip
 
 
 @kernel("m w u size")
@@ -273,14 +269,10 @@ def winograd_weights(job: Any, first: int, count: int, thread: int) -> None:
     side = job.m + 2
     w = floats(job.w + 4 * first * LANES)
     u = floats(job.u + 4 * first * LANES)
-    if job.m == 4:
-        _weight4(
-            w, 3 * job.size, job.size, u, side * job.size, job.size, count * LANES, w, float32(0)
-        )
-    else:
-        _weight2(
-            w, 3 * job.size, job.size, u, side * job.size, job.size, count * LANES, w, float32(0)
-        )
+    _weight(
+        job.m, w, 3 * job.size, job.size, u, side * job.size, job.size, count * LANES, w,
+        float32(0),
+    )  # fmt: skip
 
 
 @kernel("m u u_thread w w_thread size")
@@ -289,11 +281,6 @@ def winograd_weights_adjoint(job: Any, first: int, count: int, thread: int) -> N
     side = job.m + 2
     u = floats(job.u + 4 * thread * job.u_thread)
     w = floats(job.w + 4 * thread * job.w_thread)
-    if job.m == 4:
-        _weight_adjoint4(
-            u, side * job.size, job.size, w, 3 * job.size, job.size, job.size, u, float32(0)
-        )
-    else:
-        _weight_adjoint2(
-            u, side * job.size, job.size, w, 3 * job.size, job.size, job.size, u, float32(0)
-        )
+    _weight_adjoint(
+        job.m, u, side * job.size, job.size, w, 3 * job.size, job.size, job.size, u, float32(0),
+    )  # fmt: skip

@@ -109,6 +109,15 @@ def identifiers(graph: Graph) -> list[str]:
     ]
 
 
+def geometry(graph: Graph, node: Node) -> tuple[int, ...]:
+    """The numbers of a geometry_t: of the source, the window, the target."""
+    window = window_of(graph, node)
+    return (
+        *graph.size(node.source), *window.kernel, *window.stride, *window.pad,
+        *graph.size(node.target), node.offset,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Writer:
     graph: Graph
@@ -229,7 +238,7 @@ class _Writer:
         if isinstance(stage.last, Add):
             yield f"static const addition_t addition_{number} = {self.addition(stage.last)};"
         elif stage.last and not isinstance(stage.last, Activate) and not self.ends(stage):
-            numbers = f"{_mean(stage.last)}, {self.zero(stage.last.source)}"
+            numbers = f"{mean_kind(stage.last)}, {self.zero(stage.last.source)}"
             yield f"static const pool_t pool_{number} = {{{self.geometry(stage.last)}, {numbers}}};"
 
     def named(self, node: Node) -> str:
@@ -238,12 +247,7 @@ class _Writer:
 
     def geometry(self, node: Node) -> str:
         """A geometry_t."""
-        window, graph = window_of(self.graph, node), self.graph
-        numbers = (
-            *graph.size(node.source), *window.kernel, *window.stride, *window.pad,
-            *graph.size(node.target), node.offset,
-        )  # fmt: skip
-        return "{" + ", ".join(str(number) for number in numbers) + "}"
+        return "{" + ", ".join(str(number) for number in geometry(self.graph, node)) + "}"
 
     def finish(self, conv: Conv, name: str) -> str:
         """A finish_t."""
@@ -312,7 +316,7 @@ FIRST = """First {name}_load() unpacks the weights out of the bytes of {name}.ts
 LOAD = "int {name}_load(const uint8_t *file, uint32_t size);\n"
 
 
-def _mean(node: Node) -> int:
+def mean_kind(node: Node) -> int:
     """What a pool_t says of a node: 0 for the maximum, 1 for an average, 2 for one without padding."""
     if isinstance(node, Pool) and node.average:
         return 1 if node.counts_padding else 2

@@ -3,6 +3,7 @@
 import base64
 import html
 import re
+from collections.abc import Sequence
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -31,9 +32,9 @@ def module(start: str) -> str:
     return "\n".join([*parts, IMPORT.sub("", _text(start))])
 
 
-def style() -> str:
-    """The style sheet of all modules."""
-    return _text("style.css")
+def style(*more: str) -> str:
+    """The style sheet of the explorer's modules, and what comes beside it."""
+    return "".join(_text(name) for name in ("style.css", *more))
 
 
 @cache
@@ -41,14 +42,20 @@ def _text(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def page(title: str, state: bytes, plain: str) -> str:
-    """One HTML file: the modules, their style, the packed state, and `plain`, HTML for no scripts."""
+def page(
+    title: str, state: bytes, plain: str, start: str = "standalone.js", sheets: Sequence[str] = ()
+) -> str:
+    """One HTML file: the modules, their style, the packed state, and `plain`, HTML for no scripts.
+
+    start    the module that runs
+    sheets   style sheets beside the explorer's
+    """
     return _text("page.html").format(
         title=html.escape(title),
-        style=style(),
+        style=style(*sheets),
         plain=plain,
         state=base64.b64encode(state).decode(),
-        code=module("standalone.js"),
+        code=module(start),
     )
 
 

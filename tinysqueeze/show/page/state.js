@@ -2,7 +2,7 @@
 
 const FORMAT = 1;
 
-async function unzipped(bytes) {
+export async function unzipped(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).arrayBuffer();
 }

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinysqueeze.graph import (
+from tinysqueeze.graph.form import (
     Activate,
     Add,
     Conv,
@@ -26,8 +26,8 @@ from tinysqueeze.graph import (
     Norm,
     Other,
     Pool,
-    lower,
 )
+from tinysqueeze.graph.lowering import lower
 from tinysqueeze.network.layers import (
     AvgPool2D,
     BatchNorm,

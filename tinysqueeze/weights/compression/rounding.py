@@ -1,6 +1,6 @@
 """Round weights to a grid so that the layer's output, not the weight, changes least for the bits spent.
 
-Three ideas, each a few lines:
+Four ideas, each a few lines:
 - *Error feedback.* Round one input's weights, then let the inputs that are not yet rounded make up
   for the error, as least squares says they best can: Hassibi & Stork 1993 (Optimal Brain Surgeon),
   in the form of Frantar et al. 2023 (GPTQ, section 3.3), which does all inputs with one Cholesky
@@ -8,12 +8,16 @@ Three ideas, each a few lines:
 - *Rate and distortion.* Of the grid's neighbours and zero, take the one whose error plus
   price * bits is smallest (Wiegand & Schwarz 2011, "Source coding", section 4; DeepCABAC, Wiedemann et al.
   2020). Pruning is what happens where zero wins.
+- *Polishing.* The feedback decides early weights before it knows the late ones. So afterwards single
+  levels are moved wherever that lowers error plus price * bits, all others as they are, until none is
+  left (coordinate descent, as Nair & Suggala 2024, "CDQuant", does on top of GPTQ).
 - *One price for the whole network.* The best allocation has the same exchange rate of error for
   bits everywhere, so that layers, once their errors are measured in one unit, need no other tuning.
 """
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numba as nb
@@ -28,6 +32,8 @@ LARGEST = 511  # the largest level considered
 DAMPING = 0.01  # of H's mean diagonal: Frantar et al. 2023, section 3.3, step 3
 STEPS = (0.6, 0.75, 0.95)  # grids tried, of the step that theory suggests for fine rounding
 ROUNDS = 3  # of rounding and counting what the levels then cost
+POLISHES = 2  # of moving single levels, counting between them
+SWEEPS = 8  # over a filter's levels, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +52,16 @@ def feedback_factor(moment: Matrix) -> Matrix:
     Row i of U, divided by U[i, i], says how inputs i + 1, i + 2, ... take over an error of input i;
     1 / U[i, i]² is what a squared error of input i costs after they have.
     """
-    damped = moment + DAMPING * max(np.trace(moment) / len(moment), 1e-12) * np.eye(len(moment))
-    inverse = np.linalg.inv(damped)
+    return _factor(damped(moment))
+
+
+def damped(moment: Matrix) -> Matrix:
+    """H with a little more on its diagonal, so that it can be inverted."""
+    return moment + DAMPING * max(np.trace(moment) / len(moment), 1e-12) * np.eye(len(moment))
+
+
+def _factor(moment: Matrix) -> Matrix:
+    inverse = np.linalg.inv(moment)
     return np.ascontiguousarray(np.linalg.cholesky((inverse + inverse.T) / 2).T)
 
 
@@ -75,13 +89,14 @@ def round_to_price(
     What differs by less than float32 counts as equal, so that the last bits of sums decide nothing.
     """
     order = np.argsort(-np.diag(moment).astype(np.float32), kind="stable")
-    factor = feedback_factor(moment[np.ix_(order, order)])
+    moment = damped(moment[np.ix_(order, order)])
+    factor = _factor(moment)
     rows = np.ascontiguousarray(weight[order].T, np.float64)  # (F, D)
     suggested = suggested_step(price, stiffness(factor))
     largest = max(float(np.abs(weight).max()), 1e-30)  # beyond four times that, all would be zero
     tries = [min(max(scale * suggested, largest / LARGEST), 4 * largest) for scale in steps]
     best = min(
-        (_rounded(rows, factor, step, price) for step in sorted(set(tries))),
+        (_rounded(rows, moment, factor, step, price) for step in sorted(set(tries))),
         key=lambda found: np.float32(found.error + price * found.bits),  # if equal, the finest
     )
     levels = np.empty_like(best.levels.T)
@@ -102,17 +117,22 @@ def suggested_step(price: float, stiffness: float) -> float:
     return float(np.sqrt(12 / np.log(2) * price / stiffness))
 
 
-def _rounded(rows: Matrix, factor: Matrix, step: float, price: float) -> Rounded:
+def _rounded(rows: Matrix, moment: Matrix, factor: Matrix, step: float, price: float) -> Rounded:
     """With one step: (F, D) levels. The first costs are those of plain rounding."""
     levels = np.clip(np.rint(rows / step), -LARGEST, LARGEST).astype(np.int32)
     error = np.zeros(len(rows))
     threads = usable_processors()
     edges = np.linspace(0, len(rows), threads + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
-        for _ in range(ROUNDS):
-            left, costs = rows.copy(), bit_costs(levels)
+        for number in range(ROUNDS + POLISHES):
+            costs = bit_costs(levels)
+            if number < ROUNDS:
+                work = partial(_round_rows, rows.copy(), factor)
+            else:
+                change = levels * step - rows
+                work = partial(_polish_rows, change, change @ moment, moment)
             running = [
-                pool.submit(_round_rows, left, factor, step, price, costs, levels, error, *part)
+                pool.submit(work, step, price, costs, levels, error, *part)
                 for part in pairwise(edges)
             ]
             for part in running:
@@ -145,3 +165,35 @@ def _round_rows(
             handed = (scaled - chosen) * step / factor[i, i]
             for j in range(i + 1, len(w)):
                 w[j] -= handed * factor[i, j]
+
+
+@nb.njit(cache=True, nogil=True)
+def _polish_rows(
+    changes: Matrix, slopes: Matrix, moment: Matrix, step: float, price: float, costs: np.ndarray,
+    levels: np.ndarray, error: np.ndarray, start: int, stop: int,
+) -> None:  # fmt: skip
+    """Each filter on its own: move one level where that helps, all others as they are, until none does."""
+    for f in range(start, stop):
+        change, slope = changes[f], slopes[f]
+        for _ in range(SWEEPS):
+            moved = False
+            for i in range(len(change)):
+                now, curvature = levels[f, i], moment[i, i]
+                low = int(np.floor(now - slope[i] / (curvature * step)))
+                chosen, least = now, -1e-9 * price  # what gains less is no gain
+                for level in (low, low + 1, 0):
+                    if abs(level) <= LARGEST:
+                        by = (level - now) * step
+                        cost = by * (slope[i] + 0.5 * curvature * by)
+                        cost += price * (costs[level + LARGEST] - costs[now + LARGEST])
+                        if cost < least:
+                            chosen, least = level, cost
+                if chosen != now:
+                    by = (chosen - now) * step
+                    levels[f, i] = chosen
+                    change[i] += by
+                    slope += by * moment[i]
+                    moved = True
+            if not moved:
+                break
+        error[f] = 0.5 * np.sum(change * slope)
