@@ -1,8 +1,7 @@
 """Run the lessons and keep their outputs small and readable: `python notebooks/execute.py [NAME ...]`.
 
-Each notebook is run from an empty kernel and written back. Live widgets are dropped from the saved
-outputs (a widget without its kernel is an empty box), so that the static picture beside them is what
-GitHub and the site show; alternative texts are copied to where the site's builder looks for them.
+Each notebook is run from an empty kernel and written back; alternative texts are copied to where the
+site's builder looks for them.
 """
 
 import argparse
@@ -17,7 +16,6 @@ from nbformat import NotebookNode
 HERE = Path(__file__).parent
 LARGEST = 800_000  # bytes of a notebook with its outputs: the explorer in lesson 15 is most of it
 LONGEST = 60  # seconds
-WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def run(path: Path) -> float:
@@ -33,7 +31,7 @@ def run(path: Path) -> float:
 
 
 def tidy(notebook: NotebookNode, name: str) -> None:
-    """Drop what changes from run to run or needs a kernel; give every cell a lasting id."""
+    """Drop what changes from run to run; give every cell a lasting id."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -43,13 +41,6 @@ def tidy(notebook: NotebookNode, name: str) -> None:
         if cell.cell_type == "code":
             kept = {key: cell.metadata[key] for key in ("tags", "jupyter") if key in cell.metadata}
             cell.metadata = kept | _alt(cell)
-            cell.outputs = [output for output in map(_still, cell.outputs) if output]
-
-
-def _still(output: NotebookNode) -> NotebookNode | None:
-    """An output without its live widget; None where nothing but the widget's name is left."""
-    live = output.get("data", {}).pop(WIDGET, None)
-    return None if live and set(output.data) == {"text/plain"} else output
 
 
 def _alt(cell: NotebookNode) -> dict:

@@ -31,7 +31,7 @@ from tinysqueeze.errors import MissingExtra, UserError
 from tinysqueeze.network.models import Model, squeezenet_cifar
 from tinysqueeze.network.others import GroupedConv2D, vgg16
 from tinysqueeze.network.params import initialise
-from tinysqueeze.show.pictures.speed import speed_bars
+from tinysqueeze.show.pictures.speed import scaling_lines, speed_bars
 from tinysqueeze.weights import Preprocess, WeightSet, write_safetensors
 
 
@@ -55,6 +55,7 @@ def canned() -> dict:
     runs += [run("ours", i, ms, threads=1) for i, ms in enumerate((80, 80, 88))]
     runs += [run("ours", 0, 1.0, part="cold"), run("ours", 0, 1.0, part="warm")]
     runs += [run("ours", 0, 5.0, workload="train-4x32", part="scaling")]
+    runs += [run("ours", 0, 9.0, workload="train-16x32", part="scaling")]
     return {
         "machine": {"processor": "p", "processors": 2, "lanes": 16},
         "versions": {"numpy": "2"},
@@ -62,7 +63,11 @@ def canned() -> dict:
         "seconds": 1.0,
         "threads": [2],
         "peak_gflops": {"2": 500.0, "1": 250.0},
-        "workloads": {"train": about, "train-4x32": about | {"batch": 4}},
+        "workloads": {
+            "train": about,
+            "train-4x32": about | {"batch": 4},
+            "train-16x32": about | {"batch": 16},
+        },
         "sides": {"ours": "tinysqueeze", "torch": "PyTorch"},
         "runs": runs,
         "checks": [{"workload": "train", "side": "torch", "difference": 1e-6}],
@@ -86,7 +91,10 @@ def test_ratios_are_of_medians_and_their_spread_is_of_rounds():
         {"median": 80 / 44, "least": 1.6, "most": 2.0}
     )
     assert [row["part"] for row in data["startup"]] == ["cold", "warm"]
-    assert [(row["workload"], row["batch"]) for row in data["scaling"]] == [("train", 4)]
+    assert [(row["workload"], row["batch"]) for row in data["scaling"]] == [
+        ("train", 4),
+        ("train", 16),
+    ]
     assert complete(json.loads(json.dumps(data)))["rows"] == data["rows"]
 
 
@@ -107,9 +115,13 @@ def test_the_table_and_the_picture_show_the_numbers(tmp_path):
     assert "PyTorch 100" in picture.alt
     picture.save(str(tmp_path / "speed.png"))
     assert np.asarray(Image.open(tmp_path / "speed.png")).std() > 5
-    file = tmp_path / "bench.json"
+    file, lines = tmp_path / "bench.json", tmp_path / "lines.png"
     file.write_text(json.dumps(data))
-    assert main(["bench", "--read", str(file)]) == 0
+    assert main(["bench", "--read", str(file), "--scaling", str(lines)]) == 0
+    assert np.asarray(Image.open(lines)).std() > 5
+    assert "train, tinysqueeze, 16 of 32 pixels: 1,778" in scaling_lines(data).alt
+    with pytest.raises(UserError, match="it takes --scaling"):
+        scaling_lines(data | {"scaling": []})
 
 
 def test_the_floor_counts_what_the_paper_of_winograd_says():
@@ -262,6 +274,11 @@ def test_wrong_options_get_one_line(capsys, tmp_path):
         (["--threads", "0"], 1, "--threads takes numbers"),
         (["--rounds", "0"], 2, "--rounds: takes a whole number of at least 1"),
         (["--against", "nobody"], 1, "no side named"),
+        (
+            ["--scaling", str(tmp_path / "x.png"), "--workload", "one"],
+            2,
+            "--scaling draws train and v10",
+        ),
         (["--weights", "w"], 2, "--weights and --photographs go together"),
         (["--read", str(tmp_path / "nothing.json")], 1, "not a file of"),
     ]:

@@ -318,7 +318,7 @@ def test_an_exported_program_compiles_to_webassembly(tmp_path, rng):
     exact = {path: Dense(array) for path, array in flatten(lively(SMALL, rng)).items()}
     c_export.export_packed(SMALL, to_bytes(Compressed(SMALL, exact, {})), tmp_path, 0)
     names = [f"-Wl,--export={SMALL.name}_{what}" for what in ("load", "input", "run")]
-    flags = ["-O2", "-Wno-unused-function", "-nostdlib", "-fno-builtin", "-Wl,--no-entry", *names]
+    flags = ["-O2", "-nostdlib", "-fno-builtin", "-Wl,--no-entry", *names]
     sources = [str(tmp_path / file) for file in (f"{SMALL.name}.c", "tsq.c")]
     out = tmp_path / "network.wasm"
     subprocess.run([*compiler(), *STRICT, *flags, *sources, "-o", str(out)], check=True)

@@ -177,9 +177,12 @@ def test_neither_allocates_nor_includes(gcc, tmp_path):
     model = NETS["cifar"]
     exported = c_export.export_float32(model, initialise(model), tmp_path)
     text = (tmp_path / "squeezenet_cifar.c").read_text()
-    assert not re.search(r"\b(malloc|calloc|realloc|free|alloca)\b", text)
+    kernels = (tmp_path / "squeezenet_cifar_kernels.h").read_text()
+    assert not re.search(r"\b(malloc|calloc|realloc|free|alloca)\b", text + kernels)
+    assert "#include" not in kernels
     assert re.findall(r"#include (\S+)", text) == [
         '"squeezenet_cifar.h"',
+        '"squeezenet_cifar_kernels.h"',
         '"squeezenet_cifar_weights.h"',
     ]
     object_file = tmp_path / "net.o"

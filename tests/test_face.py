@@ -63,9 +63,19 @@ def test_every_name_of_the_face_is_there_and_documented() -> None:
         ts.nothing  # noqa: B018
 
 
-def test_importing_the_face_reads_no_file_format() -> None:
-    program = "import sys, tinysqueeze; sys.exit('tinysqueeze.weights' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+def test_importing_the_face_brings_only_what_training_needs() -> None:
+    program = "import sys, tinysqueeze; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    late = {
+        "requests",
+        "PIL",
+        "tqdm",
+        "tarfile",
+        "tinysqueeze.weights",
+        "tinysqueeze.compiled.int8",
+    }
+    assert done.returncode == 0
+    assert late.isdisjoint(done.stdout.split())
 
 
 # --- open ---------------------------------------------------------------------------------------

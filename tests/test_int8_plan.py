@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tinysqueeze.compiled import compile
 from tinysqueeze.compiled.int8 import Int8Plan
+from tinysqueeze.compiled.int8.maps import pooled_at_once
 from tinysqueeze.devices.int8 import Grid, quantise
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.graph import Pool
@@ -70,6 +71,20 @@ NETWORKS = {
     "max pools that hang over": net(
         ("a", CONV), ("p", MaxPool2D(3, 2, 1, True)), ("q", MaxPool2D((1, 2), 2))
     ),
+    "pools that are done at once": net(
+        ("a", Conv2D(70, 3, pad=1)), ("r", ReLU()), ("p", MaxPool2D(2, 2)),
+        ("b", Concat((("c", Conv2D(21, 1)), ("d", Conv2D(33, 3, pad=1))))), ("q", MaxPool2D(2, 2)),
+        ("e", Conv2D(16, 3, pad=1)), size=(12, 20, 3),
+    ),
+    "pools that are done at once in arms, and some that are not": net(
+        ("a", CONV),
+        ("b", Concat((
+            ("c", Chain((("d", Conv2D(50, 1)), ("p", MaxPool2D(2, 2))))), ("q", MaxPool2D(2, 2)),
+            ("e", Chain((("f", Conv2D(100, 3, pad=1)), ("r", ReLU()), ("s", MaxPool2D(2, 2))))),
+            ("g", Chain((("h", CONV), ("w", HardSwish()), ("t", MaxPool2D(2, 2))))),
+        ))),
+        ("u", MaxPool2D(2, 2, ceil=True)), ("i", CONV), ("v", MaxPool2D(2, 2, 0)), size=(10, 14, 3),
+    ),
     "a hard-swish and wide maps": net(("a", Conv2D(70, 3, pad=1)), ("s", HardSwish()), ("b", CONV)),
     "sums of maps laid out alike and not": net(
         ("a", CONV),
@@ -102,6 +117,19 @@ def test_every_kind_of_node(name, rng):
     network, x = quantised(NETWORKS[name], rng)
     check(network, x)
     check(network, x, batch=1, threads=2)
+
+
+def test_what_is_pooled_at_once_is_never_stored(rng):
+    for name, places in (
+        ("pools that are done at once", ["p", "q"]),
+        ("pools that are done at once in arms, and some that are not", ["b/c/p", "b/e/s"]),
+        ("max pools that hang over", []),
+    ):
+        network, _ = quantised(NETWORKS[name], rng)
+        assert [pool.path for pool in pooled_at_once(network.graph).values()] == places
+    big, x = quantised(squeezenet_cifar(base_e=16, incr_e=16), rng)
+    plan = check(big, x, batch=3)
+    assert plan.peak_bytes < 400_000
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)

@@ -100,7 +100,7 @@ def test_committed_outputs_are_complete_and_small(path):
         assert cell.execution_count, cell.source
         for output in cell.outputs:
             assert output.output_type != "error", cell.source
-            assert WIDGET not in output.get("data", {}), "run notebooks/execute.py"
+            assert WIDGET not in output.get("data", {}), "an empty box without its kernel"
             assert "/work/" not in json.dumps(output), "no paths of a machine"
 
 
@@ -164,18 +164,6 @@ def test_every_exercise_is_asked_once():
         for name in CHECKED.findall(c.source)
     ]
     assert sorted(asked) == sorted(EXERCISES)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")
-def test_without_the_extra_widgets_are_pictures_that_name_it(tmp_path, monkeypatch):
-    notebook = read(next(path for path in LESSONS if path.name.startswith("05")))
-    block = nbformat.v4.new_code_cell("import sys\n\nsys.modules['ipywidgets'] = None")
-    notebook.cells.insert(0, block)
-    execute(notebook, tmp_path, monkeypatch)
-    (cell,) = [c for c in code_cells(notebook) if c.source == "one_by_one()"]
-    assert "image/png" in cell.outputs[0].data
-    assert "pip install 'tinysqueeze[notebook]'" in text_of(cell)
 
 
 @pytest.mark.slow
@@ -271,4 +259,11 @@ def test_the_site_builds_without_a_warning_and_every_figure_has_alt_text(tmp_pat
         for image in figures:
             assert re.search(r'alt="[^"]{10,}"', image), f"{page.name}: {image[:200]}"
         assert figures or page.name[:2] not in {path.name[:2] for path in LESSONS}
-    assert "class_activation_map" in (tmp_path / "api.html").read_text()
+    assert "class_activation_map" in (tmp_path / "api/tinysqueeze.show.inside.html").read_text()
+    landing, lesson = (
+        (tmp_path / f"{name}.html").read_text() for name in ("index", "08_fire_module")
+    )
+    for text, said in ((landing, "→ conv1"), (lesson, "Strategy 2 holds")):
+        assert "<iframe" in text  # live
+        outside = re.sub("<iframe.*?</iframe>", "", text, flags=re.DOTALL)
+        assert said in outside  # and told in the page's own text

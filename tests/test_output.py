@@ -116,6 +116,7 @@ OUTPUTS = {  # a command line whose OUT is where nothing can be written: a file 
     "decompress": ["decompress", "W", "-o", "OUT"],
     "inspect": ["inspect", "W", "--out", "OUT"],
     "bench": ["bench", "--quick", "--plot", "OUT"],
+    "bench --scaling": ["bench", "--quick", "--scaling", "OUT"],
     "communication": ["communication", "--figure", "OUT"],
     "experiment": ["experiment", "squeeze-ratio", "--out", "OUT"],
     "page": ["page", "W", "-o", "OUT"],

@@ -312,14 +312,15 @@ def test_the_widget_holds_the_state_and_the_modules(monkeypatch):
 
 
 def test_the_modules_join_into_one_without_imports():
-    text = module("standalone.js")
-    assert not re.search(r"^(import|export) ", text, re.MULTILINE)
+    for start in ("standalone.js", "slider_page.js"):
+        text = module(start)
+        assert not re.search(r"^(import|export) ", text, re.MULTILINE)
+        names = re.findall(r"^(?:async )?(?:const|let|function|class) (\w+)", text, re.MULTILINE)
+        assert len(names) == len(set(names)), "two modules define one name"
     for path in HERE.glob("*.js"):
         first = path.read_text(encoding="utf-8").splitlines()[0]
         assert first.startswith("// "), f"{path.name}: line 1 says what it is for"
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
-    names = re.findall(r"^(?:async )?(?:const|let|function|class) (\w+)", text, re.MULTILINE)
-    assert len(names) == len(set(names)), "two modules define one name"
 
 
 def test_a_page_stands_alone_and_tells_its_numbers_without_scripts(rng):

@@ -1,13 +1,27 @@
-"""The widgets: their pure functions headless, the live boxes, and life without ipywidgets."""
+"""The widgets: their pure functions headless, what stands below a cell, and life without the extra."""
 
+import html
+import json
+import re
 import sys
+from itertools import product
+from types import SimpleNamespace
 
 import pytest
 
 from tinysqueeze.errors import MissingExtra, UserError
 from tinysqueeze.show import widgets
+from tinysqueeze.show.widgets import curve, numbers, panels
 from tinysqueeze.show.widgets.bugs import compare
 from tinysqueeze.show.widgets.numbers import one_against_three
+
+
+@pytest.fixture(autouse=True)
+def _made_up_timings(monkeypatch):
+    """Measuring takes a while on a busy machine; one test measures."""
+    found = dict.fromkeys(product(*numbers.TIMED.values()), numbers.Timing(2.0, 1.5, 3.25))
+    monkeypatch.setattr(panels, "timings", lambda: found)
+
 
 PANELS = [
     widgets.one_by_one,
@@ -38,29 +52,37 @@ def test_a_panel_shows_text_and_a_picture_with_alt_text(make):
 
 
 @pytest.mark.parametrize("make", PANELS, ids=lambda make: make.__name__)
-def test_without_ipywidgets_a_panel_is_a_picture_and_names_the_extra(make, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    data, about = make()._repr_mimebundle_()
-    assert set(data) == {"image/png", "text/plain"}
-    assert "pip install 'tinysqueeze[notebook]'" in data["text/plain"]
+def test_below_a_cell_a_panel_is_live_and_its_words_stand_beside_it(make, monkeypatch):
+    """In a frame that needs no kernel; where frames are taken out, the text is left."""
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    panel = make()
+    data, about = panel._repr_mimebundle_()
+    assert set(data) == {"image/png", "text/html", "text/plain"}
+    assert len(data["text/html"]) < 150_000
     assert about["image/png"]["alt"]
+    outside = re.sub("<iframe.*?</iframe>", "", data["text/html"], flags=re.DOTALL)
+    assert html.escape(panel.tell(**panel.start)) in outside
     with pytest.raises(MissingExtra, match="notebook"):
-        make().live()
+        panel.widget()
 
 
 @pytest.mark.parametrize("make", PANELS, ids=lambda make: make.__name__)
-def test_a_live_panel_answers_its_controls(make):
-    pytest.importorskip("ipywidgets")
+def test_as_a_widget_a_panel_holds_its_values_and_what_the_browser_needs(make):
+    pytest.importorskip("anywidget")
     panel = make()
-    *controls, text, picture = panel.live().children
-    before = text.value
-    for control in controls:
-        if hasattr(control, "options"):
-            control.index = len(control.options) - 1
-        else:
-            control.value = control.max
-    assert text.value != before
-    assert 'alt="' in picture.value
+    widget = panel.widget()
+    assert widget.values == panel.start
+    assert [c["name"] for c in widget.panel["controls"]] == list(panel.controls)
+    assert json.loads(json.dumps(widget.panel["data"])).keys() == panel.data.keys()
+    assert widget._esm.rstrip().endswith("export default { render };")
+
+
+def test_a_time_is_a_median_with_its_quartiles(monkeypatch):
+    few = {"channels": (8,), "filters": (4, 8), "size": (7,), "percent3x3": (0, 50, 100)}
+    monkeypatch.setattr(numbers, "TIMED", few)
+    found = numbers.timings.__wrapped__()
+    assert set(found) == set(product(*few.values()))
+    assert all(0 < t.low <= t.median <= t.high for t in found.values())
 
 
 def test_the_fire_designer_enforces_strategy_2():
@@ -113,7 +135,11 @@ def test_the_live_curve_passes_rows_on():
     assert list(widgets.live_curve(rows)) == rows
 
 
-def test_the_live_curve_works_without_ipywidgets(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    rows = [{"epoch": 1, "train_loss": 2.3, "train_accuracy": 0.1}]
+def test_the_live_curve_redraws_one_picture(monkeypatch):
+    drawn = []
+    handle = SimpleNamespace(update=drawn.append)
+    monkeypatch.setattr(curve, "_display", lambda picture: drawn.append(picture) or handle)
+    rows = [{"epoch": i, "train_loss": 2.3 / i, "train_accuracy": 0.1} for i in (1, 2, 3)]
     assert list(widgets.live_curve(rows)) == rows
+    assert len(drawn) == 3
+    assert len({picture.alt for picture in drawn}) == 3

@@ -33,6 +33,7 @@ class Labelled:
     `batch` images are done at once. `source` says what it all is.
     """
 
+    spec: dict[str, Any]
     params: Params
     images: NDArray[np.float32]
     labels: NDArray[np.int64]
@@ -46,9 +47,9 @@ def labelled_for(
 ) -> dict[Workload, Labelled]:
     """What each workload that is no training can be tried on.
 
-    That is for networks of CIFAR's size a short training on the built-in images; for the network of the
-    `weights` these, and photographs. Workloads with one network share. Raises UserError where no
-    workload has the network of the weights.
+    That is for networks of CIFAR's size a short training on the built-in images; for the kind of network
+    that the `weights` are of, whatever its image size, these and photographs. Workloads with one network
+    share. Raises UserError where no workload is of that kind.
     """
     found: dict[Workload, Labelled] = {}
     of_size: dict[Any, Labelled] = {}
@@ -57,19 +58,15 @@ def labelled_for(
         model = workload.model
         if workload.training:
             continue
-        if given and _same(model, given[0]):
-            found[workload] = given[1]
+        if given and workload.spec["name"] == given.spec.get("name"):
+            found[workload] = given
         elif model.input_shape == (SIZE, SIZE, 3) and model.classes == len(CLASSES):
             if model.steps not in of_size:
                 of_size[model.steps] = briefly_trained(model, quick)
             found[workload] = of_size[model.steps]
-    if given and given[1] not in found.values():
-        raise UserError(f"{weights}: no workload runs its network, {given[0].name}")
+    if given and given not in found.values():
+        raise UserError(f"{weights}: no workload runs its network, {given.spec.get('name')}")
     return found
-
-
-def _same(one: Model, other: Model) -> bool:
-    return (one.steps, one.input_shape) == (other.steps, other.input_shape)
 
 
 def briefly_trained(model: Model, quick: bool) -> Labelled:
@@ -86,6 +83,7 @@ def briefly_trained(model: Model, quick: bool) -> Labelled:
     calibration, _ = next(batches(training, CALIBRATION_IMAGES["builtin"], **few))
     source = f"after an epoch on the built-in images, {len(images):,} others"
     return Labelled(
+        model.spec,
         trained.params,
         images,
         test.labels[: len(images)],
@@ -95,7 +93,7 @@ def briefly_trained(model: Model, quick: bool) -> Labelled:
     )
 
 
-def of_photographs(weights: str, folder: str) -> tuple[Model, Labelled]:
+def of_photographs(weights: str, folder: str) -> Labelled:
     """A network from elsewhere, and it with labelled photographs.
 
     Raises UserError for a graph, and what `labels_under` and `open_weights` do.
@@ -105,16 +103,19 @@ def of_photographs(weights: str, folder: str) -> tuple[Model, Labelled]:
         raise UserError(f"{weights}: the sides of the benchmark don't run graphs")
     labels = labels_under(folder, found)
     few = CALIBRATION_IMAGES["photographs"]
-    return found.model, Labelled(
+    height, width, _ = found.model.input_shape
+    return Labelled(
+        found.model.spec,
         found.params,
         np.stack([prepared(found, path) for path in labels]),
         np.array(list(labels.values()), np.int64),
         calibration_images(found, folder, few),
         LARGEST_BATCH["photographs"],
-        f"{weights}, {len(labels):,} photographs, rounded by {few} of them",
+        f"{weights}, {len(labels):,} photographs of {height}×{width}, rounded by {few} of them",
     )
 
 
 def scored(workload: Workload, labelled: Labelled) -> Workload:
     """The workload as it is run for its accuracy."""
-    return replace(workload, name=f"{workload.name}-accuracy", batch=labelled.batch)
+    name = f"{workload.name}-accuracy"
+    return replace(workload, name=name, spec=labelled.spec, batch=labelled.batch)

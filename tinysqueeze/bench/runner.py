@@ -21,7 +21,7 @@ from tinysqueeze.bench.peak import fma_peak
 from tinysqueeze.bench.peers import SIDES, Side
 from tinysqueeze.bench.stages import by_stage
 from tinysqueeze.bench.tasks import write_for
-from tinysqueeze.bench.workloads import WORKLOADS, Workload
+from tinysqueeze.bench.workloads import USUAL, WORKLOADS, Workload
 from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.errors import UserError
 
@@ -84,7 +84,7 @@ def measure(settings: Settings, report: Report | None = None) -> dict[str, Any]:
     few = tuple(side for side in settings.sides if side.in_few_bits)
     labelled = (
         labelled_for(settings.workloads, settings.weights, settings.photographs, settings.quick)
-        if few
+        if few or settings.weights
         else {}
     )
     checks, jobs = list(_checks(settings)), list(_jobs(settings))
@@ -255,9 +255,9 @@ def _compare_logits(checks: list[dict[str, Any]]) -> None:
 
 
 def workloads_named(names: list[str] | None, quick: bool = False) -> tuple[Workload, ...]:
-    """The workloads of these names, or all. Raises UserError for a name unknown."""
+    """The workloads of these names, or the usual ones. Raises UserError for a name unknown."""
     for name in names or ():
         if name not in WORKLOADS:
             raise UserError(f"no workload named {name!r}; there are {', '.join(WORKLOADS)}")
-    chosen = [WORKLOADS[name] for name in dict.fromkeys(names or WORKLOADS)]
+    chosen = [WORKLOADS[name] for name in dict.fromkeys(names or USUAL)]
     return tuple(workload.quick() if quick else workload for workload in chosen)

@@ -28,8 +28,8 @@ from tinysqueeze.compiled.int8 import Int8Plan
 from tinysqueeze.compiled.sequence import Runnable
 from tinysqueeze.errors import UserError
 from tinysqueeze.kernels.kernel import Job, Kernel
-from tinysqueeze.kernels.team import Program, Split, Stage, longs
-from tinysqueeze.kernels.vectors import INT
+from tinysqueeze.kernels.team import Program, Split, Stage
+from tinysqueeze.kernels.vectors import INT, longs
 from tinysqueeze.network.params import initialise
 from tinysqueeze.training.optimisers import SGD
 

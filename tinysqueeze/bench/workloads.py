@@ -12,6 +12,7 @@ from tinysqueeze.graph.form import Activate, Add, Conv, Copy, Drop, Graph, Mean,
 from tinysqueeze.graph.lowering import lower
 from tinysqueeze.graph.passes import with_copies, without_dropout
 from tinysqueeze.network.models import Model, build
+from tinysqueeze.training.recipes import RECIPES
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,18 @@ WORKLOADS = {
             64,
             training=True,
         ),
+        Workload("v11", "inference, SqueezeNet v1.1", {"name": "squeezenet1_1"}, 1),
+        Workload("one", "inference, CIFAR-size SqueezeNet", CIFAR, 1),
+        Workload(
+            "fast",
+            "training step, network of the recipe fast",
+            {"name": "squeezenet_cifar", **RECIPES["fast"].model},
+            64,
+            training=True,
+        ),
     )
 }
+USUAL = ("train", "infer", "v10", "norm")
 
 
 def describe(model: Model, training: bool = False) -> dict[str, Any]:

@@ -10,15 +10,15 @@ from tqdm.auto import tqdm
 
 from tinysqueeze.bench import Settings, complete, measure, text
 from tinysqueeze.bench.peers import SIDES, chosen
-from tinysqueeze.bench.runner import workloads_named
-from tinysqueeze.bench.workloads import WORKLOADS
+from tinysqueeze.bench.runner import SCALES, workloads_named
+from tinysqueeze.bench.workloads import USUAL, WORKLOADS
 from tinysqueeze.cli import values
 from tinysqueeze.cli.options import option
 from tinysqueeze.cli.output import draw
 from tinysqueeze.errors import UsageError, UserError
 from tinysqueeze.files import check_writable, content, parse_json
 from tinysqueeze.processors import usable_processors
-from tinysqueeze.show.pictures.speed import speed_bars
+from tinysqueeze.show.pictures.speed import scaling_lines, speed_bars
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +26,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = partial(option, parser)
     sides, workloads = ", ".join(SIDES), ", ".join(WORKLOADS)
     add("--against SIDE,...", f"whom to compare with: {sides} (otherwise the usual ones installed)")
-    add("--workload W,...", f"what to run: {workloads} (otherwise all)")
+    usual = ", ".join(USUAL)
+    add("--workload W,...", f"what to run: {workloads} (otherwise {usual})")
     add("--rounds N", "turns each side gets", values.whole(), 5)
     add("--seconds S", "time a turn, after warming up", values.number(least=0), 1.0)
     add("--threads N,...", "threads for every side (otherwise all, and ours with 1)")
     add("--startup", "also the first start, with an empty kernel cache")
-    add("--scaling", "also how time grows with batch and image size")
+    drawn = "also how time grows with batch and image size; drawn there (.png, .svg, .pdf)"
+    add("--scaling FILE", drawn, nargs="?", const="")
     add("--stages", "also where our time goes: by kind of work, and waiting")
     add(
         "--weights FILE|NAME",
@@ -49,11 +51,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and draw."""
-    if args.plot:
-        check_writable(args.plot, picture=True)
+    pictures = ((args.plot, speed_bars), (args.scaling and Path(args.scaling), scaling_lines))
+    wanted = {path: draw_it for path, draw_it in pictures if path}
+    for path in wanted:
+        check_writable(path, picture=True)
     data = _read(args.read) if args.read else _measure(args)
     print(json.dumps(data, indent=1) if args.json else text(data))
-    return draw({args.plot: lambda: speed_bars(data)}) if args.plot else 0
+    return draw({path: partial(draw_it, data) for path, draw_it in wanted.items()}) if wanted else 0
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -78,16 +82,19 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 def _settings(args: argparse.Namespace) -> Settings:
     if bool(args.weights) != bool(args.photographs):
         raise UsageError("--weights and --photographs go together: whose accuracy, and on what")
+    workloads = workloads_named(_names(args.workload), args.quick)
+    if args.scaling and not any(workload.name in SCALES for workload in workloads):
+        raise UsageError(f"--scaling draws {' and '.join(SCALES)}: --workload names neither")
     threads = _counts(args.threads) if args.threads else (usable_processors(),)
     return Settings(
-        workloads=workloads_named(_names(args.workload), args.quick),
+        workloads=workloads,
         sides=tuple(chosen(_names(args.against))),
         rounds=1 if args.quick else args.rounds,
         seconds=0.05 if args.quick else args.seconds,
         threads=threads,
         own_threads=() if args.threads else (1,),
         startup=args.startup,
-        scaling=args.scaling,
+        scaling=args.scaling is not None,
         stages=args.stages,
         weights=args.weights,
         photographs=args.photographs,

@@ -19,6 +19,7 @@ from tinysqueeze.compiled.layout import (
 from tinysqueeze.compiled.sequence import Sequence
 from tinysqueeze.compiled.space import LINE, NONE, View, job
 from tinysqueeze.compiled.steps import ConvStep
+from tinysqueeze.devices.memory import Buffer, lowest_fit
 from tinysqueeze.kernels.pointwise import hard_swish
 
 # --- maps ----------------------------------------------------------------------------------------
@@ -77,20 +78,9 @@ def arena(layout: Layout, sizes: dict[int, int], squeezed: dict[int, int]) -> di
         born.setdefault(step.target, stage)
         dies |= dict.fromkeys((*step.reads, step.target), stage)
         stage += step.target not in squeezed
-    places: dict[int, int] = {}
-    for number in sorted(sizes, key=lambda n: -sizes[n]):
-        taken = sorted(
-            (places[other], places[other] + sizes[other])
-            for other in places
-            if born[other] <= dies[number] and born[number] <= dies[other]
-        )
-        place = 0
-        for start, end in taken:
-            if place + sizes[number] <= start:
-                break
-            place = max(place, -(-end // LINE) * LINE)
-        places[number] = place
-    return places
+    numbers = sorted(sizes, key=lambda n: -sizes[n])
+    buffers = [Buffer(f"map {n}", -(-sizes[n] // LINE) * LINE, born[n], dies[n]) for n in numbers]
+    return dict(zip(numbers, lowest_fit(buffers, {}, range(len(buffers))), strict=True))
 
 
 # --- steps ---------------------------------------------------------------------------------------

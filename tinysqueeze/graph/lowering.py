@@ -19,20 +19,9 @@ from tinysqueeze.graph.form import (
 )
 from tinysqueeze.graph.passes import without_copies
 from tinysqueeze.graph.whole import Whole
+from tinysqueeze.network import layers
 from tinysqueeze.network.compose import Block, Chain, Concat, Residual, join
-from tinysqueeze.network.layers import (
-    AvgPool2D,
-    BatchNorm,
-    Conv2D,
-    Dropout,
-    GlobalAvgPool2D,
-    HardSwish,
-    Layer,
-    Linear,
-    MaxPool2D,
-    ReLU,
-    Shape,
-)
+from tinysqueeze.network.layers import Layer, Shape
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.window import Window
@@ -105,7 +94,8 @@ class _Walk:
 
 
 KNOWN = {
-    AvgPool2D, BatchNorm, Conv2D, Dropout, GlobalAvgPool2D, GroupedConv2D, HardSwish, Linear, MaxPool2D, ReLU
+    layers.AvgPool2D, layers.BatchNorm, layers.Conv2D, layers.Dropout, layers.GlobalAvgPool2D,
+    layers.HardSwish, layers.Linear, layers.MaxPool2D, layers.ReLU, GroupedConv2D,
 }  # fmt: skip
 
 
@@ -115,23 +105,23 @@ def node_of(layer: Layer, path: str, source: int, target: int) -> Node:
     if type(layer) not in KNOWN:  # a subclass as well: it may compute something else
         return Other(*ends, layer)
     match layer:
-        case Conv2D():
+        case layers.Conv2D():
             return Conv(*ends, layer.window, layer.filters, layer.bias)
         case GroupedConv2D():
             return Conv(*ends, layer.window, layer.filters, layer.bias, layer.groups)
-        case Linear():
+        case layers.Linear():
             return Conv(*ends, Window.of(1), layer.features, layer.bias)
-        case BatchNorm():
+        case layers.BatchNorm():
             return Norm(*ends, layer.eps, layer.momentum)
-        case ReLU():
+        case layers.ReLU():
             return Activate(*ends, "relu")
-        case HardSwish():
+        case layers.HardSwish():
             return Activate(*ends, "hard-swish")
-        case MaxPool2D() | AvgPool2D():
-            return Pool(*ends, layer.window, isinstance(layer, AvgPool2D))
-        case GlobalAvgPool2D():
+        case layers.MaxPool2D() | layers.AvgPool2D():
+            return Pool(*ends, layer.window, isinstance(layer, layers.AvgPool2D))
+        case layers.GlobalAvgPool2D():
             return Mean(*ends)
-        case Dropout():
+        case layers.Dropout():
             return Drop(*ends, layer.rate)
     return Other(*ends, layer)
 
@@ -148,24 +138,24 @@ def layer_of(graph: Graph, node: Node) -> Layer:
     """
     match node:
         case Conv() if len(graph.shapes[node.source]) == 1:
-            return Linear(node.filters, node.bias)
+            return layers.Linear(node.filters, node.bias)
         case Conv(window=window):
             sides = (window.kernel, window.stride, window.pad)
             if node.groups > 1:
                 kernel, stride, pad = sides
                 return GroupedConv2D(node.filters, kernel, node.groups, stride, pad, node.bias)
-            return Conv2D(node.filters, *sides, node.bias)
+            return layers.Conv2D(node.filters, *sides, node.bias)
         case Norm():
-            return BatchNorm(node.eps, node.momentum)
+            return layers.BatchNorm(node.eps, node.momentum)
         case Activate():
-            return ReLU() if node.kind == "relu" else HardSwish()
+            return layers.ReLU() if node.kind == "relu" else layers.HardSwish()
         case Pool(window=window) if not is_graphs_own(node):
-            kind = AvgPool2D if node.average else MaxPool2D
+            kind = layers.AvgPool2D if node.average else layers.MaxPool2D
             return kind(window.kernel, window.stride, window.pad, window.ceil)
         case Mean():
-            return GlobalAvgPool2D()
+            return layers.GlobalAvgPool2D()
         case Drop():
-            return Dropout(node.rate)
+            return layers.Dropout(node.rate)
         case Other():
             return node.layer
     raise UserError(f"{graph.name}: no layer does {node.path} ({node.what}); run the graph instead")

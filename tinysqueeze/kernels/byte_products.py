@@ -6,7 +6,15 @@ one strip, (depth, its vectors, LANES, 4), strip after strip.
 
 from typing import Any
 
-from tinysqueeze.kernels.byte_tile import ROWS, SCALE_BYTES, byte_tile, sum_tile
+from tinysqueeze.kernels.byte_tile import (
+    POOLED_ROWS,
+    ROWS,
+    SCALE_BYTES,
+    WINDOW,
+    byte_tile,
+    pooled_tile,
+    sum_tile,
+)
 from tinysqueeze.kernels.kernel import kernel
 from tinysqueeze.kernels.target import TARGET
 from tinysqueeze.kernels.vectors import bytes_at, ints
@@ -23,13 +31,13 @@ def panel_starts(vectors: int) -> list[int]:
 
 @kernel("""
     x x_thread x_rows x_steps w depth vectors bias scales quick zero lowest
-    y y_thread y_rows rows_per_unit rows_in_all by_panel by_row
+    y y_thread y_rows rows_per_unit rows_in_all by_panel by_row pooled
 """)
 def byte_product(job: Any, first: int, count: int, thread: int) -> None:
     """y[row] = the bytes of bias + sum over k of x[row, k] * w[k], for rows and steps from tables.
 
     Units are images of a chunk, of `rows_per_unit` rows; or, of one image, so many rows if `by_row`,
-    or a panel of filters each if `by_panel`.
+    or a panel of filters each if `by_panel`. If `pooled`, each WINDOW rows give one, their largest.
     """
     x, y = job.x + thread * job.x_thread, job.y + thread * job.y_thread
     panels = (job.vectors + WIDEST - 1) // WIDEST
@@ -45,8 +53,14 @@ def byte_product(job: Any, first: int, count: int, thread: int) -> None:
         wide = min(WIDEST, job.vectors - start)
         w = bytes_at(job.w + 4 * LANES * start * job.depth)
         bias, scales = ints(job.bias + 4 * LANES * start), bytes_at(job.scales + SCALE * start)
-        ys, tile = bytes_at(y + LANES * start), ROWS[wide - 1]
-        for row in range(row_begin, row_end, tile):
+        ys = bytes_at(y + LANES * start)
+        if job.pooled:
+            for row in range(row_begin, row_end, POOLED_ROWS[wide - 1]):
+                pooled_tile(wide, job.quick, bytes_at(x), ints(job.x_rows + 4 * row),
+                            ints(job.x_steps), row_end - row - 1, w, job.depth, bias, scales,
+                            job.zero, job.lowest, ys, ints(job.y_rows + 4 * (row // WINDOW)))  # fmt: skip
+            continue
+        for row in range(row_begin, row_end, ROWS[wide - 1]):
             byte_tile(wide, job.quick, bytes_at(x), ints(job.x_rows + 4 * row), ints(job.x_steps),
                       row_end - row - 1, w, job.depth, bias, scales, job.zero, job.lowest, ys,
                       ints(job.y_rows + 4 * row))  # fmt: skip

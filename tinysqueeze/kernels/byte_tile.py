@@ -5,14 +5,16 @@ row and a vector of weights for four channels. What is new is the end. A sum of 
 
     q = clamp(zero + floor((sum * multiplier[f] + half[f]) / 2^shift[f]), lowest, 255)
 
-exactly, in 64 bits: sums in even and in odd lanes are multiplied apart, since a product takes two
-lanes. Adding zero * 2^shift to `half` saves an addition, and shifting the odd products only so far that
-they end in the upper half of their 64 bits saves a shift. Both need 32 <= shift <= SHIFT_MOST, as every
-layer has whose output is coarser than a unit of its sums. Otherwise `exact` does it step by step.
+exactly. Products take 64 bits, so those of even and of odd lanes are made apart; but what is added has
+no ones in its lower 32 bits if shift > 32 (half is 2^(shift - 1), and zero * 2^shift goes with it), and
+so only the products' upper halves matter, which fit in one vector again. That is `quick`, for shifts up
+to SHIFT_MOST, as every layer has whose output is coarser than a unit of its sums. Otherwise `exact` does
+it step by step.
 """
 
 from collections.abc import Callable
 
+from llvmlite import ir
 from numba import types
 
 from tinysqueeze.kernels.integers import (
@@ -43,11 +45,15 @@ from tinysqueeze.kernels.vectors import (
 int_t = types.int64
 ROWS = TARGET.byte_rows
 """Rows of the tile that is 1, 2, ... vectors wide."""
-SHIFT_LEAST, SHIFT_MOST = 32, 53
-"""Between these `half` may hold zero * 2^shift, 255 * 2^53 at the most, beside a product of 62 bits."""
+WINDOW = 4
+POOLED_ROWS = tuple(max(WINDOW, rows // WINDOW * WINDOW) for rows in ROWS)
+"""The same where each WINDOW rows are a pooling window, of which only the largest sum goes on."""
+SHIFT_LEAST, SHIFT_MOST = 33, 53
+"""Between these the upper half of (2 zero + 1) * 2^(shift - 1), 29 bits, fits beside a product's, 30 bits."""
 SCALE_BYTES = 24 * LANES
-"""A vector of filters in the table of scales: multipliers, halves and shifts, int64 (LANES / 2,) each, of
-the even lanes; and the same of the odd."""
+"""A vector of filters in the table of scales. For `exact`: multipliers, halves and shifts, int64 (LANES / 2,)
+each, of the even lanes; and the same of the odd. For `quick`: multipliers of the even and of the odd
+lanes, int64; then what is added and the shifts, both less 32 bits, int32 (LANES,)."""
 
 
 def is_interleaved(vectors: int) -> bool:
@@ -60,18 +66,28 @@ def rescaled(e: Emitter, total: Value, scales: Value, vector: int) -> list[Value
     b, found = e.builder, []
     for i, part in enumerate(halves(e, total)):
         place = vector * SCALE_BYTES + i * 12 * LANES
-        multiplier, half, shift = (
-            e.load(scales, e.int(place + step * LANES), LONGS) for step in (0, 4, 8)
-        )
-        word = all_lanes(LONGS, 32)
-        multiplier = b.ashr(b.shl(multiplier, word), word)  # says that it has 32 bits
-        found.append(b.ashr(b.add(b.mul(part, multiplier), half), shift))
+        half, shift = (e.load(scales, e.int(place + step * LANES), LONGS) for step in (4, 8))
+        found.append(b.ashr(b.add(b.mul(part, _multiplier(e, scales, place)), half), shift))
     return found
 
 
 def quick(e: Emitter, total: Value, scales: Value, vector: int) -> Value:
     """zero + the rescaled sums, int32."""
-    return joined(e, *rescaled(e, total, scales, vector))
+    b, place = e.builder, vector * SCALE_BYTES
+    products = [
+        b.bitcast(b.mul(part, _multiplier(e, scales, place + i * 4 * LANES)), INTS)
+        for i, part in enumerate(halves(e, total))
+    ]
+    uppers = [i + 1 if i % 2 == 0 else LANES + i for i in range(LANES)]
+    upper = b.shuffle_vector(*products, ir.Constant(INTS, uppers))
+    more, shift = (e.load(scales, e.int(place + step * LANES), INTS) for step in (8, 12))
+    return b.ashr(b.add(upper, more), shift)
+
+
+def _multiplier(e: Emitter, scales: Value, place: int) -> Value:
+    """Of half a vector, int64; says that it has 32 bits."""
+    b, word = e.builder, all_lanes(LONGS, 32)
+    return b.ashr(b.shl(e.load(scales, e.int(place), LONGS), word), word)
 
 
 def exact(
@@ -106,64 +122,95 @@ def _sums(
     return e.loop(e.int(0), depth, step, start)
 
 
-def _index(e: Emitter, table: Value, row: int, last: Value) -> Value:
-    """Entry `row` of an integer table, or the last that exists, as a 64-bit offset."""
-    b = e.builder
-    place = b.select(b.icmp_signed("<", e.int(row), last), e.int(row), last)
+def _index(e: Emitter, table: Value, row: int, last: Value, window: int = 1) -> Value:
+    """Entry `row` of an integer table as a 64-bit offset, or the same row of the `last` window there is."""
+    b, mine = e.builder, e.int(row // window)
+    place = b.select(b.icmp_signed("<", mine, last), mine, last)
+    place = b.add(b.mul(place, e.int(window)), e.int(row % window))
     return b.sext(b.load(e.at(table, place)), INT)
 
 
-def _by_width(e: Emitter, wide: Value, emit: Callable[[int, int], None]) -> None:
+def _by_width(
+    e: Emitter, wide: Value, emit: Callable[[int, int], None], rows_of: tuple[int, ...] = ROWS
+) -> None:
     """What `emit(rows, vectors)` emits for the tile that is `wide` vectors wide, decided as it runs."""
-    for vectors, rows in enumerate(ROWS, start=1):
+    for vectors, rows in enumerate(rows_of, start=1):
         with e.builder.if_then(e.builder.icmp_signed("==", wide, e.int(vectors))):
             emit(rows, vectors)
 
 
-@procedure(int_t, int_t, bytes_t, ints_t, ints_t, int_t, bytes_t, int_t, ints_t, bytes_t, int_t,
-           int_t, bytes_t, ints_t)  # fmt: skip
-def byte_tile(
-    e: Emitter, wide: Value, is_quick: Value, x: Value, x_rows: Value, x_steps: Value,
-    last: Value, w: Value, depth: Value, bias: Value, scales: Value, zero: Value,
-    lowest: Value, y: Value, y_rows: Value,
-) -> None:  # fmt: skip
-    """Rows of bytes, `ROWS[wide - 1]` of them by `wide` vectors.
+def _byte_tile(window: int) -> Callable:
+    """The intrinsic for rows of bytes, of which the largest of each `window` goes on.
 
-    x, x_rows, x_steps, last   as in `tile`, in bytes
-    w, depth                   weights (depth, wide, LANES, 4)
-    bias, scales               of these filters; `is_quick` says how the scales were made
-    zero, lowest               of the result
-    y, y_rows                  the result; row r is written at `y[y_rows[r]]`
+    To rescale is never to reverse an order: so a max-pool may come first, and there is less to rescale.
     """
-    b = e.builder
-    is_quick = b.icmp_signed("!=", is_quick, e.int(0))
 
-    def emit(rows: int, vectors: int) -> None:
-        x_row = [e.at(x, _index(e, x_rows, r, last)) for r in range(rows)]
-        total = _sums(e, rows, vectors, x_row, x_steps, w, depth, bias)
-        y_row = [e.at(y, _index(e, y_rows, r, last)) for r in range(rows)]
-        least = b.trunc(lowest, INT32)
-        edges = [e.splat(n, LANES // 2) for n in (zero, lowest, e.int(255))]
-        with b.if_else(is_quick) as (if_quick, otherwise):
-            with if_quick:
-                store(total, y_row, least, lambda *given: quick(e, *given))
-            with otherwise:
-                store(total, y_row, least, lambda *given: exact(e, *given, *edges))
+    @procedure(int_t, int_t, bytes_t, ints_t, ints_t, int_t, bytes_t, int_t, ints_t, bytes_t, int_t,
+               int_t, bytes_t, ints_t)  # fmt: skip
+    def tile(
+        e: Emitter, wide: Value, is_quick: Value, x: Value, x_rows: Value, x_steps: Value,
+        last: Value, w: Value, depth: Value, bias: Value, scales: Value, zero: Value,
+        lowest: Value, y: Value, y_rows: Value,
+    ) -> None:  # fmt: skip
+        """Rows of bytes, `ROWS[wide - 1]` of them by `wide` vectors; or of `POOLED_ROWS`.
 
-    def store(total: list[Value], y_row: list[Value], least: Value, rescale: Callable) -> None:
-        vectors = len(total) // len(y_row)
-        found: list[list[Value]] = [[] for _ in y_row]
-        for v in range(vectors):
-            for r, mine in enumerate(found):
-                mine.append(rescale(total[r * vectors + v], scales, v))
-        for mine, row in zip(found, y_row, strict=True):
-            if is_interleaved(vectors):
-                e.store(packed(e, mine, e.splat(b.trunc(least, BYTE), count=64)), row)
-                continue
-            for v, one in enumerate(mine):
-                e.store(narrowed(e, one, e.splat(least)), row, e.int(v * LANES))
+        x, x_rows, x_steps, last   as in `tile`, in bytes
+        w, depth                   weights (depth, wide, LANES, 4)
+        bias, scales               of these filters; `is_quick` says how the scales were made
+        zero, lowest               of the result
+        y, y_rows                  the result; window r is written at `y[y_rows[r]]`
+        """
+        b = e.builder
+        is_quick = b.icmp_signed("!=", is_quick, e.int(0))
 
-    _by_width(e, wide, emit)
+        def emit(rows: int, vectors: int) -> None:
+            end = b.sdiv(last, e.int(window))
+            x_row = [e.at(x, _index(e, x_rows, r, end, window)) for r in range(rows)]
+            sums = _sums(e, rows, vectors, x_row, x_steps, w, depth, bias)
+            windows = [sums[r * vectors : (r + window) * vectors] for r in range(0, rows, window)]
+            total = [_largest(e, one[v::vectors]) for one in windows for v in range(vectors)]
+            y_row = [e.at(y, _index(e, y_rows, r, end)) for r in range(rows // window)]
+            least = b.trunc(lowest, INT32)
+            edges = [e.splat(n, LANES // 2) for n in (zero, lowest, e.int(255))]
+            with b.if_else(is_quick) as (if_quick, otherwise):
+                with if_quick:
+                    _store(e, total, y_row, scales, least, quick)
+                with otherwise:
+                    _store(e, total, y_row, scales, least, lambda *given: exact(*given, *edges))
+
+        _by_width(e, wide, emit, ROWS if window == 1 else POOLED_ROWS)
+
+    return tile
+
+
+def _largest(e: Emitter, sums: list[Value]) -> Value:
+    """Of one or more vectors of int32, lane by lane."""
+    best, *others = sums
+    for one in others:
+        best = e.builder.select(e.builder.icmp_signed(">", one, best), one, best)
+    return best
+
+
+def _store(
+    e: Emitter, total: list[Value], y_row: list[Value], scales: Value, least: Value,
+    rescale: Callable[[Emitter, Value, Value, int], Value],
+) -> None:  # fmt: skip
+    """The rows of sums as bytes."""
+    vectors = len(total) // len(y_row)
+    found: list[list[Value]] = [[] for _ in y_row]
+    for v in range(vectors):
+        for r, mine in enumerate(found):
+            mine.append(rescale(e, total[r * vectors + v], scales, v))
+    for mine, row in zip(found, y_row, strict=True):
+        if is_interleaved(vectors):
+            low = e.builder.trunc(least, BYTE)
+            e.store(packed(e, mine, e.splat(low, count=64)), row)
+            continue
+        for v, one in enumerate(mine):
+            e.store(narrowed(e, one, e.splat(least)), row, e.int(v * LANES))
+
+
+byte_tile, pooled_tile = _byte_tile(1), _byte_tile(WINDOW)
 
 
 @procedure(int_t, bytes_t, ints_t, ints_t, int_t, bytes_t, int_t, ints_t, bytes_t, int_t, ints_t)

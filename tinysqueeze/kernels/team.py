@@ -30,10 +30,9 @@ from llvmlite import ir
 from numba import types
 from numba.core import config
 from numba.core.compiler_lock import global_compiler_lock
-from numba.extending import intrinsic
 
 from tinysqueeze.kernels.kernel import Job, Kernel, kernel
-from tinysqueeze.kernels.vectors import INT, Emitter, Value, procedure
+from tinysqueeze.kernels.vectors import INT, Emitter, Value, longs, procedure
 from tinysqueeze.processors import allowed_processors, default_threads
 
 int_t = types.int64
@@ -121,27 +120,17 @@ def call(
     e.builder.call(e.builder.inttoptr(address, kind.as_pointer()), [record, first, count, thread])
 
 
-@intrinsic
-def arrive(typing_context: Any, counter: Any) -> Any:
+@procedure(int_t, returns=int_t)
+def arrive(e: Emitter, counter: Value) -> Value:
     """Adds one to the number at an address, as one indivisible act; returns the new number."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = builder.inttoptr(values[0], INT.as_pointer())
-        before = builder.atomic_rmw("add", place, ir.Constant(INT, 1), "seq_cst")
-        return builder.add(before, ir.Constant(INT, 1))
-
-    return types.int64(types.int64), generate
+    place = e.builder.inttoptr(counter, INT.as_pointer())
+    return e.builder.add(e.builder.atomic_rmw("add", place, e.int(1), "seq_cst"), e.int(1))
 
 
-@intrinsic
-def look(typing_context: Any, counter: Any) -> Any:
+@procedure(int_t, returns=int_t)
+def look(e: Emitter, counter: Value) -> Value:
     """The number at an address, as other threads have left it just now."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = builder.inttoptr(values[0], INT.as_pointer())
-        return builder.load_atomic(place, "seq_cst", 8)
-
-    return types.int64(types.int64), generate
+    return e.builder.load_atomic(e.builder.inttoptr(counter, INT.as_pointer()), "seq_cst", 8)
 
 
 @procedure()
@@ -200,16 +189,6 @@ def walk(job: Any, images: int, unused: int, thread: int) -> None:
                     doze()
                 elif spins > YIELD:
                     give_way()
-
-
-@intrinsic
-def longs(typing_context: Any, address: Any) -> Any:
-    """A pointer to 64-bit integers from an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.inttoptr(values[0], INT.as_pointer())
-
-    return types.CPointer(types.int64)(types.int64), generate
 
 
 # --- the team --------------------------------------------------------------------------------

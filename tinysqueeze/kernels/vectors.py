@@ -185,8 +185,8 @@ class Emitter:
         self.loop(self.int(0), channels, one, step=LANES)
 
 
-def procedure(*arguments: types.Type) -> Callable:
-    """Makes an intrinsic of a function `emit(e, *values)` that returns nothing.
+def procedure(*arguments: types.Type, returns: types.Type = types.void) -> Callable:
+    """Makes an intrinsic of a function `emit(e, *values)` that returns nothing, or one value.
 
     The decorated function is called once while compiling, with an Emitter and one LLVM value for
     each argument of the given Numba types.
@@ -195,10 +195,10 @@ def procedure(*arguments: types.Type) -> Callable:
     def decorate(emit: Callable) -> Callable:
         def typed(typing_context: Any, *_: Any) -> tuple[Any, Callable]:
             def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-                emit(Emitter(builder), *values)
-                return context.get_dummy_value()
+                made = emit(Emitter(builder), *values)
+                return context.get_dummy_value() if made is None else made
 
-            return types.void(*arguments), generate
+            return returns(*arguments), generate
 
         return intrinsic(_with_arguments(typed, len(arguments), emit.__name__))
 
@@ -217,19 +217,18 @@ def _pointer(kind: Any, element: ir.Type, plain: type, name: str) -> Callable:
     if config.DISABLE_JIT:
         return lambda address: ctypes.cast(int(address), ctypes.POINTER(plain))
 
-    def typed(typing_context: Any, address: Any) -> tuple[Any, Callable]:
-        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            return builder.inttoptr(values[0], element.as_pointer())
+    def emit(e: Emitter, address: Value) -> Value:
+        return e.builder.inttoptr(address, element.as_pointer())
 
-        return kind(types.int64), generate
-
-    typed.__name__ = name
-    return intrinsic(typed)
+    emit.__name__ = name
+    return procedure(types.int64, returns=kind)(emit)
 
 
 floats = _pointer(floats_t, FLOAT, ctypes.c_float, "floats")
 """floats(address): the float32 numbers at a memory address, to be indexed as a flat array."""
 ints = _pointer(ints_t, INT32, ctypes.c_int32, "ints")
 """ints(address): the same for int32."""
+longs = _pointer(types.CPointer(types.int64), INT, ctypes.c_int64, "longs")
+"""longs(address): the same for int64."""
 bytes_at = _pointer(bytes_t, BYTE, ctypes.c_uint8, "bytes_at")
 """bytes_at(address): the same for uint8."""

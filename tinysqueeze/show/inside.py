@@ -13,18 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tinysqueeze.errors import UserError
+from tinysqueeze.network import layers
 from tinysqueeze.network.compose import leaves, map_leaves
-from tinysqueeze.network.layers import (
-    EVAL,
-    AvgPool2D,
-    Cache,
-    Conv2D,
-    Layer,
-    MaxPool2D,
-    Mode,
-    Params,
-    ReLU,
-)
+from tinysqueeze.network.layers import EVAL, Cache, Layer, Mode, Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.show.pictures.style import ORANGE, SEQUENTIAL, Picture, bare, styled
@@ -62,7 +53,7 @@ def _maps_of_classes(weights: WeightSet, seen: Trace) -> Array:
 
 
 @dataclass(frozen=True)
-class GuidedReLU(ReLU):
+class GuidedReLU(layers.ReLU):
     """A ReLU that hands back only what speaks for the class (Springenberg et al. 2015)."""
 
     def backward(
@@ -83,7 +74,7 @@ def input_gradient(
     model: Layer = weights.model
     if guided:
         model = map_leaves(
-            lambda _, layer: GuidedReLU() if isinstance(layer, ReLU) else layer, model
+            lambda _, layer: GuidedReLU() if isinstance(layer, layers.ReLU) else layer, model
         )
     logits, cache = model.forward(weights.params, weights.preprocess(image)[None])
     dlogits = np.zeros_like(logits)
@@ -108,7 +99,7 @@ def extent(model: Model, path: str) -> tuple[float, float, float, float]:
     for name, layer, _, out_shape in leaves(model, model.input_shape):
         if size is not None and not name.startswith(f"{path}/"):
             break
-        if isinstance(layer, Conv2D | GroupedConv2D | MaxPool2D | AvgPool2D):
+        if isinstance(layer, layers.Conv2D | GroupedConv2D | layers.MaxPool2D | layers.AvgPool2D):
             window = layer.window
             middle += ((np.array(window.kernel) - 1) / 2 - window.pad) * jump
             jump *= window.stride

@@ -7,20 +7,8 @@ from itertools import product
 
 import numpy as np
 
-from tinysqueeze.network.layers import (
-    AvgPool2D,
-    BatchNorm,
-    Conv2D,
-    Dropout,
-    Flatten,
-    GlobalAvgPool2D,
-    HardSwish,
-    Layer,
-    Linear,
-    MaxPool2D,
-    ReLU,
-    Softmax,
-)
+from tinysqueeze.network import layers
+from tinysqueeze.network.layers import Layer
 from tinysqueeze.network.ops.reference import pool_divisor
 from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.window import Window
@@ -105,7 +93,7 @@ def _place(name: str, at: Place) -> str:
 
 
 @forward_formula.register
-def _(layer: Conv2D | GroupedConv2D, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.Conv2D | GroupedConv2D, record: Record, example: int, at: Place) -> Formula:
     weight, x = record.params["weight"], record.x[example]
     row, column, f = at
     start = f // _part(layer) * weight.shape[2]  # the first channel of f's group
@@ -120,7 +108,7 @@ def _(layer: Conv2D | GroupedConv2D, record: Record, example: int, at: Place) ->
 
 
 @backward_formula.register
-def _(layer: Conv2D | GroupedConv2D, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.Conv2D | GroupedConv2D, record: Record, example: int, at: Place) -> Formula:
     weight, dy = record.params["weight"], record.down[example]
     row, column, channel = at
     group, c = divmod(channel, weight.shape[2])
@@ -139,13 +127,13 @@ def _(layer: Conv2D | GroupedConv2D, record: Record, example: int, at: Place) ->
     return Formula(rule, numbers, value)
 
 
-def _part(layer: Conv2D | GroupedConv2D) -> int:
+def _part(layer: layers.Conv2D | GroupedConv2D) -> int:
     """How many filters see the same channels: all, or those of a group."""
     return layer.filters // (layer.groups if isinstance(layer, GroupedConv2D) else 1)
 
 
 @forward_formula.register
-def _(layer: Linear, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.Linear, record: Record, example: int, at: Place) -> Formula:
     (f,) = at
     pairs = zip(record.x[example], record.params["weight"][:, f], strict=True)
     terms = [(float(a), float(b)) for a, b in pairs]
@@ -154,7 +142,7 @@ def _(layer: Linear, record: Record, example: int, at: Place) -> Formula:
 
 
 @backward_formula.register
-def _(layer: Linear, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.Linear, record: Record, example: int, at: Place) -> Formula:
     (c,) = at
     pairs = zip(record.down[example], record.params["weight"][c], strict=True)
     numbers, value = _sum_of([(float(a), float(b)) for a, b in pairs])
@@ -165,14 +153,14 @@ def _(layer: Linear, record: Record, example: int, at: Place) -> Formula:
 
 
 @forward_formula.register
-def _(layer: ReLU, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.ReLU, record: Record, example: int, at: Place) -> Formula:
     x = float(record.x[example][at])
     value = max(x, 0.0)
     return Formula(f"{_place('y', at)} = max(x, 0)", f"= max({x:.6g}, 0) = {value:.6g}", value)
 
 
 @backward_formula.register
-def _(layer: ReLU, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.ReLU, record: Record, example: int, at: Place) -> Formula:
     y, dy = float(record.y[example][at]), float(record.down[example][at])
     value = dy if y > 0 else 0.0
     why = f"y = {y:.4g} > 0: it was open" if y > 0 else "y = 0: it was shut"
@@ -181,7 +169,7 @@ def _(layer: ReLU, record: Record, example: int, at: Place) -> Formula:
 
 
 @forward_formula.register
-def _(layer: HardSwish, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.HardSwish, record: Record, example: int, at: Place) -> Formula:
     x = float(record.x[example][at])
     value = x * min(max(x / 6 + 0.5, 0.0), 1.0)
     rule = f"{_place('y', at)} = x · (x / 6 + 1/2, from 0 to 1)"
@@ -189,7 +177,7 @@ def _(layer: HardSwish, record: Record, example: int, at: Place) -> Formula:
 
 
 @backward_formula.register
-def _(layer: HardSwish, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.HardSwish, record: Record, example: int, at: Place) -> Formula:
     x, dy = float(record.x[example][at]), float(record.down[example][at])
     slope = 0.0 if x <= -3 else 1.0 if x >= 3 else x / 3 + 0.5
     rule = f"{_place('dx', at)} = dy · slope: 0 up to -3, 1 from 3 on, x / 3 + 1/2 between"
@@ -198,12 +186,12 @@ def _(layer: HardSwish, record: Record, example: int, at: Place) -> Formula:
 
 
 @forward_formula.register
-def _(layer: Dropout, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.Dropout, record: Record, example: int, at: Place) -> Formula:
     return _masked("y", record, float(record.x[example][at]), example, at)
 
 
 @backward_formula.register
-def _(layer: Dropout, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.Dropout, record: Record, example: int, at: Place) -> Formula:
     return _masked("dx", record, float(record.down[example][at]), example, at)
 
 
@@ -220,7 +208,7 @@ def _masked(name: str, record: Record, through: float, example: int, at: Place) 
 
 
 @forward_formula.register
-def _(layer: MaxPool2D, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.MaxPool2D, record: Record, example: int, at: Place) -> Formula:
     x, (row, column, c) = record.x[example], at
     seen = [float(x[*pixel, c]) for _, pixel in _seen(x, layer.window, row, column)]
     listed = ", ".join(f"{v:.4g}" for v in seen)
@@ -229,7 +217,7 @@ def _(layer: MaxPool2D, record: Record, example: int, at: Place) -> Formula:
 
 
 @backward_formula.register
-def _(layer: MaxPool2D, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.MaxPool2D, record: Record, example: int, at: Place) -> Formula:
     dy, winner = record.down[example], record.cache["argmax"][example]
     row, column, c = at
     windows = list(_seers(dy, layer.window, row, column))
@@ -242,7 +230,7 @@ def _(layer: MaxPool2D, record: Record, example: int, at: Place) -> Formula:
 
 
 @forward_formula.register
-def _(layer: AvgPool2D, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.AvgPool2D, record: Record, example: int, at: Place) -> Formula:
     x, (row, column, c) = record.x[example], at
     seen = [float(x[*pixel, c]) for _, pixel in _seen(x, layer.window, row, column)]
     area = int(pool_divisor(record.x.shape, layer.window)[row, column, 0])
@@ -253,7 +241,7 @@ def _(layer: AvgPool2D, record: Record, example: int, at: Place) -> Formula:
 
 
 @backward_formula.register
-def _(layer: AvgPool2D, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.AvgPool2D, record: Record, example: int, at: Place) -> Formula:
     dy, (row, column, c) = record.down[example], at
     areas = pool_divisor(record.x.shape, layer.window)
     windows = [pixel for _, pixel in _seers(dy, layer.window, row, column)]
@@ -263,7 +251,7 @@ def _(layer: AvgPool2D, record: Record, example: int, at: Place) -> Formula:
 
 
 @forward_formula.register
-def _(layer: GlobalAvgPool2D, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.GlobalAvgPool2D, record: Record, example: int, at: Place) -> Formula:
     seen = record.x[example][:, :, at[0]]
     value = float(seen.mean(dtype=np.float64))
     numbers = f"= {float(seen.sum()):.6g} / ({seen.shape[0]}·{seen.shape[1]}) = {value:.6g}"
@@ -271,7 +259,7 @@ def _(layer: GlobalAvgPool2D, record: Record, example: int, at: Place) -> Formul
 
 
 @backward_formula.register
-def _(layer: GlobalAvgPool2D, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.GlobalAvgPool2D, record: Record, example: int, at: Place) -> Formula:
     dy, (height, width) = float(record.down[example][at[2]]), record.x.shape[1:3]
     value = dy / (height * width)
     rule = f"{_place('dx', at)} = dy[{at[2]}] / (H·W): every pixel gets an equal share"
@@ -279,7 +267,7 @@ def _(layer: GlobalAvgPool2D, record: Record, example: int, at: Place) -> Formul
 
 
 @forward_formula.register
-def _(layer: Flatten, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.Flatten, record: Record, example: int, at: Place) -> Formula:
     value = float(record.y[example][at])
     place = tuple(int(i) for i in np.unravel_index(at[0], record.x.shape[1:]))
     return Formula(f"y[{at[0]}] = {_place('x', place)}: only the shape", f"= {value:.6g}", value)
@@ -289,7 +277,7 @@ def _(layer: Flatten, record: Record, example: int, at: Place) -> Formula:
 
 
 @forward_formula.register
-def _(layer: BatchNorm, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.BatchNorm, record: Record, example: int, at: Place) -> Formula:
     c, cache, params = at[-1], record.cache, record.params
     x, mean, var = (float(v) for v in (record.x[example][at], cache["mean"][c], cache["var"][c]))
     weight, bias = float(params["weight"][c]), float(params["bias"][c])
@@ -300,7 +288,7 @@ def _(layer: BatchNorm, record: Record, example: int, at: Place) -> Formula:
 
 
 @backward_formula.register
-def _(layer: BatchNorm, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.BatchNorm, record: Record, example: int, at: Place) -> Formula:
     c, cache = at[-1], record.cache
     dys = record.down[..., c].astype(np.float64)
     spread = float(np.sqrt(float(cache["var"][c]) + layer.eps))
@@ -319,7 +307,7 @@ def _(layer: BatchNorm, record: Record, example: int, at: Place) -> Formula:
 
 
 @forward_formula.register
-def _(layer: Softmax, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.Softmax, record: Record, example: int, at: Place) -> Formula:
     x = record.x[example].astype(np.float64)[at[:-1]]
     powers = np.exp(x - x.max())
     value = float(powers[at[-1]] / powers.sum())
@@ -328,7 +316,7 @@ def _(layer: Softmax, record: Record, example: int, at: Place) -> Formula:
 
 
 @backward_formula.register
-def _(layer: Softmax, record: Record, example: int, at: Place) -> Formula:
+def _(layer: layers.Softmax, record: Record, example: int, at: Place) -> Formula:
     y, dy = (a[example].astype(np.float64)[at[:-1]] for a in (record.y, record.down))
     mean = float((y * dy).sum())
     value = float(y[at[-1]] * (dy[at[-1]] - mean))

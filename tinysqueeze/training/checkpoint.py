@@ -24,18 +24,9 @@ from tinysqueeze.files import parse_json, reason, to_safetensors, write_atomical
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import check_fit, flatten, unflatten
+from tinysqueeze.training import metadata
 from tinysqueeze.training.engine import EngineMaker, EngineSpec, compiled_engine
-from tinysqueeze.training.metadata import (
-    COUNTERS,
-    PER_IMAGE,
-    check_arrays,
-    classes_of,
-    counters_of,
-    history_of,
-    network_of,
-    normalise_of,
-    recipe_of,
-)
+from tinysqueeze.training.metadata import COUNTERS, PER_IMAGE
 from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.state import Training
 from tinysqueeze.version import __version__
@@ -94,10 +85,10 @@ def save(path: str | Path, training: Training, **extra: Any) -> Path:
         "extra": extra,
     }
     text = json.dumps(meta)
-    metadata = {"format": FORMAT, "tinysqueeze": text, "sha256": digest(arrays, text)}
+    header = {"format": FORMAT, "tinysqueeze": text, "sha256": digest(arrays, text)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, to_safetensors(arrays, metadata))
+        write_atomically(path, to_safetensors(arrays, header))
     except (OSError, UserError) as error:
         raise CheckpointError(f"{error}; what was saved there before is as it was") from None
     return path
@@ -146,17 +137,17 @@ def _saved(header: Mapping[str, str], arrays: dict[str, np.ndarray]) -> Saved:
         meta["sha256"] = header["sha256"]
     if digest(arrays, None if kind == FIRST else text) != meta["sha256"]:
         raise UserError("corrupt, its contents do not match their SHA-256")
-    check_arrays(arrays)
-    model, recipe = network_of(meta), recipe_of(meta)
+    metadata.check_arrays(arrays)
+    model, recipe = metadata.network_of(meta), Recipe.from_dict(meta["recipe"])
     role = "average" if any(name.startswith("average/") for name in arrays) else "params"
     params = unflatten(_role(arrays, role))
     check_fit(model, params)
-    meta["counters"] = counters_of(meta, recipe)
-    meta["history"] = history_of(meta)
+    meta["counters"] = metadata.counters_of(meta, recipe)
+    meta["history"] = metadata.history_of(meta)
     if not isinstance(meta["extra"], dict):
         raise UserError("it does not say what it was trained on")
-    classes = classes_of(meta, model.classes)
-    return Saved(model, params, recipe, normalise_of(meta), classes, meta, arrays, notes)
+    classes = metadata.classes_of(meta, model.classes)
+    return Saved(model, params, recipe, metadata.normalise_of(meta), classes, meta, arrays, notes)
 
 
 def is_checkpoint(source: str | os.PathLike[str]) -> bool:

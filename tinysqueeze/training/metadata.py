@@ -38,11 +38,6 @@ def normalise_of(meta: Mapping[str, Any]) -> Normalise:
     return Normalise(tuple(found["mean"]), tuple(found["std"]))
 
 
-def recipe_of(meta: Mapping[str, Any]) -> Recipe:
-    """How it is trained."""
-    return Recipe.from_dict(meta["recipe"])
-
-
 def classes_of(meta: Mapping[str, Any], count: int) -> tuple[str, ...]:
     """The names of the classes, as many as the network has."""
     found = meta["classes"]

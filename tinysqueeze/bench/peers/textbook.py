@@ -97,6 +97,16 @@ class ReLU(Layer):
         return dx
 
 
+class HardSwish(Layer):
+    def forward(self, x: np.ndarray, training: bool) -> Any:
+        self.x, self.gate = x, np.clip(x / np.float32(6) + np.float32(0.5), 0, 1)
+        return x * self.gate
+
+    def backward(self, dy: np.ndarray) -> Any:
+        bent = np.abs(self.x) < 3
+        return dy * (self.gate + bent * self.x / np.float32(6))
+
+
 class Pool(Layer):
     def forward(self, x: np.ndarray, training: bool) -> Any:
         columns, self.padded = im2col(x, self.part, -np.inf)

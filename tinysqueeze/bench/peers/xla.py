@@ -27,6 +27,8 @@ def forward(network: Part, params: Arrays, x: Any, training: bool) -> Any:
                 y = x.mean((1, 2))
             case "ReLU":
                 y = jax.nn.relu(x)
+            case "HardSwish":
+                y = jax.nn.hard_swish(x)
             case "Pool":
                 y = max_pool(node, x)
             case "Norm":

@@ -9,7 +9,7 @@ from tinysqueeze.compiled.space import NONE, Halo, View
 from tinysqueeze.compiled.steps import Map
 from tinysqueeze.devices.int8 import Int8Network
 from tinysqueeze.devices.memory import Buffer, lowest_fit
-from tinysqueeze.graph import Add, Conv, Graph, Node
+from tinysqueeze.graph import Add, Conv, Graph, Node, Pool
 
 SLACK = 4
 """Bytes that may be read beyond the end of a map: the last four channels need not all exist."""
@@ -23,12 +23,20 @@ class Layout:
 
     again   by the position of a sum whose second map has another layout than its first: the number of
             one more map, for the second in the layout of the first
+    pools   by a map that its convolutions pool at once: the node that does not have to. Such a map is
+            never stored
     """
 
     graph: Graph
     maps: dict[int, Map]
     halos: dict[int, Halo]
     again: dict[int, int]
+    pools: dict[int, Pool]
+
+    def written(self, node: Node) -> int:
+        """The map in memory that a node writes to."""
+        pool = self.pools.get(node.target)
+        return node.target if pool is None else pool.target
 
     def pixel(self, number: int) -> int:
         """Bytes of a pixel. The image's channels are not padded: a row of a patch is one run of bytes."""
@@ -46,7 +54,9 @@ class Layout:
 
     def place(self, node: Node) -> int:
         """Where in a pixel of its target a node begins to write."""
-        return int(self.maps[node.target].positions[node.offset])
+        place = int(self.maps[node.target].positions[node.offset])
+        pool = self.pools.get(node.target)
+        return place if pool is None else place + self.place(pool)
 
     def view(self, number: int, array: np.ndarray, thread: int) -> View:
         """A map in memory that begins with its padding; `thread` bytes on, another thread's."""
@@ -68,7 +78,11 @@ class Layout:
         dies = dict.fromkeys(stored, last)
         for number in stored:
             if number < len(graph.shapes) and self.halos[number] == NONE:
-                uses = [i for i, n in enumerate(graph.nodes) if number in (n.target, *n.sources)]
+                uses = [
+                    i
+                    for i, node in enumerate(graph.nodes)
+                    if number in (self.written(node), *node.sources)
+                ]
                 born[number], dies[number] = (uses[0] if number else 0), uses[-1]
         sizes = [-(-(images * self.image(number) + SLACK) // LINE) * LINE for number in stored]
         buffers = [
@@ -101,7 +115,21 @@ def lay_out(graph: Graph) -> Layout:
         if isinstance(node, Add) and maps[node.second].segments != maps[node.source].segments:
             again[i] = len(maps)
             maps[again[i]], halos[again[i]] = maps[node.source], NONE
-    return Layout(graph, maps, halos, again)
+    return Layout(graph, maps, halos, again, pooled_at_once(graph))
+
+
+def pooled_at_once(graph: Graph) -> dict[int, Pool]:
+    """By its map, each max-pool of 2x2 pixels that nobody else reads, and that only convolutions wrote."""
+    return {
+        pool.source: pool
+        for pool in graph.nodes
+        if isinstance(pool, Pool) and not pool.average and pool.source != graph.output
+        and (pool.window.kernel, pool.window.stride, pool.window.pad) == ((2, 2), (2, 2), (0, 0))
+        and not any(side % 2 for side in graph.size(pool.source)[:2])
+        and len(graph.readers(pool.source)) == 1
+        and all(isinstance(writer, Conv) for writer in graph.writers(pool.source))
+        and graph.writers(pool.source)
+    }  # fmt: skip
 
 
 def _halo(graph: Graph, node: Conv) -> Halo:

@@ -132,12 +132,14 @@ def scale_table(conv: Int8Conv, order: np.ndarray, quick_zero: int | None) -> ND
     multiplier[:filters] = conv.multiplier
     shift[:filters] = np.where(conv.multiplier != 0, conv.shift, SHIFT_LEAST)
     multiplier, shift = multiplier[order], shift[order]
-    half = np.int64(1) << (shift - 1)
-    if quick_zero is not None:
+    half, multipliers = np.int64(1) << (shift - 1), multiplier.astype(np.int64)
+    if quick_zero is None:
+        tables = [a[first::2] for first in (0, 1) for a in (multipliers, half, shift)]
+    else:
         half += np.int64(quick_zero) << shift
-        shift[1::2] -= 32
-    numbers = (multiplier.astype(np.int64), half, shift)
-    tables = [a[first::2] for first in (0, 1) for a in numbers]
+        ints = [(a.astype(np.int32)) for a in (half >> 32, shift - 32)]
+        unused = np.zeros(2 * len(order), np.int32)
+        tables = [multipliers[0::2], multipliers[1::2], *ints, unused]
     rows = [np.ascontiguousarray(table).view(np.uint8).reshape(vectors, -1) for table in tables]
     return _copied(np.concatenate(rows, axis=1).ravel())
 

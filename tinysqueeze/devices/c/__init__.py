@@ -42,7 +42,7 @@ class Exported:
 def export_float32(
     model: Model, params: Mapping[str, Any], directory: str | Path, input_note: str = ""
 ) -> Exported:
-    """Write NAME.h, NAME.c, NAME_weights.h and example.c in float32.
+    """Write NAME.h, NAME.c, NAME_kernels.h, NAME_weights.h and example.c in float32.
 
     input_note   a line for the header: what the values of the image are
 
@@ -141,6 +141,7 @@ class _Writer:
         texts = {
             f"{self.name}.h": _filled(HERE / "header.h", words),
             f"{self.name}_weights.h": "\n".join(self.declarations()),
+            f"{self.name}_kernels.h": "\n".join(self.kernels(placed)),
             f"{self.name}.c": "\n".join(self.source(placed)),
             "example.c": _filled(HERE / example, words),
         }
@@ -175,6 +176,8 @@ class _Writer:
             "INPUT_NOTE": self.input_note,
             "FIRST": FIRST.format(name=self.name) if self.packed else "",
             "LOAD": LOAD.format(name=self.name) if self.packed else "",
+            "CONSTANTS": "a file with the weights" if self.packed else "constants",
+            "STACK": "2,000" if self.packed else "a few hundred",
             "UNPACKED": f", unpacked weights and the decoder's tables {more}" if more else "",
             "INPUT": str(height * width * channels),
             "HEIGHT": str(height),
@@ -200,17 +203,21 @@ class _Writer:
                 yield ", ".join(texts[start : start + NUMBERS_A_LINE]) + ","
             yield "};\n"
 
-    def source(self, placed: Arena) -> Iterator[str]:
-        """The program: arithmetic, loops, the layers as tables, and the list of stages."""
-        yield f"/* {self.name}: written by tinysqueeze; see {self.name}.h. */\n"
-        decoder = '#include "tsq.h"\n' if self.packed else ""
-        yield f'#include "{self.name}.h"\n\n{decoder}#include "{self.name}_weights.h"\n'
+    def kernels(self, placed: Arena) -> Iterator[str]:
+        """Arithmetic and loops: in a header, where no compiler minds those that go unused."""
+        yield f"/* What the layers of {self.name} do. */\n"
         yield f"#define SCRATCH {placed.scratch // 4} /* the most channels of any map */\n"
         yield (HERE / ("int8.c" if self.network else "float32.c")).read_text()
         yield (HERE / "kernels.c").read_text()
         if self.packed:
             yield (HERE / "unpacked.c").read_text()
-        yield "/* -------------------------------------------------------------- the network */\n"
+
+    def source(self, placed: Arena) -> Iterator[str]:
+        """The program: the layers as tables, and the list of stages."""
+        yield f"/* {self.name}: written by tinysqueeze; see {self.name}.h. */\n"
+        decoder = '#include "tsq.h"\n' if self.packed else ""
+        yield f'#include "{self.name}.h"\n\n{decoder}#include "{self.name}_kernels.h"'
+        yield f'#include "{self.name}_weights.h"\n'
         for i, stage in enumerate(placed.stages):
             yield from self.tables(i, stage)
         yield f"static value_t arena[{placed.bytes // placed.itemsize}];"
@@ -311,7 +318,8 @@ class _Writer:
 
 
 FIRST = """First {name}_load() unpacks the weights out of the bytes of {name}.tsq, or of another file
- * for the same network, and returns 0, or a code of tsq.h that says why not. Then
+ * for the same network, and returns 0, or a code of tsq.h that says why not.
+ *
  * """
 LOAD = "int {name}_load(const uint8_t *file, uint32_t size);\n"
 

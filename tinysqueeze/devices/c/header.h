@@ -5,8 +5,8 @@
  * Then @NAME@_run() returns the @CLASSES@ logits, valid until the next run. Running overwrites
  * the input. Logits times @MACRO@_LOGIT_SCALE are those of the float network.
  *
- * Memory: @FLASH@ bytes of constants, @RAM@ bytes of RAM (arena @ARENA@, sums @SCRATCH@,
- * logits @OUTPUT@@UNPACKED@), and a stack of a few hundred bytes. */
+ * Memory: @FLASH@ bytes of @CONSTANTS@, @RAM@ bytes of RAM (arena @ARENA@, sums @SCRATCH@,
+ * logits @OUTPUT@@UNPACKED@), and a stack of @STACK@ bytes. */
 
 #ifndef @MACRO@_H
 #define @MACRO@_H

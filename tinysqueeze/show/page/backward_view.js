@@ -4,7 +4,8 @@ import { button, h, plural } from "./dom.js";
 import { isConv, windowOver } from "./forward_view.js";
 import { grid } from "./grids.js";
 import { mosaic, pixelMap, pixelText, strips } from "./maps.js";
-import { index, placeName, seers, short, weightName } from "./terms.js";
+import { short } from "./numbers.js";
+import { index, placeName, seers, weightName } from "./terms.js";
 
 // How many windows see each pixel of x: a map of one channel.
 export function overlaps(node, [height, width]) {

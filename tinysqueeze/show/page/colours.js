@@ -45,9 +45,15 @@ export function colourOf(value, most, theme) {
   return TABLES[theme][Math.round(share * 255) + 255];
 }
 
+// As WCAG 2 defines it: 0 for black, 1 for white.
+const luminance = (...rgb) => {
+  const [r, g, b] = rgb.map((c) => (c <= 10 ? c / 3295 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+
 // Background and readable text for a cell that holds a number.
 export function cellStyle(value, most, theme) {
   const [r, g, b] = colourOf(value, most, theme);
-  const ink = 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#17171c" : "#fff";
+  const ink = luminance(r, g, b) > 0.18 ? "#000" : "#fff"; // where black and white are read equally well
   return `background:rgb(${r},${g},${b});color:${ink}`;
 }

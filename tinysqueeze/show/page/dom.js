@@ -1,5 +1,7 @@
 // Small helpers: elements, figures with a line of text, buttons.
 
+import { thousands } from "./numbers.js";
+
 // An element: "on..." properties are listeners, "aria-..." and "data-..." attributes, others properties.
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -21,9 +23,6 @@ export function figure(title, picture) {
   const element = h("figure", { className: "ts-figure" }, heading, picture, line);
   return { element, heading, line };
 }
-
-// 1234567 -> "1,234,567".
-export const thousands = (value) => value.toLocaleString("en-US");
 
 export const by = (sizes) => sizes.join("×");
 

@@ -2,16 +2,17 @@
 
 import { backwardView } from "./backward_view.js";
 import { onTheme, themeOf } from "./colours.js";
-import { button, by, clamp, h, plural, thousands } from "./dom.js";
+import { button, by, clamp, h, plural } from "./dom.js";
 import { forwardView, isConv } from "./forward_view.js";
 import { imageColour, imagesView } from "./images_view.js";
 import { lossView } from "./loss_view.js";
 import { networkMap } from "./network_map.js";
+import { short, thousands } from "./numbers.js";
 import { placeControls } from "./place.js";
 import { unpack } from "./state.js";
 import { Step } from "./step.js";
 import { sumPanel } from "./sum.js";
-import { explain, index, short, weightName } from "./terms.js";
+import { explain, index, weightName } from "./terms.js";
 
 const AHEAD = 2e8; // multiply-adds up to which the next step is computed before it is asked for
 

@@ -4,7 +4,8 @@ import { h, plural } from "./dom.js";
 import { grid } from "./grids.js";
 import { mosaic, pixelMap, pixelText, strips } from "./maps.js";
 import { seen, divisor } from "./arithmetic.js";
-import { index, short, weightName } from "./terms.js";
+import { short } from "./numbers.js";
+import { index, weightName } from "./terms.js";
 
 export const isConv = (node) => node.kind === "conv" || node.kind === "linear";
 const isPool = (node) => node.kind === "max" || node.kind === "average";

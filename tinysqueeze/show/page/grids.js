@@ -2,16 +2,16 @@
 
 import { cellStyle } from "./colours.js";
 import { h } from "./dom.js";
-import { short } from "./terms.js";
+import { short } from "./numbers.js";
 
 // A grid of [height, width] cells. values: numbers, null where there is none, which `none` says.
-// chosen: the cell with a frame. choose(cell) makes cells buttons.
+// most: what has the full colour, by default the largest. chosen: the cell with a frame. choose(cell) makes cells buttons.
 export function grid(choose) {
   const box = h("div", { className: "ts-cells" });
   const title = h("div", { className: "ts-title" });
   const element = h("div", { className: "ts-grid", role: "group" }, title, box);
   let made = "";
-  function draw({ title: text, size: [height, width], values, chosen = -1, lit = null, theme, none = "pad 0" }) {
+  function draw({ title: text, size: [height, width], values, chosen = -1, lit = null, theme, most, none = "pad 0" }) {
     title.textContent = text;
     element.setAttribute("aria-label", text);
     if (made !== `${height} ${width}`) {
@@ -20,7 +20,7 @@ export function grid(choose) {
       box.style.maxWidth = `${width * 58}px`;
       box.replaceChildren(...values.map((_, k) => h(choose ? "button" : "span", choose ? { type: "button", className: "ts-cell", onclick: () => choose(k) } : { className: "ts-cell" })));
     }
-    const full = Math.max(...values.map((v) => Math.abs(v ?? 0)));
+    const full = most ?? Math.max(...values.map((v) => Math.abs(v ?? 0)));
     values.forEach((value, k) => {
       const cell = box.children[k];
       cell.textContent = value === null ? none : shortest(value);

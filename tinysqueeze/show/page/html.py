@@ -2,11 +2,13 @@
 
 import base64
 import html
+import json
 import re
 from collections.abc import Sequence
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
@@ -43,10 +45,15 @@ def _text(name: str) -> str:
 
 
 def page(
-    title: str, state: bytes, plain: str, start: str = "standalone.js", sheets: Sequence[str] = ()
+    title: str,
+    state: bytes | dict[str, Any],
+    plain: str,
+    start: str = "standalone.js",
+    sheets: Sequence[str] = (),
 ) -> str:
-    """One HTML file: the modules, their style, the packed state, and `plain`, HTML for no scripts.
+    """One HTML file: the modules, their style, the state, and `plain`, HTML for where no scripts run.
 
+    state    bytes, or what JSON holds
     start    the module that runs
     sheets   style sheets beside the explorer's
     """
@@ -54,13 +61,11 @@ def page(
         title=html.escape(title),
         style=style(*sheets),
         plain=plain,
-        state=base64.b64encode(state).decode(),
+        state=base64.b64encode(state).decode() if isinstance(state, bytes) else _safe(state),
         code=module(start),
     )
 
 
-def frame(text: str, title: str, height: int = 1400) -> str:
-    """A whole page as a frame in another, for instance below a notebook's cell; it finds its height."""
-    look = f"width:100%;height:{height}px;border:0"
-    inside = html.escape(text)
-    return f'<iframe title="{html.escape(title)}" style="{look}" srcdoc="{inside}"></iframe>'
+def _safe(state: dict[str, Any]) -> str:
+    """JSON that can't end the element it stands in."""
+    return json.dumps(state).replace("<", "\\u003c")

@@ -1,7 +1,7 @@
 // The loss: each image's softmax with class names, and what goes back to the logits.
 
 import { h } from "./dom.js";
-import { short } from "./terms.js";
+import { short } from "./numbers.js";
 
 const MOST_BARS = 10;
 

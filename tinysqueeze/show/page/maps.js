@@ -2,7 +2,8 @@
 
 import { colourOf } from "./colours.js";
 import { clamp, figure, h } from "./dom.js";
-import { index, short } from "./terms.js";
+import { short } from "./numbers.js";
+import { index } from "./terms.js";
 
 export function largest(data, from = 0, to = data.length) {
   let most = 0;

@@ -8,8 +8,8 @@ from tinysqueeze.show.pictures.networks import network_diagram
 from tinysqueeze.study.stepper import Steps
 
 
-def plain(steps: Steps, look: Look = PLAIN_LOOK) -> str:
-    """HTML: the network's picture, then every stop with its formula at the middle pixel, as text."""
+def words(steps: Steps) -> str:
+    """Every stop with its formula at the middle pixel, as text."""
     here = steps.position
     lines = []
     for position in range(len(steps.stops)):
@@ -17,11 +17,15 @@ def plain(steps: Steps, look: Look = PLAIN_LOOK) -> str:
         formula = steps.formula()
         lines.append(f"{steps.headline()}\n    {formula.rule}\n    {formula.numbers}")
     steps.position = here
+    return "\n".join(lines)
+
+
+def plain(steps: Steps, look: Look = PLAIN_LOOK) -> str:
+    """HTML: the network's picture, then every stop as text."""
     model = steps.model
     picture = network_diagram(model).html() if isinstance(model, Model) else ""
     title = f"A training step of {steps.name}"
-    text = "\n".join(lines)
     return (
         f"<h1>{html.escape(title)}</h1><p>{html.escape(look.about)} With scripts this page is "
-        f"interactive; without, these are its numbers.</p>{picture}<pre>{html.escape(text)}</pre>"
+        f"interactive; without, these are its numbers.</p>{picture}<pre>{html.escape(words(steps))}</pre>"
     )

@@ -1,7 +1,8 @@
 // The formula of a number with its actual numbers, every term on demand, and the animation that adds them up.
 
 import { button, h, plural } from "./dom.js";
-import { short, total } from "./terms.js";
+import { short } from "./numbers.js";
+import { total } from "./terms.js";
 
 const SECONDS = 6; // that adding up all terms takes
 

@@ -4,6 +4,7 @@
 // is (start + the sum of a * b) / over, rounded to float32; `note` says in words what no product says.
 
 import { divisor, seen, softmax, swishSlope } from "./arithmetic.js";
+import { short } from "./numbers.js";
 
 export const index = (size, n, row, column, channel) =>
   ((n * size[0] + row) * size[1] + column) * size[2] + channel;
@@ -237,11 +238,3 @@ function eachOutput(step, node, visit) {
 }
 
 const images = (step) => (step.count === 1 ? "the image" : `all ${step.count} images`);
-
-// A number in four digits.
-export function short(value) {
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  const text = size >= 1e-3 && size < 1e5 ? String(Number(value.toPrecision(4))) : value.toExponential(2);
-  return text.replace("-", "−");
-}

@@ -8,26 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from tinysqueeze.network.models import Model
-from tinysqueeze.show.pictures.style import (
-    BLUE,
-    CONV,
-    DIVERGING,
-    EXPAND1,
-    EXPAND3,
-    GREEN,
-    INK,
-    ORANGE,
-    POOL,
-    PURPLE,
-    RED,
-    SQUEEZE,
-    Picture,
-    styled,
-)
+from tinysqueeze.show.pictures import style
+from tinysqueeze.show.pictures.style import Picture, styled
 from tinysqueeze.study.count import Table, count
 from tinysqueeze.study.formulas import by
 
-SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED)
+SERIES = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.RED)
 
 
 def short(value: float) -> str:
@@ -39,7 +25,7 @@ def short(value: float) -> str:
 
 
 @styled
-def bars(values: Mapping[str, float], unit: str, title: str, colour: str = BLUE) -> Picture:
+def bars(values: Mapping[str, float], unit: str, title: str, colour: str = style.BLUE) -> Picture:
     """Horizontal bars from zero, each with its number and how many times the smallest it is."""
     names, sizes = list(values), list(values.values())
     least = min(size for size in sizes if size > 0)
@@ -84,12 +70,12 @@ def parameter_bars(models: Sequence[Model]) -> Picture:
 
 def _kind(path: str, kernel: tuple[int, int] | None) -> str:
     if path.endswith("squeeze"):
-        return SQUEEZE
+        return style.SQUEEZE
     if path.endswith("expand1x1"):
-        return EXPAND1
+        return style.EXPAND1
     if path.endswith("expand3x3"):
-        return EXPAND3
-    return CONV if kernel else POOL
+        return style.EXPAND3
+    return style.CONV if kernel else style.POOL
 
 
 @styled
@@ -202,7 +188,7 @@ def heat_maps(maps: Mapping[str, np.ndarray], title: str, signed: bool = True) -
     for axes, (name, array) in zip(sheets, flat.items(), strict=True):
         low = -most if signed else 0.0
         image = axes.imshow(
-            array, cmap=DIVERGING if signed else "cividis", vmin=low, vmax=most, aspect=aspect
+            array, cmap=style.DIVERGING if signed else "cividis", vmin=low, vmax=most, aspect=aspect
         )
         if written:
             _write_numbers(axes, array, signed, most)
@@ -239,12 +225,16 @@ def split_bars(values: Mapping[str, Mapping[str, float]], unit: str, title: str)
     picture = Picture(8.2, 2.7, f"{title}. " + "; ".join(parts))
     axes = picture.add_subplot()
     width = 0.8 / len(options)
-    for i, (option, colour) in enumerate(zip(options, (EXPAND1, SQUEEZE, EXPAND3), strict=False)):
+    for i, (option, colour) in enumerate(
+        zip(options, (style.EXPAND1, style.SQUEEZE, style.EXPAND3), strict=False)
+    ):
         for j, found in enumerate(values.values()):
             height = found[option] / (max(found.values()) or 1)
             x = j + (i - (len(options) - 1) / 2) * width
             axes.bar(x, height, width * 0.92, color=colour, label=option if j == 0 else None)
-            axes.text(x, height + 0.02, short(found[option]), ha="center", fontsize=7, color=INK)
+            axes.text(
+                x, height + 0.02, short(found[option]), ha="center", fontsize=7, color=style.INK
+            )
     axes.set_xticks(range(len(values)), list(values))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)

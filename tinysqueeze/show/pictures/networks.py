@@ -12,19 +12,8 @@ from tinysqueeze.network.compose import walk
 from tinysqueeze.network.layers import Conv2D, Layer, Linear, Shape
 from tinysqueeze.network.models import Fire, Model
 from tinysqueeze.network.others import GroupedConv2D
-from tinysqueeze.show.pictures.style import (
-    CONV,
-    EXPAND1,
-    EXPAND3,
-    POOL,
-    QUIET,
-    RED,
-    SKY,
-    SQUEEZE,
-    Picture,
-    bare,
-    styled,
-)
+from tinysqueeze.show.pictures import style
+from tinysqueeze.show.pictures.style import Picture, bare, styled
 from tinysqueeze.show.pictures.volumes import SLANT, Volume, arrow, draw_volume, note
 from tinysqueeze.study.count import count, count_layer
 from tinysqueeze.study.formulas import by
@@ -49,8 +38,8 @@ def fire_diagram(fire: Fire, in_shape: Shape = (55, 55, 96)) -> Picture:
     narrow = (height, width, fire.squeeze)
     squeeze = Conv2D(fire.squeeze, 1)
     arms = [
-        ("expand1x1", Conv2D(fire.expand1x1, 1), EXPAND1, "looks at one pixel"),
-        ("expand3x3", Conv2D(fire.expand3x3, 3, pad=1), EXPAND3, "looks at 3×3 pixels"),
+        ("expand1x1", Conv2D(fire.expand1x1, 1), style.EXPAND1, "looks at one pixel"),
+        ("expand3x3", Conv2D(fire.expand3x3, 3, pad=1), style.EXPAND3, "looks at 3×3 pixels"),
     ]
     total = _parameters(fire, in_shape)
     picture = Picture(
@@ -64,9 +53,11 @@ def fire_diagram(fire: Fire, in_shape: Shape = (55, 55, 96)) -> Picture:
     scale = 3.0 / max(channels, expand)
     side = 2.2
     level = side * SLANT[1] / 2  # the height of all arrows
-    source = draw_volume(axes, Volume(0, 0, channels * scale, side), [(1, SKY)])
+    source = draw_volume(axes, Volume(0, 0, channels * scale, side), [(1, style.SKY)])
     middle_x = source.right[0] + 2.3
-    middle = draw_volume(axes, Volume(middle_x, 0, fire.squeeze * scale, side), [(1, SQUEEZE)])
+    middle = draw_volume(
+        axes, Volume(middle_x, 0, fire.squeeze * scale, side), [(1, style.SQUEEZE)]
+    )
     out_x = middle.right[0] + 3.1
     shares = [(float(conv.filters), colour) for _, conv, colour, _ in arms if conv.filters]
     out = draw_volume(axes, Volume(out_x, 0, expand * scale, side), shares)
@@ -77,11 +68,11 @@ def fire_diagram(fire: Fire, in_shape: Shape = (55, 55, 96)) -> Picture:
         (out, "output", (height, width, expand)),
     ):
         note(axes, volume.foot[0], volume.foot[1] - 0.3, by(*shape), weight="bold")
-        note(axes, volume.foot[0], volume.foot[1] - 0.62, name, color=QUIET)
+        note(axes, volume.foot[0], volume.foot[1] - 0.62, name, color=style.QUIET)
 
     arrow(axes, source.right, middle.left)
     between = (source.right[0] + middle.left[0]) / 2
-    note(axes, between, level + 0.62, "squeeze", color=SQUEEZE, weight="bold", fontsize=9)
+    note(axes, between, level + 0.62, "squeeze", color=style.SQUEEZE, weight="bold", fontsize=9)
     note(axes, between, level + 0.3, f"{fire.squeeze} filters {by(1, 1, channels)}", fontsize=7.5)
     note(
         axes, between, level - 0.28, f"{_parameters(squeeze, in_shape):,} parameters", fontsize=7.5
@@ -99,7 +90,7 @@ def fire_diagram(fire: Fire, in_shape: Shape = (55, 55, 96)) -> Picture:
         note(axes, x, y + 0.34, name, color=colour, weight="bold", fontsize=9)
         note(axes, x, y + 0.04, f"{conv.filters} filters {kernel}", fontsize=7.5)
         note(axes, x, y - 0.24, f"{_parameters(conv, narrow):,} parameters", fontsize=7.5)
-        note(axes, x, y - 0.5, meaning, fontsize=7.5, color=QUIET)
+        note(axes, x, y - 0.5, meaning, fontsize=7.5, color=style.QUIET)
     axes.set(xlim=(-0.2, out.right[0] + 0.2), ylim=(-1.95, 1.8))
     picture.suptitle(
         f"Fire module: {total:,} parameters; a plain 3×3 layer of the same width has "
@@ -133,7 +124,7 @@ def _drawn(model: Model) -> list[_Volume]:
         parts = [part for _, part, *_ in walk(layer, shape)]
         after, learns = layer.out_shape(shape), any(isinstance(p, Weighted) for p in parts)
         if after != shape or learns:
-            arc = (RED if name in by_layers else QUIET) if name in around else None
+            arc = (style.RED if name in by_layers else style.QUIET) if name in around else None
             steps.append(_Volume(name, after, _colours(parts, learns), arc))
         shape = after
     return steps
@@ -143,9 +134,12 @@ def _colours(parts: list[Layer], learns: bool) -> list[tuple[float, str]]:
     """How a step's volume is painted: a Fire's expand layers by their shares."""
     for part in parts:
         if isinstance(part, Fire):
-            shares = [(float(part.expand1x1), EXPAND1), (float(part.expand3x3), EXPAND3)]
+            shares = [
+                (float(part.expand1x1), style.EXPAND1),
+                (float(part.expand3x3), style.EXPAND3),
+            ]
             return [share for share in shares if share[0]]
-    return [(1.0, CONV if learns else POOL)]
+    return [(1.0, style.CONV if learns else style.POOL)]
 
 
 def _size(shape: Shape, largest: float) -> tuple[float, float]:
@@ -215,7 +209,7 @@ def _draw_network(axes: Axes, model: Model, steps: list[_Volume]) -> float:
     """Paint the image and each step's volume from left to right; where the last one ends."""
     largest = model.input_shape[0]
     last = Volume(0, 0, *_size(model.input_shape, largest))
-    draw_volume(axes, last, [(1, SKY)], side_shade=0.15)
+    draw_volume(axes, last, [(1, style.SKY)], side_shade=0.15)
     _label(axes, last, "image", model.input_shape)
     for step in steps:
         x = max(last.right[0] + 0.14, last.foot[0] + 0.62)
@@ -241,14 +235,14 @@ def _label(axes: Axes, volume: Volume, name: str, shape: Shape) -> None:
         va="top",
     )
     text = f"{shape[0]}²\n×{shape[2]}" if len(shape) == 3 else f"{shape[0]}"
-    note(axes, x, volume.foot[1] - 0.06, text, fontsize=8.5, color=QUIET, va="top")
+    note(axes, x, volume.foot[1] - 0.06, text, fontsize=8.5, color=style.QUIET, va="top")
 
 
 def _legend(axes: Axes, models: Sequence[Model]) -> None:
-    kinds = [("convolution", CONV), ("pool", POOL)]
+    kinds = [("convolution", style.CONV), ("pool", style.POOL)]
     used = {colour for model in models for step in _drawn(model) for _, colour in step.colours}
-    if used & {EXPAND1, EXPAND3}:
-        kinds += [("Fire: 1×1 expand", EXPAND1), ("Fire: 3×3 expand", EXPAND3)]
+    if used & {style.EXPAND1, style.EXPAND3}:
+        kinds += [("Fire: 1×1 expand", style.EXPAND1), ("Fire: 3×3 expand", style.EXPAND3)]
     marks = [Rectangle((0, 0), 1, 1, facecolor=colour) for _, colour in kinds]
     names = [name for name, _ in kinds]
     axes.legend(marks, names, loc="upper right", ncols=len(kinds), handlelength=1, fontsize=9)

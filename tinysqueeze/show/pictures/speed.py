@@ -1,11 +1,23 @@
-"""The benchmark as a picture: a panel for each workload, a bar for each side, ours in colour."""
+"""The benchmark as pictures: bars for each workload; and how time grows with batch and image size."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from tinysqueeze.show.pictures.style import BLUE, POOL, QUIET, Picture, styled
+from tinysqueeze.errors import UserError
+from tinysqueeze.show.pictures.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    POOL,
+    PURPLE,
+    QUIET,
+    RED,
+    Picture,
+    styled,
+)
 
 
 @styled
@@ -71,3 +83,60 @@ def _alt(data: Mapping[str, Any], rows: list[dict[str, Any]], threads: int) -> s
         )
         texts.append(f"{data['workloads'][name]['title']}: {bars}")
     return f"Milliseconds on {threads} threads. " + "; ".join(texts) + "."
+
+
+@styled
+def scaling_lines(data: Mapping[str, Any]) -> Picture:
+    """Images a second against the batch, and against the image's size: a line a side, ours in blue.
+
+    `data` is what `tinysqueeze bench --scaling --json` prints.
+    """
+    rows = data["scaling"]
+    if not rows:
+        raise UserError("nothing was measured that scales: it takes --scaling, and train or v10")
+    names = list(dict.fromkeys(row["workload"] for row in rows))
+    sides = list(dict.fromkeys(row["side"] for row in rows))
+    picture = Picture(4.6 * len(names) + 0.4, 3.6, _scaling_alt(data))
+    panels = picture.subplots(1, len(names), squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
+        for side, colour, marker in zip(
+            sides, cycle((BLUE, RED, GREEN, PURPLE, ORANGE, QUIET)), cycle("os^Dv"), strict=False
+        ):
+            line = sorted(_rates(rows, name, side))
+            axes.plot(
+                *zip(*line, strict=True), color=colour, marker=marker, label=data["sides"][side]
+            )
+        ticks = sorted({place for side in sides for place, _ in _rates(rows, name, side)})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.set_yscale("log")
+        axes.set_xlabel(_varies(rows, name))
+        axes.set_title(name)
+        axes.grid(True)
+    panels[0].set_ylabel("images a second")
+    picture.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return picture
+
+
+def _varies(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    """What the workload was measured for several of: "batch" or "image size, pixels"."""
+    batches = {row["batch"] for row in rows if row["workload"] == name}
+    return "batch" if len(batches) > 1 else "image size, pixels"
+
+
+def _rates(rows: Sequence[Mapping[str, Any]], name: str, side: str) -> Iterator[tuple[int, float]]:
+    """(batch or size, images a second)."""
+    field = "batch" if _varies(rows, name) == "batch" else "size"
+    for row in rows:
+        if (row["workload"], row["side"]) == (name, side):
+            yield row[field], 1e3 * row["batch"] / row["ms"]["median"]
+
+
+def _scaling_alt(data: Mapping[str, Any]) -> str:
+    texts = [
+        f"{row['workload']}, {data['sides'][row['side']]}, {row['batch']} of {row['size']} pixels: "
+        f"{1e3 * row['batch'] / row['ms']['median']:,.0f}"
+        for row in data["scaling"]
+    ]
+    return f"Images a second by batch and image size. {'; '.join(texts)}."

@@ -7,17 +7,8 @@ import numpy as np
 from tinysqueeze.data import Dataset
 from tinysqueeze.labels import check_classes
 from tinysqueeze.network.ops.reference import softmax
-from tinysqueeze.show.pictures.style import (
-    BLUE,
-    GREEN,
-    INK,
-    ORANGE,
-    QUIET,
-    RED,
-    SEQUENTIAL,
-    Picture,
-    styled,
-)
+from tinysqueeze.show.pictures import style
+from tinysqueeze.show.pictures.style import Picture, styled
 from tinysqueeze.training.evaluate import Evaluation
 from tinysqueeze.training.scores import confusion_counts
 from tinysqueeze.training.state import Training
@@ -45,7 +36,7 @@ def learning_curve(history: Sequence[Mapping[str, float]], title: str = "") -> P
     last = history[-1]
     picture = Picture(8, 3.2, _curve_alt(history))
     for axes, name in zip(picture.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split, colour in (("train", ORANGE), ("test", BLUE)):
+        for split, colour in (("train", style.ORANGE), ("test", style.BLUE)):
             key = f"{split}_{name}"
             if key in last:
                 points = [(row["epoch"], row[key]) for row in history if key in row]
@@ -55,7 +46,7 @@ def learning_curve(history: Sequence[Mapping[str, float]], title: str = "") -> P
         axes.grid(True)
         axes.legend()
     if "test_accuracy" in last:
-        axes.axhline(last["test_accuracy"], color=QUIET, lw=0.8, ls=":")
+        axes.axhline(last["test_accuracy"], color=style.QUIET, lw=0.8, ls=":")
     picture.suptitle(title, x=0.01, ha="left")
     return picture
 
@@ -82,13 +73,13 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     alt = f"Confusion matrix over {size} classes; {accuracy:.1%} of {len(labels)} images are right."
     picture = Picture(side, side, alt)
     axes = picture.subplots()
-    axes.imshow(share, cmap=SEQUENTIAL, vmin=0, vmax=1)
+    axes.imshow(share, cmap=style.SEQUENTIAL, vmin=0, vmax=1)
     if size <= 20:
         for (i, j), value in np.ndenumerate(share):
             if counts[i, j]:
                 axes.text(
                     j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=7,
-                    color=INK if value > 0.5 else "white",
+                    color=style.INK if value > 0.5 else "white",
                 )  # fmt: skip
         axes.set_xticks(range(size), classes, rotation=45, ha="right")
         axes.set_yticks(range(size), classes)
@@ -121,7 +112,7 @@ def sample_predictions(
         is_right = predicted[i] == labels[i]
         text = f"{classes[predicted[i]]} {sure[i]:.0%}"
         texts.append(text if is_right else f"{text}\nis {classes[labels[i]]}")
-        colours.append(GREEN if is_right else RED)
+        colours.append(style.GREEN if is_right else style.RED)
     alt = f"{len(wrong)} wrong and {len(right)} right predictions, each under its image."
     return sheet(images[chosen], texts, colours, alt)
 

@@ -1,4 +1,4 @@
-"""What people drag: each widget is controls around a pure function, and a picture without ipywidgets."""
+"""What people drag: each is controls around pure functions, live in any browser, with or without Python."""
 
 from tinysqueeze.show.widgets.bugs import BUGS, gradient_heat_map
 from tinysqueeze.show.widgets.curve import live_curve

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 
 from tinysqueeze.network.ops import reference
 from tinysqueeze.network.window import Window
 from tinysqueeze.show.pictures.charts import heat_maps
-from tinysqueeze.show.widgets.panel import Choice, Panel, Shown
+from tinysqueeze.show.pictures.style import Picture
+from tinysqueeze.show.widgets.panel import Choice, Panel
 
 Grads = tuple[np.ndarray, np.ndarray, np.ndarray]  # dx, dweight, dbias
 Backward = Callable[[np.ndarray, np.ndarray, Window, np.ndarray], Grads]
@@ -75,6 +78,7 @@ class Comparison:
         return float(np.abs(self.backward - self.numeric).max() / np.abs(self.numeric).max())
 
 
+@cache
 def compare(bug: str, seed: int = 0) -> dict[str, Comparison]:
     """dx, dweight and dbias of a small padded convolution, with a bug or without, checked in full."""
     rng = np.random.default_rng(seed)
@@ -98,24 +102,51 @@ def compare(bug: str, seed: int = 0) -> dict[str, Comparison]:
     return {name: Comparison(backward, numeric(array)) for name, backward, array in pairs}
 
 
-def show_bug(bug: str) -> Shown:
-    """The error of each gradient as a heat-map: blank where backward is right."""
-    found = compare(bug)
-    lines = [
-        f"{name:<8} error {c.error:.1e}  {'ok' if c.error < 1e-6 else 'WRONG'}"
+def _verdicts(found: dict[str, Comparison]) -> list[tuple[str, str, str]]:
+    return [
+        (name, f"error {c.error:.1e}", "ok" if c.error < 1e-6 else "WRONG")
         for name, c in found.items()
     ]
+
+
+def _errors(found: dict[str, Comparison]) -> dict[str, np.ndarray]:
+    """Of each gradient, as much as is drawn."""
     errors = {name: c.backward - c.numeric for name, c in found.items()}
-    shown = {
+    return {
         "dx, one channel": errors["dx"][0, :, :, 0],
         "dweight, one filter": errors["dweight"][:, :, 0, 0],
         "dbias": errors["dbias"],
     }
-    picture = heat_maps(shown, f"backward − finite difference: {bug}")
-    return "\n".join(lines), picture
+
+
+def tell_bug(bug: str) -> str:
+    """The error of each gradient, a line each."""
+    return "\n".join(
+        f"{name:<8} {how}  {verdict}" for name, how, verdict in _verdicts(compare(bug))
+    )
+
+
+def draw_bug(bug: str) -> Picture:
+    """The error of each gradient as a heat-map: blank where backward is right."""
+    return heat_maps(_errors(compare(bug)), f"backward − finite difference: {bug}")
+
+
+@cache
+def _every_bug() -> dict[str, Any]:
+    """What a browser shows of each: finite differences are ours to take."""
+    found = {bug: compare(bug) for bug in BUGS}
+    maps = {
+        bug: [
+            {"name": name, "size": array.shape, "values": array.ravel().tolist()}
+            for name, array in _errors(pairs).items()
+        ]
+        for bug, pairs in found.items()
+    }
+    return {bug: {"rows": _verdicts(found[bug]), "maps": maps[bug]} for bug in BUGS}
 
 
 def gradient_heat_map() -> Panel:
     """Plant a bug in a convolution's backward and see what a gradient check makes of it."""
-    start = "= instead of += in col2im"
-    return Panel({"bug": Choice("planted bug", tuple(BUGS), start)}, show_bug, "the gradient check")
+    controls = {"bug": Choice("planted bug", tuple(BUGS), "= instead of += in col2im")}
+    title = "The gradient check: backward − finite difference"
+    return Panel("gradient_heat_map", title, controls, tell_bug, draw_bug, _every_bug())

@@ -1,10 +1,10 @@
-"""A training curve that grows while the network trains; a plain picture at the end without ipywidgets."""
+"""A training curve that grows while the network trains: in a notebook, one picture that is redrawn."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from tinysqueeze.show.pictures.style import Picture
 from tinysqueeze.show.pictures.training import learning_curve
-from tinysqueeze.show.widgets.panel import ipywidgets
 
 
 def live_curve(
@@ -14,33 +14,25 @@ def live_curve(
 
     for row in live_curve(reports): ...
 
-    Without ipywidgets it draws once, at the end.
+    The last picture stays in the notebook; outside of one nothing is drawn.
     """
-    canvas = _canvas()
+    shown: Any = None
     history: list[Mapping[str, float]] = []
     for row in rows:
         history.append(row)
-        if canvas is not None:
-            canvas.value = learning_curve(history, title).html()
+        picture = learning_curve(history, title)
+        if shown:
+            shown.update(picture)
+        else:
+            shown = _display(picture)
         yield row
-    if history:
-        _display(learning_curve(history, title))
-    if canvas is not None:
-        canvas.close()
 
 
-def _canvas() -> Any:
+def _display(picture: Picture) -> Any:
+    """IPython's handle on what it shows, by which it can be replaced; None in a script."""
     try:
-        canvas = ipywidgets().HTML()
+        from IPython import get_ipython
+        from IPython.display import display
     except ImportError:
         return None
-    _display(canvas)
-    return canvas
-
-
-def _display(thing: Any) -> None:
-    try:
-        from IPython.display import display
-    except ImportError:  # a script: nothing to show it in
-        return
-    display(thing)
+    return display(picture, display_id=True) if get_ipython() else None

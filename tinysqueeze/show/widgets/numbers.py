@@ -1,8 +1,9 @@
-"""The numbers behind the panels, as pure functions: count a layer, a Fire, a design, measure a time."""
+"""The numbers behind the panels, as pure functions: count a layer, a Fire, a design, measure times."""
 
 import time
 from functools import lru_cache
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,20 @@ from tinysqueeze.network.compose import Concat
 from tinysqueeze.network.layers import Conv2D, Layer
 from tinysqueeze.network.others import alexnet
 from tinysqueeze.study.count import FLOAT_BYTES, Table, count, count_layer
+
+RUNS = 7  # timed for each setting
+TIMED = {
+    "channels": (16, 64, 256), "filters": (32, 128), "size": (7, 27, 55), "percent3x3": (0, 50, 100),
+}  # fmt: skip
+"""The settings of `one_by_one` that are timed; the panel shows the nearest, and says so."""
+
+
+class Timing(NamedTuple):
+    """Milliseconds of one setting."""
+
+    median: float
+    low: float  # the lower quartile
+    high: float
 
 
 def expand_layer(channels: int, filters: int, share3x3: float) -> Concat:
@@ -27,20 +42,25 @@ def one_against_three(channels: int, filters: int, share3x3: float, size: int) -
     return {n: count_layer(layer, shape) for n, layer in zip(names, layers, strict=True)}
 
 
-@lru_cache(maxsize=256)
-def milliseconds(channels: int, filters: int, share3x3: float, size: int) -> float:
-    """The time of one forward pass of such a layer on this machine: the best within a tenth of a second."""
-    layer = expand_layer(channels, filters, share3x3)
+@lru_cache(maxsize=1)
+def timings() -> dict[tuple[int, ...], Timing]:
+    """Forward passes on this machine, by (channels, filters, size, percent of 3x3); a second or two."""
+    return {setting: _timed(*setting) for setting in product(*TIMED.values())}
+
+
+def _timed(channels: int, filters: int, size: int, percent3x3: int) -> Timing:
+    layer = expand_layer(channels, filters, percent3x3 / 100)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1, size, size, channels), np.float32)
     params = random_params(layer, (size, size, channels), rng)
     layer.forward(params, x)  # compiled and warm
-    times: list[float] = []
-    while sum(times) < 0.1 and len(times) < 50:
+    times = []
+    for _ in range(RUNS):
         start = time.perf_counter()
         layer.forward(params, x)
         times.append(time.perf_counter() - start)
-    return min(times) * 1000
+    low, median, high = 1000 * np.quantile(times, (0.25, 0.5, 0.75))
+    return Timing(float(median), float(low), float(high))
 
 
 def random_params(layer: Layer, in_shape: tuple[int, ...], rng: np.random.Generator) -> Any:

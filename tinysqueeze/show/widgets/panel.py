@@ -1,14 +1,17 @@
-"""A panel: controls around a pure function. With ipywidgets one drags it; without, it is a picture."""
+"""A panel: controls around pure functions. A browser drags it without Python; else it is a picture."""
 
-import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tinysqueeze.errors import UserError, missing_extra
+from tinysqueeze.errors import UserError
+from tinysqueeze.files import write_atomically
+from tinysqueeze.show import page
 from tinysqueeze.show.pictures.style import Picture
 
-Shown = tuple[str, Picture]  # what a panel's function gives: text, and a picture
+SHEET = "sliders.css"
+HEIGHT = 560  # pixels of its frame, until it knows better
 
 
 @dataclass(frozen=True)
@@ -31,25 +34,29 @@ class Choice:
     start: Any
 
 
-@dataclass
+@dataclass(frozen=True)
 class Panel:
-    """Controls by name, and `show(**values)`, a pure function that gives text and a picture.
+    """Controls by name, and two pure functions of their values: `tell` gives text, `draw` a picture.
 
-    `at(**values)` calls it headless. In a notebook with ipywidgets the panel is live; everywhere
-    else, and in saved outputs, it is the picture of its starting values.
+    `at(**values)` calls both headless. In a browser the module panels.js counts and draws the same
+    under `key`, without Python (a test holds its words to ours); `data` is what it can't count itself.
+    Below a notebook's cell the panel is live, with a kernel or without; where no scripts run, and in
+    `save`'s file too, it is the text and the picture of its starting values.
     """
 
+    key: str
+    title: str
     controls: Mapping[str, Slider | Choice]
-    show: Callable[..., Shown]
-    name: str = "panel"
-    _live: Any = field(default=None, repr=False)
+    tell: Callable[..., str]
+    draw: Callable[..., Picture]
+    data: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def start(self) -> dict[str, Any]:
         """The values that the controls start at."""
         return {name: control.start for name, control in self.controls.items()}
 
-    def at(self, **values: Any) -> Shown:
+    def at(self, **values: Any) -> tuple[str, Picture]:
         """Text and picture at the given values, the rest as at the start.
 
         Raises UserError for a control that the panel does not have.
@@ -57,80 +64,37 @@ class Panel:
         unknown = set(values) - set(self.controls)
         if unknown:
             known = ", ".join(self.controls)
-            raise UserError(f"{self.name} has no control {unknown.pop()!r}; there are {known}")
-        return self.show(**(self.start | values))
+            raise UserError(f"{self.title} has no control {unknown.pop()!r}; there are {known}")
+        values = self.start | values
+        return self.tell(**values), self.draw(**values)
 
-    def live(self) -> Any:
-        """The panel as an ipywidgets box. Raises MissingExtra where ipywidgets is not installed."""
-        if self._live is None:
-            self._live = _box(self)
-        return self._live
+    def save(self, path: str | Path) -> None:
+        """Write the panel as one HTML file, for any browser, offline.
 
-    def _repr_mimebundle_(self, **how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        Raises UserError where it can't be written.
+        """
+        write_atomically(path, self._page(*self.at()).encode())
+
+    def widget(self) -> Any:
+        """The panel as a widget: its `values`, by control, follow the sliders, and can be set.
+
+        Raises MissingExtra where anywidget is not installed.
+        """
+        return page.widget("slider_widget.js", "the sliders as a widget", SHEET, **self._state())
+
+    def _state(self) -> dict[str, Any]:
+        """What the module sliders.js begins with."""
+        controls = [{"name": name} | vars(control) for name, control in self.controls.items()]
+        about = {"name": self.key, "title": self.title, "controls": controls, "data": self.data}
+        return {"panel": about, "values": self.start}
+
+    def _page(self, text: str, picture: Picture) -> str:
+        plain = f"<h1>{self.title}</h1>{picture.html()}<pre>{text}</pre>"
+        return page.page(self.title, self._state(), plain, "slider_page.js", (SHEET,))
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         text, picture = self.at()
         data, about = picture._repr_mimebundle_()
         data["text/plain"] = f"{text}\n{picture!r}"
-        try:
-            box = self.live()
-        except ImportError as error:
-            data["text/plain"] += f"\n[{error}]"
-            return data, about
-        return data | {
-            k: v for k, v in box._repr_mimebundle_(**how).items() if "widget" in k
-        }, about
-
-
-def as_html(text: str) -> str:
-    """Plain text for a browser, its lines and columns kept."""
-    style = (
-        "white-space:pre-wrap;font-family:monospace;font-size:13px;line-height:1.45;margin:4px 0"
-    )
-    return f'<pre class="tinysqueeze-text" style="{style}">{html.escape(text)}</pre>'
-
-
-def ipywidgets() -> Any:
-    """The library of live controls. Raises MissingExtra, naming the extra, where it is missing."""
-    try:
-        import ipywidgets
-    except ImportError:
-        raise missing_extra("notebook", "dragging the sliders") from None
-    return ipywidgets
-
-
-def _control(widgets: Any, name: str, control: Slider | Choice) -> Any:
-    layout, style = {"width": "440px"}, {"description_width": "190px"}
-    if isinstance(control, Choice):
-        made = widgets.Dropdown(
-            options=control.options, value=control.start, description=control.label
-        )
-    else:
-        whole = float(control.step).is_integer()
-        kind = widgets.IntSlider if whole else widgets.FloatSlider
-        made = kind(
-            value=control.start,
-            min=control.low,
-            max=control.high,
-            step=control.step,
-            description=control.label,
-        )
-    made.layout, made.style = layout, style
-    made.add_class(f"tinysqueeze-{name.replace('_', '-')}")
-    return made
-
-
-def _box(panel: Panel) -> Any:
-    widgets = ipywidgets()
-    controls = {name: _control(widgets, name, c) for name, c in panel.controls.items()}
-    text, picture = widgets.HTML(), widgets.HTML()
-
-    def redraw(_: Any = None) -> None:
-        try:
-            words, drawn = panel.show(**{name: c.value for name, c in controls.items()})
-            text.value, picture.value = as_html(words), drawn.html()
-        except UserError as error:  # a setting that the network refuses: say why, keep the picture
-            text.value = as_html(str(error))
-
-    for control in controls.values():
-        control.observe(redraw, names="value")
-    redraw()
-    return widgets.VBox([*controls.values(), text, picture])
+        data["text/html"] = page.below_cell(self._page(text, picture), self.title, text, HEIGHT)
+        return data, about

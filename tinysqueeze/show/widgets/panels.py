@@ -3,28 +3,39 @@
 from typing import Any
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.network.models import Fire, squeezenet1_0
+from tinysqueeze.network.models import Fire, Model, squeezenet1_0
 from tinysqueeze.network.window import Window
 from tinysqueeze.show.pictures.charts import short, split_bars
 from tinysqueeze.show.pictures.networks import fire_diagram, network_diagram
+from tinysqueeze.show.pictures.style import Picture
 from tinysqueeze.show.pictures.windows import places_along
-from tinysqueeze.show.widgets.numbers import alexnet_megabytes, milliseconds, one_against_three
-from tinysqueeze.show.widgets.panel import Choice, Panel, Shown, Slider
+from tinysqueeze.show.widgets.numbers import (
+    RUNS,
+    TIMED,
+    Timing,
+    alexnet_megabytes,
+    one_against_three,
+    timings,
+)
+from tinysqueeze.show.widgets.panel import Choice, Panel, Slider
 from tinysqueeze.study.count import count, count_layer
 from tinysqueeze.study.formulas import by
 
 
-def show_places(size: int, kernel: int, stride: int, pad: int) -> Shown:
-    """How many places a window has along one side: the formula with its numbers, and each place."""
-    window = Window.of(kernel, stride, pad)
-    places, _ = window.out_size(size, size)
+def tell_places(size: int, kernel: int, stride: int, pad: int) -> str:
+    """How many places a window has along one side: the formula with its numbers."""
+    places, _ = Window.of(kernel, stride, pad).out_size(size, size)
     room = size + 2 * pad - kernel
-    text = (
+    return (
         f"size + 2·padding − kernel = {size} + {2 * pad} − {kernel} = {room}\n"
         f"{room} / stride {stride} = {room / stride:g}, rounded down {room // stride}, plus 1: "
         f"{places} {'place' if places == 1 else 'places'}, so the output has {by(places, places)} numbers"
     )
-    return text, places_along(size, window)
+
+
+def draw_places(size: int, kernel: int, stride: int, pad: int) -> Picture:
+    """Each place."""
+    return places_along(size, Window.of(kernel, stride, pad))
 
 
 def window_places() -> Panel:
@@ -35,22 +46,15 @@ def window_places() -> Panel:
         "stride": Slider("stride", 1, 4, 1, 1),
         "pad": Slider("padding", 0, 3, 1, 0),
     }
-    return Panel(controls, show_places, "a window's places")
+    return Panel("window_places", "A window's places", controls, tell_places, draw_places)
 
 
-def show_one_by_one(channels: int, filters: int, percent3x3: int, size: int) -> Shown:
+def tell_one_by_one(channels: int, filters: int, percent3x3: int, size: int) -> str:
     """All 1×1, a mix, all 3×3: parameters, multiply-adds, activation bytes, milliseconds here."""
-    share = percent3x3 / 100
-    costs = one_against_three(channels, filters, share, size)
-    times = {
-        name: milliseconds(channels, filters, part, size)
-        for name, part in zip(costs, (0.0, share, 1.0), strict=True)
-    }
-    lines = [
-        f"{'':<10}{'parameters':>13}{'multiply-adds':>16}{'activation bytes':>18}{'ms here':>9}"
-    ]
+    costs = one_against_three(channels, filters, percent3x3 / 100, size)
+    lines = [f"{'':<10}{'parameters':>13}{'multiply-adds':>16}{'activation bytes':>18}"]
     lines += [
-        f"{name:<10}{c.parameters:>13,}{c.multiply_adds:>16,}{c.activation_bytes:>18,}{times[name]:>9.2f}"
+        f"{name:<10}{c.parameters:>13,}{c.multiply_adds:>16,}{c.activation_bytes:>18,}"
         for name, c in costs.items()
     ]
     one, three = costs["1×1 only"], costs["3×3 only"]
@@ -58,14 +62,39 @@ def show_one_by_one(channels: int, filters: int, percent3x3: int, size: int) -> 
         f"weights of a 3×3 filter: 9·{channels} = {9 * channels:,}; of a 1×1 filter: {channels:,}; "
         f"multiply-adds 3×3 / 1×1 = {three.multiply_adds / one.multiply_adds:.1f}"
     )
+    (c, f, side, percent), times = _measured(channels, filters, percent3x3, size)
+    names = ("1×1 only", f"{percent} % 3×3", "3×3 only")
+    words = (
+        f"{name} {t.median:.2f} ({t.low:.2f} to {t.high:.2f})"
+        for name, t in zip(names, times, strict=True)
+    )
+    lines.append(
+        f"milliseconds, median of {RUNS} (and quartiles), measured for {c} channels, {f} filters, "
+        f"{side}×{side} pixels: {', '.join(words)}"
+    )
+    return "\n".join(lines)
+
+
+def draw_one_by_one(channels: int, filters: int, percent3x3: int, size: int) -> Picture:
+    """The same as bars."""
+    costs = one_against_three(channels, filters, percent3x3 / 100, size)
+    _, times = _measured(channels, filters, percent3x3, size)
     measures: dict[str, dict[str, float]] = {
         "parameters": {name: c.parameters for name, c in costs.items()},
         "multiply-adds": {name: c.multiply_adds for name, c in costs.items()},
         "activation bytes": {name: c.activation_bytes for name, c in costs.items()},
-        "milliseconds": times,
+        "milliseconds, measured": dict(zip(costs, (t.median for t in times), strict=True)),
     }
-    title = f"{filters} filters over a {by(size, size, channels)} map"
-    return "\n".join(lines), split_bars(measures, "", title)
+    return split_bars(measures, "", f"{filters} filters over a {by(size, size, channels)} map")
+
+
+def _measured(
+    channels: int, filters: int, percent3x3: int, size: int
+) -> tuple[tuple[int, int, int, int], tuple[Timing, ...]]:
+    """What was timed nearest to a setting: (channels, filters, size, percent), and three times."""
+    wanted = {"channels": channels, "filters": filters, "size": size, "percent3x3": percent3x3}
+    c, f, side, percent = (min(TIMED[name], key=lambda v: abs(v - wanted[name])) for name in TIMED)
+    return (c, f, side, percent), tuple(timings()[c, f, side, part] for part in (0, percent, 100))
 
 
 def one_by_one() -> Panel:
@@ -76,27 +105,37 @@ def one_by_one() -> Panel:
         "percent3x3": Slider("percent of them 3×3", 0, 100, 5, 50),
         "size": Slider("map size (pixels a side)", 7, 63, 4, 27),
     }
-    return Panel(controls, show_one_by_one, "1×1 against 3×3")
+    found = {",".join(map(str, setting)): timing for setting, timing in timings().items()}
+    data = {"axes": TIMED, "runs": RUNS, "milliseconds": found}
+    return Panel("one_by_one", "1×1 against 3×3", controls, tell_one_by_one, draw_one_by_one, data)
 
 
-def show_fire(squeeze: int, expand1x1: int, expand3x3: int, channels: int, size: int) -> Shown:
-    """A Fire of any configuration; one that breaks Strategy 2 is drawn too, and told off."""
-    shape = (size, size, channels)
+def _fire(squeeze: int, expand1x1: int, expand3x3: int) -> tuple[Fire, str]:
+    """A Fire of any configuration, and what Strategy 2 says of it."""
     try:
-        fire, verdict = Fire(squeeze, expand1x1, expand3x3), "Strategy 2 holds"
+        return Fire(squeeze, expand1x1, expand3x3), "Strategy 2 holds"
     except UserError as error:
-        fire = Fire(squeeze, expand1x1, expand3x3, allow_wide_squeeze=True)
-        verdict = f"REFUSED. {error}"
-    parameters = count_layer(fire, shape).parameters
+        refused = Fire(squeeze, expand1x1, expand3x3, allow_wide_squeeze=True)
+        return refused, f"REFUSED. {error}"
+
+
+def tell_fire(squeeze: int, expand1x1: int, expand3x3: int, channels: int, size: int) -> str:
+    """What a Fire costs with its squeeze layer and without; one that breaks Strategy 2 is told off."""
+    fire, verdict = _fire(squeeze, expand1x1, expand3x3)
+    parameters = count_layer(fire, (size, size, channels)).parameters
     expand = expand1x1 + expand3x3
     direct = 9 * channels * expand3x3 + channels * expand1x1 + expand
     inside = squeeze / expand
-    text = (
+    return (
         f"{parameters:,} parameters; the same expand filters without a squeeze layer: {direct:,} "
         f"({direct / parameters:.1f} times)\n"
         f"the 3×3 filters see {squeeze} channels, not {channels}; squeeze ratio {inside:.3f}\n{verdict}"
     )
-    return text, fire_diagram(fire, shape)
+
+
+def draw_fire(squeeze: int, expand1x1: int, expand3x3: int, channels: int, size: int) -> Picture:
+    """One that breaks Strategy 2 is drawn too."""
+    return fire_diagram(_fire(squeeze, expand1x1, expand3x3)[0], (size, size, channels))
 
 
 def fire_designer() -> Panel:
@@ -108,24 +147,30 @@ def fire_designer() -> Panel:
         "channels": Slider("input channels", 16, 512, 16, 96),
         "size": Slider("map size (pixels a side)", 7, 55, 6, 55),
     }
-    return Panel(controls, show_fire, "the Fire designer")
+    return Panel("fire_designer", "The Fire designer", controls, tell_fire, draw_fire)
 
 
-def show_design(**metaparameters: Any) -> Shown:
+def _design(bypass: str, **metaparameters: Any) -> Model:
+    chosen = None if bypass == "none" else bypass
+    return squeezenet1_0(input_size=227, bypass=chosen, allow_wide_squeeze=True, **metaparameters)
+
+
+def tell_design(**metaparameters: Any) -> str:
     """SqueezeNet with other metaparameters: parameters, megabytes, against AlexNet."""
-    bypass = metaparameters.pop("bypass")
-    bypass = None if bypass == "none" else bypass
-    model = squeezenet1_0(input_size=227, bypass=bypass, allow_wide_squeeze=True, **metaparameters)
-    table = count(model)
+    table = count(_design(**metaparameters))
     size = table.parameters * 4 / 1e6
-    text = (
+    return (
         f"{table.parameters:,} parameters = {size:.2f} MB in float32; AlexNet has "
         f"{alexnet_megabytes():.1f} MB, {alexnet_megabytes() / size:.1f} times as much\n"
         f"{table.multiply_adds / 1e6:,.0f} million multiply-adds an image; "
         f"{table.total('activation_bytes') / 1e6:.1f} MB of activations\n"
         f"{table.share(3):.0%} of the parameters are in 3×3 filters, {table.share(1):.0%} in 1×1"
     )
-    return text, network_diagram(model)
+
+
+def draw_design(**metaparameters: Any) -> Picture:
+    """Its volumes."""
+    return network_diagram(_design(**metaparameters))
 
 
 def design_space() -> Panel:
@@ -138,16 +183,20 @@ def design_space() -> Panel:
         "freq": Slider("fires a step (freq)", 1, 8, 1, 2),
         "bypass": Choice("bypass", ("none", "simple", "complex"), "none"),
     }
-    return Panel(controls, show_design, "the design space")
+    data = {"alexnet": alexnet_megabytes()}
+    return Panel("design_space", "The design space", controls, tell_design, draw_design, data)
 
 
-def show_pools(first: int, second: int, third: int) -> Shown:
+def _with_pools(*after: int) -> Model:
+    return squeezenet1_0(input_size=227, pools=tuple(sorted(set(after))))
+
+
+def tell_pools(first: int, second: int, third: int) -> str:
     """SqueezeNet with its three pools elsewhere: same parameters, other maps, other work."""
-    pools = tuple(sorted({first, second, third}))
-    model, paper = squeezenet1_0(input_size=227, pools=pools), squeezenet1_0(input_size=227)
-    here, there = count(model), count(paper)
-    bytes_here, bytes_there = here.total("activation_bytes"), there.total("activation_bytes")
-    text = (
+    here, there = count(_with_pools(first, second, third)), count(squeezenet1_0(input_size=227))
+    pools = sorted({first, second, third})
+    bytes_here, bytes_there = here.activation_bytes, there.activation_bytes
+    return (
         f"pools after layers {', '.join(map(str, pools))}: {here.parameters:,} parameters "
         f"({'unchanged' if here.parameters == there.parameters else 'changed'})\n"
         f"{here.multiply_adds / 1e6:,.0f} million multiply-adds "
@@ -155,7 +204,11 @@ def show_pools(first: int, second: int, third: int) -> Shown:
         f"{short(bytes_here)}B of activations "
         f"({bytes_here / bytes_there:.2f} times)"
     )
-    return text, network_diagram(model)
+
+
+def draw_pools(first: int, second: int, third: int) -> Picture:
+    """Its volumes."""
+    return network_diagram(_with_pools(first, second, third))
 
 
 def early_or_late() -> Panel:
@@ -164,4 +217,4 @@ def early_or_late() -> Panel:
         name: Slider(f"{name} pool after layer", 1, 9, 1, start)
         for name, start in (("first", 1), ("second", 4), ("third", 8))
     }
-    return Panel(controls, show_pools, "early or late downsampling")
+    return Panel("early_or_late", "Early or late downsampling", controls, tell_pools, draw_pools)

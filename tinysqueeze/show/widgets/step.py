@@ -7,19 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinysqueeze.errors import missing_extra
-from tinysqueeze.show.page import (
-    PLAIN_LOOK,
-    Look,
-    frame,
-    module,
-    pack,
-    save,
-    small_network,
-    step_of,
-    style,
-    whole,
-)
+from tinysqueeze.show import page
 from tinysqueeze.show.pictures.maps import feature_maps
 from tinysqueeze.show.pictures.style import Picture
 from tinysqueeze.study.formulas import Place
@@ -37,7 +25,7 @@ class Stepper(Steps):
     `look` names the classes and says how the images were prepared.
     """
 
-    look: Look = PLAIN_LOOK
+    look: page.Look = page.PLAIN_LOOK
 
     @classmethod
     def of(
@@ -50,7 +38,7 @@ class Stepper(Steps):
 
         Pictures and labels are those of `step_of`.
         """
-        stepper, look = step_of(weights or small_network(), pictures, labels, make=cls)
+        stepper, look = page.step_of(weights or page.small_network(), pictures, labels, make=cls)
         stepper.look = look
         return stepper
 
@@ -69,31 +57,23 @@ class Stepper(Steps):
 
         `look` says what the page tells beside the numbers. Raises UserError where it can't be written.
         """
-        save(self, path, self.look)
+        page.save(self, path, self.look)
 
     def widget(self) -> Any:
         """The explorer as a widget, for a network too large for a saved notebook.
 
         Raises MissingExtra where anywidget is not installed.
         """
-        try:
-            import anywidget
-            import traitlets
-        except ImportError:
-            raise missing_extra("notebook", "the explorer as a widget") from None
-
-        class Explorer(anywidget.AnyWidget):
-            _esm, _css = module("widget.js"), style()
-            state = traitlets.Bytes().tag(sync=True)
-
-        return Explorer(state=pack(self, self.look))
+        state = page.pack(self, self.look)
+        return page.widget("widget.js", "the explorer as a widget", state=state)
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
         data, about = self.picture()._repr_mimebundle_()
         data["text/plain"] = self.text()
-        text = whole(self, self.look)
+        text = page.whole(self, self.look)
         if len(text) <= LARGEST:
-            data["text/html"] = frame(text, f"A training step of {self.name}, to be explored")
+            title = f"A training step of {self.name}, to be explored"
+            data["text/html"] = page.below_cell(text, title, page.words(self))
         else:
             data["text/plain"] += "\n[too large for a notebook: .save(path) writes the explorer]"
         return data, about

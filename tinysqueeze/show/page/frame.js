@@ -1,0 +1,14 @@
+// A page inside another, as below a notebook's cell: as high as what it shows, on the ground that it has there.
+
+// place: the element that holds the page's content, `.ts-explorer` inside it.
+export function fitFrame(place) {
+  const frame = window.frameElement; // null where there is none, or where it is none of our business
+  if (!frame) return;
+  const root = place.querySelector(".ts-explorer");
+  const fit = () => {
+    document.body.style.background = getComputedStyle(root).backgroundColor;
+    frame.style.height = `${Math.ceil(root.getBoundingClientRect().height) + 12}px`;
+  };
+  place.style.padding = "0";
+  new ResizeObserver(fit).observe(root);
+}

@@ -1,0 +1,123 @@
+// The panels: from the controls' values to a table, sentences and a picture. Python says the same.
+
+import { fire, mixed, share, squeezenet, total } from "./counts.js";
+import { barsOf, fireOf, networkOf, placesOf } from "./diagrams.js";
+import { by, h } from "./dom.js";
+import { grid } from "./grids.js";
+import { brief, fixed, thousands, whole } from "./numbers.js";
+
+const bytesOfMaps = (rows) => total(rows, "bytes");
+
+// The value of a list that is nearest, the first of two.
+const nearest = (list, value) => list.reduce((best, one) => (Math.abs(one - value) < Math.abs(best - value) ? one : best));
+
+// What was timed nearest to a setting: [{percent, median, low, high}...] for all 1x1, the mix, all 3x3.
+function timed({ axes, runs, milliseconds }, values) {
+  const at = Object.fromEntries(Object.entries(axes).map(([name, list]) => [name, nearest(list, values[name])]));
+  const times = [0, at.percent3x3, 100].map((percent) => {
+    const [median, low, high] = milliseconds[[at.channels, at.filters, at.size, percent].join()];
+    return { percent, median, low, high };
+  });
+  const names = ["1×1 only", `${at.percent3x3} % 3×3`, "3×3 only"];
+  const words = times.map((t, i) => `${names[i]} ${fixed(t.median, 2)} (${fixed(t.low, 2)} to ${fixed(t.high, 2)})`);
+  const line = `milliseconds, median of ${runs} (and quartiles), measured for ${at.channels} channels, ${at.filters} filters, ${at.size}×${at.size} pixels: ${words.join(", ")}`;
+  return { times, line };
+}
+
+function oneByOne(values, data) {
+  const { channels, filters, percent3x3, size } = values;
+  const names = ["1×1 only", "your mix", "3×3 only"];
+  const costs = [0, percent3x3, 100].map((percent) => mixed(channels, filters, percent, size));
+  const sums = (column) => costs.map((rows) => total(rows, column));
+  const columns = [["parameters", sums("parameters")], ["multiply-adds", sums("multiplyAdds")], ["activation bytes", sums("bytes")]];
+  const { times, line } = timed(data, values);
+  const measures = [...columns, ["milliseconds, measured", times.map((t) => t.median)]];
+  const work = sums("multiplyAdds");
+  return {
+    head: columns.map(([name]) => name),
+    rows: names.map((name, i) => [name, ...columns.map(([, list]) => thousands(list[i]))]),
+    lines: [
+      `weights of a 3×3 filter: 9·${channels} = ${thousands(9 * channels)}; of a 1×1 filter: ${thousands(channels)}; multiply-adds 3×3 / 1×1 = ${fixed(work[2] / work[0], 1)}`,
+      line,
+    ],
+    picture: barsOf(measures.map(([name, list]) => [name, list.map((value, i) => ({ name: names[i], value, text: brief(value) }))])),
+  };
+}
+
+function fireDesigner({ squeeze, expand1x1, expand3x3, channels, size }) {
+  const module = { squeeze, expand1x1, expand3x3 };
+  const parameters = total(fire(module, channels, size), "parameters");
+  const filters = expand1x1 + expand3x3;
+  const direct = 9 * channels * expand3x3 + channels * expand1x1 + filters;
+  const refused = `REFUSED. Fire: the squeeze layer (${squeeze} filters) must be narrower than the expand layer (${filters}): that is Strategy 2, fewer input channels to the 3x3 filters; pass allow_wide_squeeze=True to build it all the same`;
+  return {
+    lines: [
+      `${thousands(parameters)} parameters; the same expand filters without a squeeze layer: ${thousands(direct)} (${fixed(direct / parameters, 1)} times)`,
+      `the 3×3 filters see ${squeeze} channels, not ${channels}; squeeze ratio ${fixed(squeeze / filters, 3)}`,
+      squeeze < filters ? "Strategy 2 holds" : refused,
+    ],
+    picture: fireOf(module, channels, size),
+  };
+}
+
+function designSpace(values, { alexnet }) {
+  const { rows, steps } = squeezenet(values);
+  const size = (total(rows, "parameters") * 4) / 1e6;
+  const percent = (kernel) => `${fixed(100 * share(rows, kernel), 0)}%`;
+  return {
+    lines: [
+      `${thousands(total(rows, "parameters"))} parameters = ${fixed(size, 2)} MB in float32; AlexNet has ${fixed(alexnet, 1)} MB, ${fixed(alexnet / size, 1)} times as much`,
+      `${whole(total(rows, "multiplyAdds") / 1e6)} million multiply-adds an image; ${fixed(bytesOfMaps(rows) / 1e6, 1)} MB of activations`,
+      `${percent(3)} of the parameters are in 3×3 filters, ${percent(1)} in 1×1`,
+    ],
+    picture: networkOf(steps),
+  };
+}
+
+function earlyOrLate({ first, second, third }) {
+  const pools = [...new Set([first, second, third])].sort((a, b) => a - b);
+  const { rows, steps } = squeezenet({ pools });
+  const paper = squeezenet({}).rows;
+  const [here, there] = [rows, paper].map((list) => total(list, "multiplyAdds"));
+  const same = total(rows, "parameters") === total(paper, "parameters");
+  return {
+    lines: [
+      `pools after layers ${pools.join(", ")}: ${thousands(total(rows, "parameters"))} parameters (${same ? "unchanged" : "changed"})`,
+      `${whole(here / 1e6)} million multiply-adds (${fixed(here / there, 2)} times the paper's), ${brief(bytesOfMaps(rows))}B of activations (${fixed(bytesOfMaps(rows) / bytesOfMaps(paper), 2)} times)`,
+    ],
+    picture: networkOf(steps),
+  };
+}
+
+function windowPlaces({ size, kernel, stride, pad }) {
+  const room = size + 2 * pad - kernel;
+  if (room < 0) { // in the words of the library's own error
+    const least = Math.max(kernel - 2 * pad, 1);
+    const line = `a ${kernel}x${kernel} window with padding (${pad}, ${pad}) needs an image of at least ${least}x${least} pixels, got ${size}x${size}`;
+    return { lines: [line], picture: "" };
+  }
+  const places = Math.floor(room / stride) + 1;
+  return {
+    lines: [
+      `size + 2·padding − kernel = ${size} + ${2 * pad} − ${kernel} = ${room}`,
+      `${room} / stride ${stride} = ${Number((room / stride).toPrecision(6))}, rounded down ${places - 1}, plus 1: ${places} ${places === 1 ? "place" : "places"}, so the output has ${by([places, places])} numbers`,
+    ],
+    picture: placesOf(size, kernel, stride, pad, places),
+  };
+}
+
+// Gradients by finite differences are Python's: the page holds them for every bug.
+function plantedBug({ bug }, data, theme) {
+  const { rows, maps } = data[bug];
+  const most = Math.max(...maps.flatMap(({ values }) => values.map(Math.abs)));
+  const grids = maps.map(({ name, size, values }) => {
+    const one = grid();
+    one.draw({ title: `${name} ${by(size)}`, size: size.length === 2 ? size : [1, size[0]], values, theme, most });
+    return one.element;
+  });
+  return { rows, lines: [], picture: h("div", { className: "ts-grids" }, ...grids) };
+}
+
+export const PANELS = {
+  window_places: windowPlaces, one_by_one: oneByOne, fire_designer: fireDesigner, design_space: designSpace, early_or_late: earlyOrLate, gradient_heat_map: plantedBug,
+};

@@ -1,0 +1,5 @@
+// A panel of sliders as a notebook's widget, by the contract of anywidget.
+
+import { render } from "./sliders.js";
+
+export default { render };
