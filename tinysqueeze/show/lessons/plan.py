@@ -79,7 +79,8 @@ LESSONS = (
     ),
     Lesson(
         "11_training", "Training, and reading the curves",
-        ("write a step of SGD", "read a learning curve", "cure a network that is stuck at 2.303"),
+        ("write a step of SGD", "read a learning curve", "cure a network that is stuck at 2.303",
+         "tell a difference from chance"),
         ("10",), 45,
     ),
     Lesson(

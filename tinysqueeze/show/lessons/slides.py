@@ -46,11 +46,8 @@ def _at_headings(cell: Cell) -> list[Cell]:
     if cell["cell_type"] != "markdown" or len(parts) == 1:
         return [cell]
     texts = ["".join(part).strip() for part in parts]
-    first = {key: value for key, value in cell.items() if key != "id"}
-    return [
-        first | {"id": f"{cell['id']}{'abcdefgh'[i]}", "source": text}
-        for i, text in enumerate(texts)
-    ]
+    own = cell.get("id", "text")
+    return [cell | {"id": f"{own}-{i}", "source": text} for i, text in enumerate(texts)]
 
 
 def _source(cell: Cell) -> str:

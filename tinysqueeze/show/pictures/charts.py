@@ -41,13 +41,13 @@ def bars(values: Mapping[str, float], unit: str, title: str, colour: str = style
         height=0.62,
     )
     for place, size, text in zip(places, sizes, texts, strict=True):
-        times = f"   {size / least:,.3g} times" if size > least else ""
+        times = f"   {size / least:,.3g} × the smallest" if size > least else ""
         axes.text(size, place, f" {text}{times}", va="center", fontsize=8)
     axes.set_yticks(places, names)
     axes.set_xticks([])
     axes.spines[["bottom", "left"]].set_visible(False)
     axes.tick_params(left=False)
-    axes.set(xlim=(0, max(sizes) * 1.3), title=title)
+    axes.set(xlim=(0, max(sizes) * 1.45), title=title)
     return picture
 
 

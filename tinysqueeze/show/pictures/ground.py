@@ -49,8 +49,8 @@ def _words(figure: Figure, size: tuple[int, int]) -> np.ndarray:
 
 
 def _rim(pixels: np.ndarray, words: np.ndarray) -> Image.Image:
-    """How opaque the rim is: dark words, two pixels wider, soft at the edge."""
+    """How opaque the rim is: dark words, two pixels wider, hardly soft at its edge."""
     light = pixels[:, :, :3] @ np.array([0.299, 0.587, 0.114]) / 255
     dark = np.clip((WORDS[1] - light) / (WORDS[1] - WORDS[0]), 0, 1) * pixels[:, :, 3] * words
     wide = Image.fromarray(dark.astype(np.uint8)).filter(ImageFilter.MaxFilter(5))
-    return wide.filter(ImageFilter.GaussianBlur(0.7)).point(lambda opaque: min(2 * opaque, 255))
+    return wide.filter(ImageFilter.GaussianBlur(0.7)).point(lambda opaque: min(5 * opaque, 255))
