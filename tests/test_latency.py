@@ -1,4 +1,4 @@
-"""How fast pages answer: from input to picture, slowed four times (median and p95, with `-s`); large networks.
+"""How fast pages answer: input to picture, slowed four times (with `-s`: median, p95); a large network.
 
 Two figures for each kind of input: milliseconds by the clock until the frame is painted, and the main
 thread's own processor time, which other processes on a busy machine lengthen less; what the driver
