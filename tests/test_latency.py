@@ -1,4 +1,4 @@
-"""From input to picture with the processor slowed four times: median and 95th percentile, with `-s`.
+"""How fast pages answer: input to picture, slowed four times (with `-s`: median, p95); a large network.
 
 Two figures for each kind of input: milliseconds by the clock until the frame is painted, and the main
 thread's own processor time, which other processes on a busy machine lengthen less; what the driver
@@ -10,7 +10,10 @@ import random
 import numpy as np
 import pytest
 
+import tinysqueeze as ts
+from tinysqueeze.cli import main
 from tinysqueeze.show.page import save, small_network, step_of
+from tinysqueeze.show.page.drawings import drawing
 from tinysqueeze.show.widgets import design_space, fire_designer
 from tinysqueeze.study.stepper import Steps
 
@@ -108,3 +111,45 @@ def test_sliders(make, browser, tmp_path, restored):
         )
 
     assert told(panel.title, [run(drag()) for _ in range(TIMES)]) < MOST
+
+
+WATCH = """
+const [tell] = arguments;
+const said = new Set();
+let [pauses, longest, last] = [0, 0, performance.now()];
+const look = () => {
+  const now = performance.now();
+  [pauses, longest, last] = [pauses + 1, Math.max(longest, now - last), now];
+  const root = document.querySelector('.ts-explorer');
+  said.add(root.querySelector('[role=status]')?.textContent);
+  if (root.explorer) tell({ loss: root.explorer.step.loss, said: [...said], pauses, longest });
+  else setTimeout(look);
+};
+look();
+"""
+
+
+def test_a_large_network_is_computed_without_blocking_the_page(
+    browser, shared_data, tmp_path, capsys
+):
+    """The authors' v1.0 for 227x227 pixels: the page stays alive and says where it is."""
+    weights, photo = shared_data / "compressed_SqueezeNet.net", tmp_path / "ship.png"
+    if not weights.exists():
+        pytest.skip(f"no {weights}")
+    drawing("ship", 256).save(photo)
+    out = tmp_path / "large.html"
+    command = ["page", str(weights), "--kind", "step", "--images", str(photo), "-o", str(out)]
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert f"a page of {out.stat().st_size:,} bytes" in told.err  # before it was written
+    weighed = ts.open_weights(str(weights))
+    steps, _ = step_of(weighed, [photo], make=Steps)
+    browser.get(out.as_uri())
+    browser.set_script_timeout(500)
+    found = browser.execute_async_script(WATCH)
+    assert found["loss"] == pytest.approx(steps.trace.loss, rel=1e-3, abs=1e-4)
+    words = " | ".join(filter(None, found["said"]))
+    assert "forward, layer" in words
+    assert "backward, layer" in words
+    assert found["pauses"] > 30, found
+    print(f"pauses {found['pauses']}, the longest slice {found['longest']:.0f} ms")

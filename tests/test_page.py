@@ -285,50 +285,6 @@ def test_fits_its_width_in_light_and_dark(width, scheme, opened, rng, screenshot
         screenshot(f"explorer_{width}_{scheme}_{stop}")
 
 
-WATCH = """
-const [tell] = arguments;
-const said = new Set();
-let [pauses, longest, last] = [0, 0, performance.now()];
-const look = () => {
-  const now = performance.now();
-  [pauses, longest, last] = [pauses + 1, Math.max(longest, now - last), now];
-  const root = document.querySelector('.ts-explorer');
-  said.add(root.querySelector('[role=status]')?.textContent);
-  if (root.explorer) tell({ loss: root.explorer.step.loss, said: [...said], pauses, longest });
-  else setTimeout(look);
-};
-look();
-"""
-
-
-@pytest.mark.browser
-@pytest.mark.slow
-def test_a_large_network_is_computed_without_blocking_the_page(
-    browser, shared_data, tmp_path, capsys
-):
-    """The authors' v1.0 for 227x227 pixels: the page stays alive and says where it is."""
-    weights, photo = shared_data / "compressed_SqueezeNet.net", tmp_path / "ship.png"
-    if not weights.exists():
-        pytest.skip(f"no {weights}")
-    drawing("ship", 256).save(photo)
-    out = tmp_path / "large.html"
-    command = ["page", str(weights), "--kind", "step", "--images", str(photo), "-o", str(out)]
-    assert main(command) == 0
-    told = capsys.readouterr()
-    assert f"a page of {out.stat().st_size:,} bytes" in told.err  # before it was written
-    weighed = ts.open_weights(str(weights))
-    steps, _ = step_of(weighed, [photo], make=Steps)
-    browser.get(out.as_uri())
-    browser.set_script_timeout(500)
-    found = browser.execute_async_script(WATCH)
-    assert found["loss"] == pytest.approx(steps.trace.loss, rel=1e-3, abs=1e-4)
-    words = " | ".join(filter(None, found["said"]))
-    assert "forward, layer" in words
-    assert "backward, layer" in words
-    assert found["pauses"] > 30, found
-    print(f"pauses {found['pauses']}, the longest slice {found['longest']:.0f} ms")
-
-
 class Doubled(HardSwish):
     """A layer of a user's own."""
 

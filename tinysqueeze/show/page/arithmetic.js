@@ -29,6 +29,7 @@ export function divisor(node, size, row, column) {
   return side(0, row) * side(1, column);
 }
 
+// visit(image, row, column, pixel) for each pixel of a map, with a pause after each row.
 function* eachRow(count, out, visit) {
   for (let n = 0, p = 0; n < count; n++) {
     for (let row = 0; row < out[0]; row++) {
@@ -38,13 +39,7 @@ function* eachRow(count, out, visit) {
   }
 }
 
-function eachPixel(count, out, visit) {
-  for (let n = 0, p = 0; n < count; n++) {
-    for (let row = 0; row < out[0]; row++) {
-      for (let column = 0; column < out[1]; column++, p++) visit(n, row, column, p);
-    }
-  }
-}
+const eachPixel = (...all) => { for (const rows = eachRow(...all); !rows.next().done;); }; // without pauses
 
 // ------------------------------------------------------------------------------------- convolution
 

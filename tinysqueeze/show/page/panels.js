@@ -20,7 +20,7 @@ function timed({ axes, runs, milliseconds }, values) {
   });
   const names = ["1×1 only", `${at.percent3x3} % 3×3`, "3×3 only"];
   const words = times.map((t, i) => `${names[i]} ${fixed(t.median, 2)} (${fixed(t.low, 2)} to ${fixed(t.high, 2)})`);
-  const line = `milliseconds, median of ${runs} (and quartiles), measured for ${at.channels} channels, ${at.filters} filters, ${at.size}×${at.size} pixels: ${words.join(", ")}`;
+  const line = `milliseconds on one thread, median of ${runs} (and quartiles), measured for ${at.channels} channels, ${at.filters} filters, ${at.size}×${at.size} pixels: ${words.join(", ")}`;
   return { times, line };
 }
 

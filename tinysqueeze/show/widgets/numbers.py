@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from tinysqueeze.network.compose import Concat
 from tinysqueeze.network.layers import Conv2D, Layer
@@ -44,8 +45,12 @@ def one_against_three(channels: int, filters: int, share3x3: float, size: int) -
 
 @lru_cache(maxsize=1)
 def timings() -> dict[tuple[int, ...], Timing]:
-    """Forward passes on this machine, by (channels, filters, size, percent of 3x3); a second or two."""
-    return {setting: _timed(*setting) for setting in product(*TIMED.values())}
+    """Forward passes on this machine, by (channels, filters, size, percent of 3x3); a second or two.
+
+    On one thread, so that what else the machine does disturbs them less.
+    """
+    with threadpool_limits(1):
+        return {setting: _timed(*setting) for setting in product(*TIMED.values())}
 
 
 def _timed(channels: int, filters: int, size: int, percent3x3: int) -> Timing:

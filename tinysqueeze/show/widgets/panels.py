@@ -69,8 +69,8 @@ def tell_one_by_one(channels: int, filters: int, percent3x3: int, size: int) -> 
         for name, t in zip(names, times, strict=True)
     )
     lines.append(
-        f"milliseconds, median of {RUNS} (and quartiles), measured for {c} channels, {f} filters, "
-        f"{side}×{side} pixels: {', '.join(words)}"
+        f"milliseconds on one thread, median of {RUNS} (and quartiles), measured for {c} channels, "
+        f"{f} filters, {side}×{side} pixels: {', '.join(words)}"
     )
     return "\n".join(lines)
 
