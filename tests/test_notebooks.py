@@ -119,6 +119,21 @@ def test_what_the_face_has_comes_from_the_face(path):
 
 
 @every_lesson
+def test_the_source_that_it_shows_is_the_packages_own(path):
+    """Without running the rest: what is imported, then each `source(...)`."""
+    trees = [(cell, ast.parse(cell.source.replace("%pip", "#"))) for cell in code_cells(read(path))]
+    names: dict = {}
+    for _, tree in trees:
+        imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(imports, []), path.name, "exec"), names)
+    for cell, tree in trees:
+        last = tree.body[-1]
+        if isinstance(last, ast.Expr) and ast.unparse(last).startswith("source("):
+            shown = eval(compile(ast.Expression(last.value), path.name, "eval"), names)
+            assert repr(shown).strip() in text_of(cell), f"run notebooks/execute.py {path.stem[:2]}"
+
+
+@every_lesson
 def test_every_picture_has_alternative_text(path):
     for cell in code_cells(read(path)):
         for output in cell.outputs:
