@@ -304,6 +304,18 @@ def test_accuracy_stands_beside_whatever_has_fewer_bits(capsys):
     assert "Top-1: the network of the recipe tiny after" in text(data)
 
 
+def test_a_side_that_fails_at_the_network_of_the_accuracy_has_none():
+    data = canned()
+    known = {"workload": "train", "images": 4, "source": "a network"}
+    data["accuracy"] = [
+        known | {"side": "ours", "top1": 0.5},
+        known | {"side": "torch", "top1": None},
+    ]
+    data = complete(data)
+    assert [row["top1"] for row in data["rows"]] == [0.5, None, 0.5]
+    assert "Top-1: a network. torch fails at that network." in text(data)
+
+
 def test_every_image_is_scored_a_batch_at_a_time():
     """The last batch is smaller, and each comes to a side of its own."""
     images = np.arange(7.0)[:, None]

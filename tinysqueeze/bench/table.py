@@ -128,8 +128,10 @@ def _detail(data: Data, name: str) -> str:
         )
     if by_layer := about.get("by_layer"):
         caption += f" Ours runs layer by layer: {by_layer}."
-    sources = {one["source"] for one in data.get("accuracy", ()) if one["workload"] == name}
-    caption += "".join(f" Top-1: {source}." for source in sources)
+    known = [one for one in data.get("accuracy", ()) if one["workload"] == name]
+    caption += "".join(f" Top-1: {source}." for source in {one["source"] for one in known})
+    failed = ", ".join(one["side"] for one in known if one["top1"] is None)
+    caption += f" {failed} fails at that network." if failed else ""
     return f"{caption}\n\n{table(header, lines)}"
 
 

@@ -15,6 +15,8 @@ from tinysqueeze.network.params import flatten, initialise
 
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 CALIBRATION_IMAGES = 16
+ROUNDED = ["Conv", "Relu", "MaxPool", "Concat", "Add", "GlobalAveragePool"]
+"""What ONNX Runtime rounds: no norms, whose parameters it takes for a convolution's."""
 
 
 def write(workload: Workload, folder: Path, trained: Labelled | None = None) -> None:
@@ -91,5 +93,5 @@ def write_int8_onnx(folder: Path) -> None:
     quant_pre_process(folder / "network.onnx", ready, skip_symbolic_shape=True)
     quantize_static(
         ready, folder / "network-int8.onnx", Images(), per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=ROUNDED,
     )  # fmt: skip
