@@ -86,6 +86,24 @@ def browser():
 
 
 @pytest.fixture
+def shown(browser):
+    """Open a page from the disk, so many pixels wide, in light or dark, with an empty console."""
+
+    def open_page(page: Path, width: int = 1280, scheme: str = "light", height: int = 1400) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        browser.get("about:blank")
+        browser.get_log("browser")  # what a page of another test left
+        browser.get(page.as_uri())
+
+    yield open_page
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+@pytest.fixture
 def screenshot(browser, tmp_path):
     """Save what the browser shows, where $TINYSQUEEZE_SCREENSHOTS points or beside the test."""
     folder = Path(os.environ.get("TINYSQUEEZE_SCREENSHOTS", tmp_path))

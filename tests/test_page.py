@@ -56,7 +56,7 @@ def steps_of(network: Layer, training: bool, rng: np.random.Generator) -> Steps:
 
 
 @pytest.fixture
-def opened(browser, tmp_path):
+def opened(browser, shown, tmp_path):
     """Open a step's page as a file, with no network; gives a function that runs JavaScript in it.
 
     There `explorer` is what the page runs.
@@ -64,15 +64,7 @@ def opened(browser, tmp_path):
 
     def open_page(steps: Steps, look: Look = LOOK, width: int = 1280, scheme: str = "light"):
         save(steps, tmp_path / "step.html", look)
-        browser.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": 1400, "deviceScaleFactor": 1, "mobile": width < 600},
-        )
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        browser.get("about:blank")
-        browser.get_log("browser")  # what a page of another test left in the console
-        browser.get((tmp_path / "step.html").as_uri())
+        shown(tmp_path / "step.html", width, scheme)
         find = "document.querySelector('.ts-explorer').explorer"
         browser.set_script_timeout(120)
         ready = (
@@ -85,8 +77,7 @@ def opened(browser, tmp_path):
             f"const explorer = {find}; const given = arguments; {code}", *given
         )
 
-    yield open_page
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    return open_page
 
 
 EVERY_NUMBER = """

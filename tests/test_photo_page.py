@@ -37,20 +37,12 @@ def file_of(weights: WeightSet) -> bytes:
 
 
 @pytest.fixture
-def opened(browser, tmp_path):
+def opened(browser, shown, tmp_path):
     """Open a page's text as a file; gives a function that runs JavaScript, where `photo` is what it runs."""
 
     def open_page(text: str, width: int = 1280, scheme: str = "light"):
         (tmp_path / "photo.html").write_text(text, encoding="utf-8")
-        browser.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": 1400, "deviceScaleFactor": 1, "mobile": width < 600},
-        )
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        browser.get("about:blank")
-        browser.get_log("browser")
-        browser.get((tmp_path / "photo.html").as_uri())
+        shown(tmp_path / "photo.html", width, scheme)
         browser.set_script_timeout(120)
         find = "document.querySelector('.ts-photo')?.photo"
         assert browser.execute_async_script(
@@ -62,8 +54,7 @@ def opened(browser, tmp_path):
             f"const photo = {find}; const given = arguments; {code}", *given
         )
 
-    yield open_page
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    return open_page
 
 
 SAID = """

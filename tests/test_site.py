@@ -37,15 +37,11 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture
-def look(browser):
+def look(browser, shown):
     """Open a page so wide, in light or dark; inside the first frame that it holds, if `frame`."""
 
     def open_page(path: Path, scheme: str = "light", width: int = 1280, frame: bool = False):
-        size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        browser.get(path.as_uri())
+        shown(path, width, scheme, height=1000)
         if frame:
             browser.switch_to.frame(browser.find_element("css selector", "iframe"))
         browser.set_script_timeout(120)
@@ -58,7 +54,6 @@ def look(browser):
 
     yield open_page
     browser.switch_to.default_content()
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.fixture(scope="module")

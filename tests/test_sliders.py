@@ -51,23 +51,16 @@ def _made_up_timings(monkeypatch):
 
 
 @pytest.fixture
-def opened(browser, tmp_path):
+def opened(browser, shown, tmp_path):
     """Open a panel's page from the disk, so wide, in light or dark."""
 
     def open_page(name: str, width: int = 1280, scheme: str = "light") -> widgets.Panel:
         panel = PANELS[name]()
         panel.save(tmp_path / "panel.html")
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        browser.get("about:blank")
-        browser.get_log("browser")
-        browser.get((tmp_path / "panel.html").as_uri())
+        shown(tmp_path / "panel.html", width, scheme, height=900)
         return panel
 
-    yield open_page
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    return open_page
 
 
 def settings(panel: widgets.Panel, count: int) -> list[dict]:
