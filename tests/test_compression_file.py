@@ -23,6 +23,7 @@ from tinysqueeze.weights import (
     Preprocess,
     WeightSet,
     load_weights,
+    open_weights,
     write_safetensors,
 )
 from tinysqueeze.weights.calibration import calibration_images
@@ -423,7 +424,7 @@ def test_the_authors_network_by_photographs_left_out(shared_data: Path, tmp_path
 
     A photograph of the hundred is a point of top-1 and top-5, which their file gets right on 71 and 92.
     """
-    weights = load_weights(shared_data / "compressed_SqueezeNet.net")
+    weights = open_weights(shared_data / "compressed_SqueezeNet.net")
     chosen, others = halves(weights, shared_data / "imagenet200")
     images = calibration_images(weights, chosen, 100)
     data = to_bytes(sizing.to_size(weights.with_classes(()), 310_000, images))
