@@ -22,7 +22,8 @@ def run(path: Path) -> float:
     """Execute one notebook in place; the seconds it took."""
     notebook = nbformat.read(path, as_version=4)
     start = time.perf_counter()
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=HERE)
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", coalesce_streams=True)
+    client.execute(cwd=HERE)
     seconds = time.perf_counter() - start
     tidy(notebook, path.stem)
     nbformat.validate(notebook)

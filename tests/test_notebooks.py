@@ -54,11 +54,10 @@ def tagged(notebook, tag: str):
 
 
 def text_of(cell) -> str:
-    """All that a cell printed or showed as text."""
-    shown = [output.get("text", "") for output in cell.outputs]
-    return "\n".join(
-        shown + [output.get("data", {}).get("text/plain", "") for output in cell.outputs]
-    )
+    """All that a cell printed or showed as text; in how many pieces it came is chance."""
+    printed = "".join(output.get("text", "") for output in cell.outputs)
+    shown = [output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+    return "\n".join([printed, *shown])
 
 
 @pytest.mark.filterwarnings("default")  # Jupyter's own
