@@ -328,7 +328,7 @@ def test_the_modules_join_into_one_without_imports():
     for start in ("standalone.js", "slider_page.js"):
         text = module(start)
         assert not re.search(r"^(import|export) ", text, re.MULTILINE)
-        names = re.findall(r"^(?:async )?(?:const|let|function|class) (\w+)", text, re.MULTILINE)
+        names = re.findall(r"^(?:async )?(?:const|let|function\*?|class) (\w+)", text, re.MULTILINE)
         assert len(names) == len(set(names)), "two modules define one name"
     for path in HERE.glob("*.js"):
         first = path.read_text(encoding="utf-8").splitlines()[0]

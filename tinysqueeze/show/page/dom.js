@@ -14,6 +14,13 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
+// An SVG element.
+export function svg(tag, attributes = {}) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+}
+
 export const button = (label, onclick, properties = {}) => h("button", { type: "button", textContent: label, onclick, ...properties });
 
 // A picture with a heading above and a line of text below that says what it shows.

@@ -6,6 +6,7 @@ import { button, by, clamp, h, plural } from "./dom.js";
 import { forwardView, isConv } from "./forward_view.js";
 import { imageColour, imagesView } from "./images_view.js";
 import { lossView } from "./loss_view.js";
+import { legend } from "./maps.js";
 import { networkMap } from "./network_map.js";
 import { short, thousands } from "./numbers.js";
 import { placeControls } from "./place.js";
@@ -35,10 +36,6 @@ export function render({ model, el }) {
   model.on("change:state", open);
   return open();
 }
-
-// What the colours of all maps mean.
-const legend = () => h("p", { className: "ts-line ts-scale" }, "colours: ", h("span", { className: "ts-ramp", "aria-hidden": "true" }),
-  " negative, zero, positive; the strongest of a picture has the full colour. A blue frame is what you chose, a green one what it sees.");
 
 class Explorer {
   constructor(root, state, step) {

@@ -16,14 +16,22 @@ export function largest(data, from = 0, to = data.length) {
   return most;
 }
 
-// Paint an H x W picture: fill(pixels) sets its pixels, row by row.
-function paint(canvas, height, width, fill) {
-  canvas.width = width;
-  canvas.height = height;
-  const context = canvas.getContext("2d");
-  const picture = context.createImageData(width, height);
-  fill(new Uint32Array(picture.data.buffer));
-  context.putImageData(picture, 0, 0);
+// A place for pictures of H x W pixels, each stretched over all of it: paint(height, width, fill) calls
+// fill(pixels, across) to set pixels[row * across + column]. The canvas only grows, since a new size costs more
+// than the pixels; beyond the picture's edge, where a browser may round, one more pixel stays clear.
+function painting() {
+  const canvas = h("canvas", { width: 1, height: 1 });
+  const context = canvas.getContext("2d", { willReadFrequently: true }); // small, and set pixel by pixel
+  const element = h("div", { className: "ts-painting" }, canvas);
+  function paint(height, width, fill) {
+    if (canvas.width <= width) canvas.width = width + 1;
+    if (canvas.height <= height) canvas.height = height + 1;
+    const picture = new ImageData(width + 1, height + 1);
+    fill(new Uint32Array(picture.data.buffer), width + 1);
+    context.putImageData(picture, 0, 0);
+    canvas.style.cssText = `width:${(100 * canvas.width) / width}%;height:${(100 * canvas.height) / height}%`;
+  }
+  return { element, paint };
 }
 
 // Where keys move a pixel; null for a key that does not.
@@ -37,13 +45,17 @@ export function moved([row, column], [height, width], event) {
 
 export const channelStep = (event) => ({ "+": 1, "=": 1, "-": -1 })[event.key] ?? 0;
 
+// What the colours of all maps mean.
+export const legend = () => h("p", { className: "ts-line ts-scale" }, "colours: ", h("span", { className: "ts-ramp", "aria-hidden": "true" }),
+  " negative, zero, positive; the strongest of a picture has the full colour. A blue frame is what you chose, a green one what it sees.");
+
 // One channel of a map; a click or a key picks a pixel.
 // pick(row, column) and turn(+1 or -1: another channel) are called for the user's wishes.
 export function pixelMap(name, { pick, turn } = {}) {
-  const canvas = h("canvas", {});
+  const { element: picture, paint } = painting();
   const mark = h("div", { className: "ts-mark" });
   const boxes = h("div", {});
-  const frame = h("div", { className: "ts-pixels", tabIndex: pick ? 0 : -1, role: pick ? "application" : "img" }, canvas, boxes, mark);
+  const frame = h("div", { className: "ts-pixels", tabIndex: pick ? 0 : -1, role: pick ? "application" : "img" }, picture, boxes, mark);
   const { element, heading, line } = figure(name, frame);
   let shown = { size: [1, 1, 1], at: [0, 0] };
   let painted = [];
@@ -53,7 +65,7 @@ export function pixelMap(name, { pick, turn } = {}) {
   };
   if (pick) {
     frame.addEventListener("pointerdown", (event) => {
-      const edge = canvas.getBoundingClientRect();
+      const edge = picture.getBoundingClientRect();
       pick(
         clamp(Math.floor(((event.clientY - edge.top) / edge.height) * shown.size[0]), 0, shown.size[0] - 1),
         clamp(Math.floor(((event.clientX - edge.left) / edge.width) * shown.size[1]), 0, shown.size[1] - 1),
@@ -81,8 +93,10 @@ export function pixelMap(name, { pick, turn } = {}) {
         full = 0;
         for (let p = 0; p < height * width; p++) full = Math.max(full, Math.abs(data[start + p * size[2]]));
       }
-      paint(canvas, height, width, (pixels) => {
-        for (let p = 0; p < pixels.length; p++) pixels[p] = pixelOf(data[start + p * size[2]], full, theme);
+      paint(height, width, (pixels, across) => {
+        for (let y = 0, at = start; y < height; y++) {
+          for (let x = 0; x < width; x++, at += size[2]) pixels[y * across + x] = pixelOf(data[at], full, theme);
+        }
       });
       frame.style.aspectRatio = `${width} / ${height}`;
       frame.style.maxWidth = `min(100%, ${Math.max(width, height) <= 2 ? 72 : 240}px)`;
@@ -100,14 +114,14 @@ export function pixelMap(name, { pick, turn } = {}) {
 
 // All channels side by side; a click or the arrow keys choose one.
 export function mosaic(name, choose) {
-  const canvas = h("canvas", {});
+  const { element: picture, paint } = painting();
   const mark = h("div", { className: "ts-mark" });
-  const frame = h("div", { className: "ts-mosaic", tabIndex: 0, role: "slider", "aria-label": name }, canvas, mark);
+  const frame = h("div", { className: "ts-mosaic", tabIndex: 0, role: "slider", "aria-label": name }, picture, mark);
   const { element, heading, line } = figure(name, frame);
   let grid = { columns: 1, rows: 1, channels: 1, channel: 0 };
   let painted = [];
   frame.addEventListener("pointerdown", (event) => {
-    const edge = canvas.getBoundingClientRect();
+    const edge = picture.getBoundingClientRect();
     const column = Math.floor(((event.clientX - edge.left) / edge.width) * grid.columns);
     const row = Math.floor(((event.clientY - edge.top) / edge.height) * grid.rows);
     const channel = row * grid.columns + column;
@@ -132,8 +146,7 @@ export function mosaic(name, choose) {
       const gap = height * width > 1 ? 1 : 0;
       const each = height * width * channels;
       const most = largest(data, n * each, (n + 1) * each);
-      const across = columns * (width + gap);
-      paint(canvas, rows * (height + gap), across, (pixels) => {
+      paint(rows * (height + gap), columns * (width + gap), (pixels, across) => {
         pixels.fill(packed(GROUND[theme]));
         for (let k = 0; k < channels; k++) {
           const corner = Math.floor(k / columns) * (height + gap) * across + (k % columns) * (width + gap);
@@ -160,13 +173,13 @@ const MOST_CELLS = 16000; // as wide as a canvas may be
 
 // Rows of numbers one above another, cell by cell, as wide as they are long; a click chooses a column.
 export function strips(choose) {
-  const canvas = h("canvas", {});
+  const { element: picture, paint } = painting();
   const mark = h("div", { className: "ts-mark" });
-  const frame = h("div", { className: "ts-strips", tabIndex: 0, role: "slider" }, h("div", { className: "ts-long" }, canvas, mark));
+  const frame = h("div", { className: "ts-strips", tabIndex: 0, role: "slider" }, h("div", { className: "ts-long" }, picture, mark));
   const { element, heading, line } = figure("", frame);
   let shown = { length: 1, chosen: 0 };
   frame.addEventListener("pointerdown", (event) => {
-    const edge = canvas.getBoundingClientRect();
+    const edge = picture.getBoundingClientRect();
     choose(clamp(Math.floor(((event.clientX - edge.left) / edge.width) * shown.length), 0, shown.length - 1));
   });
   frame.addEventListener("keydown", (event) => {
@@ -182,16 +195,16 @@ export function strips(choose) {
     const most = rows.map((row) => largest(row));
     const ground = GROUND[theme];
     const dimmed = (rgb) => packed(rgb.map((part, k) => Math.round(ground[k] + (part - ground[k]) / 4)));
-    paint(canvas, rows.length * 2 - 1, length, (pixels) => {
+    paint(rows.length * 2 - 1, length, (pixels, across) => {
       pixels.fill(packed(ground));
       rows.forEach((row, i) => {
         for (let j = 0; j < length; j++) {
-          pixels[2 * i * length + j] = j < until ? pixelOf(row[j], most[i], theme) : dimmed(colourOf(row[j], most[i], theme));
+          pixels[2 * i * across + j] = j < until ? pixelOf(row[j], most[i], theme) : dimmed(colourOf(row[j], most[i], theme));
         }
       });
     });
     const cell = clamp(Math.floor(560 / length), 2, 22);
-    canvas.style.width = canvas.parentElement.style.width = `${cell * length}px`;
+    picture.parentElement.style.width = `${cell * length}px`;
     mark.style.cssText = `top:0;height:100%;left:${(100 * chosen) / length}%;width:${100 / length}%`;
     heading.textContent = title;
     line.textContent = text + (length < rows[0].length ? ` (the first ${length} are drawn)` : "");

@@ -1,12 +1,15 @@
 // The network as its row of volumes: every layer a button with a picture of its map, arms one below another.
 
-import { pixelOf } from "./colours.js";
-import { by, h } from "./dom.js";
+import { packed, pixelOf } from "./colours.js";
+import { by, h, svg } from "./dom.js";
+import { sheets } from "./sheets.js";
 import { index } from "./terms.js";
 
 const WIDE = 66; // pixels of a column and of a row
 const HIGH = 88;
 const TOP = 14; // room for the ways around
+const LAYER = 64; // a button's width,
+const EDGE = 4; // border and padding, as style.css has them
 
 // Where each node stands: {column, row} by path, with the maps' ways as pairs of paths.
 export function layout(state) {
@@ -46,10 +49,7 @@ export function networkMap(state, goTo) {
   const sheet = h("div", { className: "ts-map", role: "group", "aria-label": "The network, layer by layer: left and right arrows move" });
   const inner = h("div", { className: "ts-map-inner" });
   inner.style.cssText = `width:${width}px;height:${TOP + rows * HIGH}px`;
-  const lines = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  lines.setAttribute("aria-hidden", "true");
-  lines.setAttribute("width", width);
-  lines.setAttribute("height", TOP + rows * HIGH);
+  const lines = svg("svg", { width, height: TOP + rows * HIGH, "aria-hidden": "true" });
   const centre = (path, side) => {
     const { column, row } = path === null ? { column: 0, row: 0 } : places.get(path);
     return [column * WIDE + WIDE / 2 + side * 20, TOP + row * HIGH + 24];
@@ -57,35 +57,30 @@ export function networkMap(state, goTo) {
   for (const way of ways) {
     const [x1, y1] = centre(way.from, 1);
     const [x2, y2] = centre(way.to, -1);
-    const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
     const far = x2 - x1 > WIDE;
     const drop = Math.min(y1, y2) - 44;
-    line.setAttribute("d", far ? `M${x1},${y1} C${x1 + 30},${drop} ${x2 - 30},${drop} ${x2},${y2}` : `M${x1},${y1} C${x1 + 14},${y1} ${x2 - 14},${y2} ${x2},${y2}`);
-    if (way.around) line.setAttribute("class", "around");
-    lines.append(line);
+    const d = far ? `M${x1},${y1} C${x1 + 30},${drop} ${x2 - 30},${drop} ${x2},${y2}` : `M${x1},${y1} C${x1 + 14},${y1} ${x2 - 14},${y2} ${x2},${y2}`;
+    lines.append(svg("path", way.around ? { d, class: "around" } : { d }));
   }
   inner.append(lines);
+  const faces = sheets(width, TOP + rows * HIGH);
   const buttons = [];
   const add = (path, label, kind, { column, row }, size) => {
-    const canvas = h("canvas", { width: 1, height: 1 });
-    const element = h("button", {
-      type: "button", className: `ts-layer ts-${kind}`, tabIndex: -1, onclick: () => goTo(path),
-      title: size ? `${path || "layer"}: ${by(size)}` : label,
-    }, h("span", { className: "ts-face" }, canvas), h("span", { className: "ts-name" }, label));
+    const face = size ? faceSize(size) : 28;
+    const element = h(path === null ? "span" : "button", {
+      className: `ts-layer ts-${kind}`, ...(path === null ? {} : { type: "button", tabIndex: -1, onclick: () => goTo(path), title: size ? `${path || "layer"}: ${by(size)}` : label }),
+    }, h("span", { className: "ts-face" }), h("span", { className: "ts-name" }, label));
     element.style.cssText = `left:${column * WIDE}px;top:${TOP + row * HIGH}px`;
-    if (size) { // larger maps have larger faces, more channels more depth
-      const face = Math.round(16 + 5 * Math.log2(Math.max(...size.slice(0, 2))));
-      const depth = Math.round(1 + Math.log2(size[2]) * 1.1);
-      element.firstChild.style.cssText = `width:${Math.min(face, 42)}px;height:${Math.min(face, 42)}px;--depth:${depth}px`;
-    }
+    const depth = size ? Math.round(1 + Math.log2(size[2]) * 1.1) : 0; // more channels, more depth
+    element.firstChild.style.cssText = `width:${face}px;height:${face}px;--depth:${depth}px`;
     inner.append(element);
-    buttons.push({ path, element, canvas });
+    if (path !== null) buttons.push({ path, element });
+    return [column * WIDE + (LAYER - face) / 2, TOP + row * HIGH + EDGE, face, face];
   };
-  for (const node of state.nodes) add(node.path, shortName(node.path), COLOURS[node.kind] ?? "other", places.get(node.path), node.out);
+  const image = add(null, "image", "image", { column: 0, row: 0 }, state.shapes[0]);
+  const spots = state.nodes.map((node) => add(node.path, shortName(node.path), COLOURS[node.kind] ?? "other", places.get(node.path), node.out));
   add("loss", "loss", "loss", { column: columns, row: 0 });
-  const image = h("span", { className: "ts-layer ts-image" }, h("span", { className: "ts-face" }, h("canvas", {})), h("span", { className: "ts-name" }, "image"));
-  image.style.cssText = `left:0;top:${TOP}px`;
-  inner.append(image);
+  inner.append(faces.element);
   sheet.append(inner);
   sheet.addEventListener("keydown", (event) => {
     const here = buttons.findIndex((one) => one.element.tabIndex === 0);
@@ -101,8 +96,8 @@ export function networkMap(state, goTo) {
     const now = [step, backward, n, theme];
     if (now.some((value, i) => value !== painted[i])) {
       painted = now;
-      for (const one of buttons) if (one.path !== "loss") face(one.canvas, step, one.path, backward, n, theme);
-      paintImage(image.querySelector("canvas"), state.shapes[0], imageColour);
+      state.nodes.forEach((node, i) => faces.put(spots[i], node.out, loudest(step, node.path, backward, n, theme)));
+      faces.put(image, state.shapes[0], (i, j) => packed(imageColour(i, j)));
     }
     if (path === current) return;
     current = path;
@@ -122,25 +117,23 @@ export function networkMap(state, goTo) {
 }
 
 // "fire2/expand1x1" -> "expand1x1" under its module's number: "fire2/ expand1x1" breaks into two lines.
-const shortName = (path) => path.replace("/", "/\u200b").replaceAll("_", "_\u200b");
+export const shortName = (path) => path.replace("/", "/\u200b").replaceAll("_", "_\u200b");
 
-// The channel with the most in it, y on the way up and dy on the way down.
-function face(canvas, step, path, backward, n, theme) {
+// Larger maps have larger faces.
+const faceSize = (size) => 2 * Math.min(Math.round(8 + 2.5 * Math.log2(Math.max(...size.slice(0, 2)))), 21);
+
+// The channel with the most in it, y on the way up and dy on the way down: the colour of its pixels.
+function loudest(step, path, backward, n, theme) {
   const { y, dy } = step.seen.get(path);
   const data = backward ? dy : y.data;
   const [height, width, channels] = y.size;
   const start = index(y.size, n, 0, 0, 0);
   const energy = new Float64Array(channels);
   for (let p = 0, at = start; p < height * width; p++) for (let c = 0; c < channels; c++, at++) energy[c] += Math.abs(data[at]);
-  const best = energy.indexOf(Math.max(...energy));
+  const best = Math.max(energy.indexOf(Math.max(...energy)), 0);
   let most = 0;
   for (let p = 0; p < height * width; p++) most = Math.max(most, Math.abs(data[start + p * channels + best]));
-  canvas.width = width;
-  canvas.height = height;
-  const picture = new ImageData(width, height);
-  const pixels = new Uint32Array(picture.data.buffer);
-  for (let p = 0; p < pixels.length; p++) pixels[p] = pixelOf(data[start + p * channels + Math.max(best, 0)], most, theme);
-  canvas.getContext("2d").putImageData(picture, 0, 0);
+  return (row, column) => pixelOf(data[start + (row * width + column) * channels + best], most, theme);
 }
 
 // An image in its own colours: colour(i, j) -> [r, g, b].

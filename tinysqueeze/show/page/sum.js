@@ -40,6 +40,7 @@ export function sumPanel(play) {
   }
 
   function stop() {
+    if (!timer) return;
     clearInterval(timer);
     timer = null;
     player.textContent = "▶ add up";
@@ -64,7 +65,7 @@ export function sumPanel(play) {
   // now: what `explain` gives. held: the array's own number.
   function draw(now, held, name) {
     if (now !== found) {
-      if (timer) stop();
+      stop();
       lit = null;
     }
     found = now;
