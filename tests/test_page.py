@@ -417,3 +417,73 @@ def test_the_small_network_is_as_good_as_it_says(shared_data, tmp_path):
         logits, _ = weights.model.forward(weights.params, images[start : start + 500])
         right += count_right(logits, test.labels[start : start + 500])
     assert f"{100 * right / len(images):.1f} %" in ABOUT
+
+
+HOVER = """
+const frame = document.querySelector('.ts-overview');
+const { left, top } = frame.querySelector('.ts-map-inner').getBoundingClientRect();
+const at = { clientX: left + given[0] + 9, clientY: top + given[1] + 9, bubbles: true };
+frame.dispatchEvent(new PointerEvent(given[2], at));
+const lit = (name) => frame.querySelector(`path.${name}`).getAttribute('d').split('z').length - 1;
+return [frame.nextSibling.textContent, ['strong', 'middle', 'weak'].map(lit).reduce((a, b) => a + b)];
+"""
+WHERE = """
+const label = [...document.querySelectorAll('.ts-overview .ts-name')].find((one) =>
+  one.textContent.replaceAll('\\u200b', '') === given[0]);
+return [label.offsetLeft, label.offsetTop + 38];
+"""
+
+
+@pytest.mark.browser
+def test_the_overview_lights_and_names_what_feeds_a_map(browser, opened, rng, screenshot):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    steps = steps_of(SMALL, False, rng)
+    run = opened(steps)
+    browser.find_element(By.CSS_SELECTOR, ".ts-all summary").click()
+    point = lambda path, kind="pointermove": run(HOVER, *run(WHERE, path), kind)  # noqa: E731
+    for path, words, count in (
+        ("conv1", "all 3 channels of the image", 3),
+        ("fire2/expand3x3", "all 4 channels of fire2/squeeze", 4),
+        ("pool1", "made of channel 0 of conv1_swish", 1),
+        ("fire3/squeeze", "all 16 channels of fire2/sum", 16),
+        ("fire3/sum", "channel 0 of fire3/expand_swish and channel 0 of fire3/bypass/norm", 2),
+        ("conv5", "all 32 channels of fire4/sum", 32),
+    ):
+        text, lit = point(path)
+        assert f"{path}, channel 0" in text
+        assert words in text, text
+        assert lit == count, (path, text)
+    squares = (steps.trace["conv1"].params["weight"][..., 0] ** 2).sum((0, 1))
+    text, _ = point("conv1")
+    best = int(squares.argmax())
+    assert f"most of channel {best} ({100 * squares[best] / squares.sum():.0f} %)" in text
+    point("fire2/expand3x3", "click")
+    assert "→ fire2/expand3x3" in browser.find_element(By.CSS_SELECTOR, ".ts-headline").text
+    frame = browser.find_element(By.CSS_SELECTOR, ".ts-overview")
+    frame.send_keys(Keys.ARROW_DOWN, Keys.ENTER)
+    assert run("return explorer.view.out") == 1
+    frame.send_keys(Keys.HOME)
+    assert "of the image" in frame.find_element(By.XPATH, "following-sibling::p").text
+    frame.send_keys(Keys.ARROW_RIGHT, Keys.ENTER)
+    assert "→ conv1 " in browser.find_element(By.CSS_SELECTOR, ".ts-headline").text
+    go(run, "fire2/expand3x3", "←")
+    assert "goes to all 4 channels of fire2/squeeze" in point("fire2/expand3x3")[0]
+    painted = run(
+        "return [...document.querySelectorAll('.ts-overview canvas')].some((canvas) =>"
+        " canvas.getContext('2d').getImageData(0, 40, 500, 60).data.some((v) => v > 0))"
+    )
+    assert painted
+    screenshot("overview")
+
+
+@pytest.mark.browser
+def test_the_overview_fits_a_phone(browser, opened, rng, screenshot):
+    run = opened(steps_of(SMALL, False, rng), width=400, scheme="dark")
+    run("document.querySelector('.ts-all').open = true")
+    assert run("return document.documentElement.scrollWidth") <= 400
+    assert run(
+        "const f = document.querySelector('.ts-overview'); return f.scrollWidth > f.clientWidth"
+    )
+    screenshot("overview_400_dark")

@@ -51,6 +51,13 @@ const PACKED = { light: Uint32Array.from(TABLES.light, packed), dark: Uint32Arra
 // The same as colourOf, as a pixel.
 export const pixelOf = (value, most, theme) => PACKED[theme][placeOf(value, most)];
 
+// pixelOf for many numbers that share one `most`, the largest of those that are finite.
+export function pixelScale(most, theme) {
+  const table = PACKED[theme];
+  const scale = most > 0 ? 255 / most : 0;
+  return (value) => table[Math.floor(value * scale + 255.5)] ?? table[255];
+}
+
 // As WCAG 2 defines it: 0 for black, 1 for white.
 const luminance = (...rgb) => {
   const [r, g, b] = rgb.map((c) => (c <= 10 ? c / 3295 : ((c / 255 + 0.055) / 1.055) ** 2.4));

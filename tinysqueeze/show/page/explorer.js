@@ -9,6 +9,7 @@ import { lossView } from "./loss_view.js";
 import { legend } from "./maps.js";
 import { networkMap } from "./network_map.js";
 import { short, thousands } from "./numbers.js";
+import { overview } from "./overview.js";
 import { placeControls } from "./place.js";
 import { unpack } from "./state.js";
 import { Step, unhurried } from "./step.js";
@@ -49,6 +50,7 @@ class Explorer {
     this.blocked = Object.keys(state.y).length ? "One more step needs Python here: some layers are computed there." : null;
     const set = (changes) => this.set(changes);
     this.map = networkMap(state, (path) => this.goTo(path));
+    this.all = overview(state, (path, channel) => (path === null ? this.goTo(state.nodes[0].path, { inp: channel }) : this.goTo(path, { out: channel })));
     this.images = imagesView(state, {
       choose: (n) => this.set({ n }),
       step: (rate) => this.more(rate),
@@ -130,9 +132,9 @@ class Explorer {
     this.draw();
   }
 
-  goTo(path) {
+  goTo(path, changes = {}) {
     const direction = this.stops[this.view.stop][1] || "→";
-    this.set({ stop: this.stops.findIndex(([own, way]) => own === path && (path === "loss" || way === direction)) });
+    this.set({ ...changes, stop: this.stops.findIndex(([own, way]) => own === path && (path === "loss" || way === direction)) });
   }
 
   // changes: values, or functions of the view. playing: the animation itself asks.
@@ -223,6 +225,7 @@ class Explorer {
       ui.found = this.found;
     }
     this.map.draw({ step, path, backward: direction === "←", n: view.n, theme, imageColour: imageColour(state, view.n) });
+    this.all.draw({ step, node, channel: view.out, n: view.n, backward: direction === "←", theme });
     this.images.draw(ui);
     this.headline.textContent = this.#headline(path, direction, node);
     this.select.selectedIndex = view.stop;
@@ -275,7 +278,7 @@ class Explorer {
     return [
       h("header", {}, h("h2", {}, `A training step of ${state.name}`),
         h("p", { className: "ts-line" }, `${plural(sums("parameters"), "parameter")}, ${thousands(sums("multiply_adds"))} multiply-adds an image. ${state.about}`)),
-      this.images.element, this.working, this.map.element, legend(), bar, this.headline, this.place.element,
+      this.images.element, this.working, this.map.element, this.all.element, legend(), bar, this.headline, this.place.element,
       this.forward.element, this.backward.element, this.loss.element, this.sum.element, this.update,
     ];
   }

@@ -28,9 +28,10 @@ export function forwardView(set) {
   const gridLine = h("p", { className: "ts-line" });
   const alone = pixelMap("one channel alone", { pick: (row, column) => set({ at: [row, column] }), turn: (by) => set({ inp: (view) => view.inp + by }) });
   const matrix = strips((term) => set({ term }));
+  const sums = h("div", { className: "ts-sums" }, grids, gridLine);
   const maps = h("div", { className: "ts-pair" }, h("div", {}, input.element, inputs.element), h("div", {}, output.element, outputs.element));
   const element = h("section", { "aria-label": "Forward" }, maps,
-    h("div", { className: "ts-grids" }, h("div", { className: "ts-sums" }, grids, gridLine), alone.element), matrix.element);
+    h("div", { className: "ts-grids" }, sums, alone.element), matrix.element);
 
   function draw(ui) {
     const { node, record, view, theme, found, lit } = ui;
@@ -50,7 +51,7 @@ export function forwardView(set) {
     outputs.element.hidden = y.size[2] === 1;
     outputs.draw({ title: `y: all ${plural(y.size[2], "channel")}`, ...y, n: view.n, channel: view.out, theme });
     const wide = conv ? node.kernel[0] * node.kernel[1] > 1 : isPool(node);
-    grids.hidden = gridLine.hidden = !wide;
+    sums.hidden = !wide;
     if (wide && conv) drawProducts(ui, inp);
     else if (wide) drawPool(ui, inp);
     alone.element.hidden = !conv || y.size[0] * y.size[1] === 1 || ui.part === 1;

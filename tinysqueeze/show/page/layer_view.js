@@ -16,6 +16,7 @@ export function layerView(header) {
   const state = { layer: Math.min(1, layers.length - 1), channel: null, at: null }; // null: the loudest, the middle
   list.value = String(state.layer);
   let shown = null;
+  let heard = { data: null };
 
   function set(changes) {
     Object.assign(state, changes);
@@ -32,10 +33,11 @@ export function layerView(header) {
     const { map: number, nodes, size } = layers[state.layer];
     const { theme, times } = shown;
     const data = shown.map(number);
-    state.channel = Math.min(Math.max(state.channel ?? loudest(data, size[2]), 0), size[2] - 1);
+    if (heard.data !== data) heard = { data, ...listen(data, size[2]) };
+    state.channel = Math.min(Math.max(state.channel ?? heard.loudest, 0), size[2] - 1);
     state.at ??= [Math.floor(size[0] / 2), Math.floor(size[1] / 2)];
     const took = nodes.reduce((sum, i) => sum + times[i], 0);
-    line.textContent = `${nodes.map((i) => `${header.nodes[i].path}: ${header.nodes[i].what}`).join("; ")}. ${by(size)} numbers in ${took.toFixed(1)} ms; ${silent(data, size[2])} of ${size[2]} channels are silent here.`;
+    line.textContent = `${nodes.map((i) => `${header.nodes[i].path}: ${header.nodes[i].what}`).join("; ")}. ${by(size)} numbers in ${took.toFixed(1)} ms; ${heard.silent} of ${size[2]} channels are silent here.`;
     all.draw({ title: `all ${size[2]} channels`, data, size, channel: state.channel, theme });
     one.draw({ title: `channel ${state.channel}`, data, size, channel: state.channel, at: state.at, theme, text: `row ${state.at[0]}, column ${state.at[1]}: ${pixelText("y", data, size, 0, state.at, state.channel)}` });
   }
@@ -61,16 +63,15 @@ function joint([first, ...others]) {
   return [first, ...others.map((path) => (path.startsWith(module) ? path.slice(module.length) : path))].join(" + ");
 }
 
-// The channel with the largest mean.
-function loudest(data, channels) {
+// The channel with the largest mean, and how many are zero everywhere.
+function listen(data, channels) {
   const sums = new Float64Array(channels);
-  for (let i = 0; i < data.length; i++) sums[i % channels] += data[i];
-  return sums.indexOf(Math.max(...sums));
-}
-
-// Channels that are zero everywhere.
-function silent(data, channels) {
-  const heard = new Uint8Array(channels);
-  for (let i = 0; i < data.length; i++) if (data[i] !== 0) heard[i % channels] = 1;
-  return channels - heard.reduce((a, b) => a + b, 0);
+  const sounds = new Uint8Array(channels);
+  for (let i = 0; i < data.length;) {
+    for (let c = 0; c < channels; c++, i++) {
+      sums[c] += data[i];
+      if (data[i] !== 0) sounds[c] = 1;
+    }
+  }
+  return { loudest: sums.indexOf(Math.max(...sums)), silent: sounds.filter((sound) => !sound).length };
 }

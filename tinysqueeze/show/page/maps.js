@@ -1,6 +1,6 @@
 // Pictures of maps: one channel pixel by pixel, all channels as a mosaic, a long row of numbers.
 
-import { colourOf, packed, pixelOf } from "./colours.js";
+import { colourOf, packed, pixelOf, pixelScale } from "./colours.js";
 import { clamp, figure, h } from "./dom.js";
 import { short } from "./numbers.js";
 import { index } from "./terms.js";
@@ -112,6 +112,8 @@ export function pixelMap(name, { pick, turn } = {}) {
   return { element, draw, frame };
 }
 
+const WIDEST = 520; // CSS pixels of a mosaic
+
 // All channels side by side; a click or the arrow keys choose one.
 export function mosaic(name, choose) {
   const { element: picture, paint } = painting();
@@ -140,23 +142,28 @@ export function mosaic(name, choose) {
     const rows = Math.ceil(channels / columns);
     grid = { columns, rows, channels, channel };
     heading.textContent = title;
-    const now = [data, n, theme];
+    // a canvas of more pixels than the screen has for it shows every second or third row and column only
+    const skip = Math.max(1, Math.floor((columns * width) / (WIDEST * Math.ceil(devicePixelRatio))));
+    const now = [data, n, theme, skip];
     if (now.some((value, i) => value !== painted[i])) {
       painted = now;
+      const [high, wide] = [Math.ceil(height / skip), Math.ceil(width / skip)];
       const gap = height * width > 1 ? 1 : 0;
       const each = height * width * channels;
       const most = largest(data, n * each, (n + 1) * each);
-      paint(rows * (height + gap), columns * (width + gap), (pixels, across) => {
+      const pixel = pixelScale(most, theme);
+      paint(rows * (high + gap), columns * (wide + gap), (pixels, across) => {
         pixels.fill(packed(GROUND[theme]));
-        for (let k = 0; k < channels; k++) {
-          const corner = Math.floor(k / columns) * (height + gap) * across + (k % columns) * (width + gap);
-          for (let y = 0, at = n * each + k; y < height; y++) {
-            for (let x = 0; x < width; x++, at += channels) pixels[corner + y * across + x] = pixelOf(data[at], most, theme);
+        const corners = Int32Array.from({ length: channels }, (_, k) => Math.floor(k / columns) * (high + gap) * across + (k % columns) * (wide + gap));
+        for (let y = 0; y < high; y++) { // in the order of the numbers in memory
+          for (let x = 0; x < wide; x++) {
+            const [to, from] = [y * across + x, index(size, n, y * skip, x * skip, 0)];
+            for (let k = 0; k < channels; k++) pixels[corners[k] + to] = pixel(data[from + k]);
           }
         }
       });
-      frame.style.aspectRatio = `${columns * (width + gap)} / ${rows * (height + gap)}`;
-      frame.style.maxWidth = `min(100%, ${Math.min(520, columns * Math.max(width * 2, 40))}px)`;
+      frame.style.aspectRatio = `${columns * (wide + gap)} / ${rows * (high + gap)}`;
+      frame.style.maxWidth = `min(100%, ${Math.min(WIDEST, columns * Math.max(width * 2, 40))}px)`;
     }
     const [row, column] = [Math.floor(channel / columns), channel % columns];
     mark.style.cssText = `top:${(100 * row) / rows}%;left:${(100 * column) / columns}%;height:${100 / rows}%;width:${100 / columns}%`;
