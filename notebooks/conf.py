@@ -1,9 +1,11 @@
 """How the site is built: `sphinx-build -W -b html notebooks OUT`, from the notebooks and docstrings.
 
-The landing page holds the explorer, live; a page for each module is written to notebooks/api.
+The landing page holds the explorer, live; a page for each module is written to notebooks/api. Where the
+authors' weights are in the cache, or TINYSQUEEZE_WEIGHTS names a file of any, a page of them comes with it.
 """
 
 import ast
+import os
 import re
 import sys
 from pathlib import Path
@@ -14,7 +16,10 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 
 import tinysqueeze
+from tinysqueeze.data.remote import cache_folder
+from tinysqueeze.show.page import photo_page, small_file
 from tinysqueeze.show.widgets import Stepper
+from tinysqueeze.weights import SOURCES, open_weights
 
 project = "tinysqueeze"
 author = "The tinysqueeze authors"
@@ -116,6 +121,30 @@ class Explorer(Directive):
         return [nodes.raw("", data["text/html"], format="html")]
 
 
+AUTHORS = "squeezenet1_0_compressed"
+PHOTO = "photograph.html"
+
+
+def photo_link(out: Path) -> str:
+    """HTML: a link to the page that takes a photograph, made in `out` of weights that are here, if any."""
+    given = os.environ.get("TINYSQUEEZE_WEIGHTS")
+    file = Path(given or cache_folder() / SOURCES[AUTHORS].file.name)
+    if not given and not file.exists():
+        return f"<p>A network on your own photograph: <code>tinysqueeze page {AUTHORS}</code> writes it.</p>"
+    weights, packed = small_file(file, open_weights(file, download=False))
+    (out / PHOTO).write_text(photo_page(weights, packed), encoding="utf-8")
+    return f'<p><a href="{PHOTO}">{weights.model.name} on your own photograph</a>, in your browser, too.</p>'
+
+
+class Photograph(Directive):
+    """That link, or how to make such a page."""
+
+    def run(self) -> list[nodes.Node]:
+        """What stands in the page."""
+        out = Path(self.state.document.settings.env.app.outdir)
+        return [nodes.raw("", photo_link(out), format="html")]
+
+
 def _levels(app, page, template, context: dict, doctree) -> None:
     """Sphinx makes the captions of its lists headings, and leaves out of which level."""
     for name, value in context.items():
@@ -127,4 +156,5 @@ def setup(app) -> None:
     """Sphinx calls this."""
     app.connect("html-page-context", _levels, priority=900)  # after the theme has made its menu
     app.add_directive("explorer", Explorer)
+    app.add_directive("photograph", Photograph)
     app.connect("autodoc-process-docstring", _plain_to_rst)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from tinysqueeze.show.page import save, small_network, step_of
+from tinysqueeze.show.page.html import HERE
+from tinysqueeze.show.page.of_weights import SMALL_FILE
 from tinysqueeze.show.widgets import design_space, fire_designer, gradient_heat_map
 from tinysqueeze.study.stepper import Steps
 
@@ -19,20 +22,26 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 LESSON = "05_one_by_one"
 
 
+def _aside(folder: Path) -> Path:
+    """conf.py in another folder, where it writes its pages; it finds the package beside it."""
+    text = (NOTEBOOKS / "conf.py").read_text(encoding="utf-8")
+    text = text.replace("Path(__file__).parents[1]", repr(str(NOTEBOOKS.parent)))
+    (folder / "conf.py").write_text(text, encoding="utf-8")
+    return folder / "conf.py"
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The landing page and one lesson, built as the whole site is."""
     pytest.importorskip("myst_nb")
     pytest.importorskip("furo")
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
-    for name in ("conf.py", "index.md", f"{LESSON}.ipynb"):
+    for name in ("index.md", f"{LESSON}.ipynb"):
         shutil.copy(NOTEBOOKS / name, source / name)
-    conf = source / "conf.py"  # it finds the package beside it
-    conf.write_text(
-        conf.read_text().replace("Path(__file__).parents[1]", repr(str(NOTEBOOKS.parent)))
-    )
+    _aside(source)
     build = [sys.executable, "-m", "sphinx", "-q", "-b", "html", source, out]
-    subprocess.run(build, check=True, capture_output=True, timeout=500)
+    none = {"TINYSQUEEZE_CACHE": str(source)}
+    subprocess.run(build, check=True, capture_output=True, timeout=500, env=os.environ | none)
     return out
 
 
@@ -112,6 +121,7 @@ def test_axe_finds_nothing_serious_in_the_explorer(scheme, look, axe, tmp_path):
         assert trouble(browser, axe) == [], stop
     browser.execute_script(go, "conv1", "→", "dx")
     browser.execute_script("document.querySelector('.ts-more').click()")
+    browser.execute_script("document.querySelector('.ts-all').open = true")
     assert trouble(browser, axe) == []
 
 
@@ -177,7 +187,30 @@ def test_everything_is_reached_and_worked_by_keyboard(look, tmp_path):
     assert now[0] == "BODY", "a keyboard trap"
     words = " | ".join(f"{name} {classes} {text}" for name, classes, text, _ in met)
     for wanted in (
-        "ts-card", "ts-step", "ts-layer", "ts-walk", "next", "SELECT", "ts-pixels", "ts-mosaic",
+        "ts-card", "ts-step", "ts-layer", "SUMMARY", "ts-walk", "next", "SELECT", "ts-pixels", "ts-mosaic",
         "ts-cell", "ts-strips", "ts-add", "ts-more",
     ):  # fmt: skip
         assert wanted in words, wanted
+
+
+@pytest.fixture(scope="module")
+def conf(tmp_path_factory):
+    """What the site is built by."""
+    pytest.importorskip("docutils")
+    spec = importlib.util.spec_from_file_location("conf", _aside(tmp_path_factory.mktemp("conf")))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_site_links_to_a_photo_page_where_weights_are(conf, monkeypatch, tmp_path):
+    monkeypatch.setenv("TINYSQUEEZE_CACHE", str(tmp_path))
+    monkeypatch.delenv("TINYSQUEEZE_WEIGHTS", raising=False)
+    text = conf.photo_link(tmp_path)
+    assert "tinysqueeze page squeezenet1_0_compressed" in text
+    assert "href" not in text
+    monkeypatch.setenv("TINYSQUEEZE_WEIGHTS", str(HERE / SMALL_FILE))
+    assert f'href="{conf.PHOTO}"' in conf.photo_link(tmp_path)
+    page = (tmp_path / conf.PHOTO).read_text(encoding="utf-8")
+    assert "on your photograph</title>" in page
+    assert len(page) < 1_000_000
