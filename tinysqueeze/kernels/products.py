@@ -27,8 +27,6 @@ from tinysqueeze.kernels.vectors import Emitter, Value, floats, floats_t, ints, 
 LANES = TARGET.lanes
 PANEL = TARGET.panel
 TILE, STRIP = TARGET.tile_rows, TARGET.strip_rows
-LINE = 16
-"""Floats in a cache line of 64 bytes."""
 
 
 @procedure(floats_t, floats_t)
@@ -80,27 +78,24 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
             row = 0
             while row < rows:
                 tile = TILE - 1 if wide and row < short else TILE
-                part = row // TILE * LINE
-                if job.by_panel and job.batch > 1 and part < PANEL:
+                if job.by_panel and job.batch > 1 and row < PANEL:
                     # Winograd by panels: the next position's weights lie far from these, so that
                     # the processor foresees nothing. The first tiles ask for a part of them each.
-                    pace = LINE
-                    upcoming = floats(w + 4 * (job.w_batch + part * job.depth))
+                    upcoming = floats(w + 4 * (job.w_batch + row * job.depth))
                 else:
-                    pace = TILE
                     following = table[min(row + tile, rows - 1)]
                     upcoming = floats(x + 4 * (n * job.x_batch + following))
                 row_table, place = ints(job.x_rows + 4 * row), ints(job.y_rows + 4 * row)
                 last = rows - row - 1
                 if not wide:
                     narrow_tile(xs, row_table, steps, last, floats(w), LANES, job.depth, ys, place,
-                                starts, job.add, job.floor, upcoming, pace)  # fmt: skip
+                                starts, job.add, job.floor, upcoming)  # fmt: skip
                 elif row < short:
                     short_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
-                               starts, job.add, job.floor, upcoming, pace)  # fmt: skip
+                               starts, job.add, job.floor, upcoming)  # fmt: skip
                 else:
                     wide_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
-                              starts, job.add, job.floor, upcoming, pace)  # fmt: skip
+                              starts, job.add, job.floor, upcoming)  # fmt: skip
                 row += tile
 
 
@@ -141,10 +136,10 @@ def weight_gradient(job: Any, first: int, count: int, thread: int) -> None:
                 last = job.rows - row - 1
                 if wide:
                     wide_sum(xs, rows, steps, last, ds, job.d_step, depth, ys, outs,
-                             nothing, 1, no_floor, nothing, 0)  # fmt: skip
+                             nothing, 1, no_floor, nothing)  # fmt: skip
                 else:
                     narrow_sum(xs, rows, steps, last, ds, job.d_step, depth, ys, outs,
-                               nothing, 1, no_floor, nothing, 0)  # fmt: skip
+                               nothing, 1, no_floor, nothing)  # fmt: skip
 
 
 @kernel("source source_batch rows columns solid vectors target target_batch row_count")

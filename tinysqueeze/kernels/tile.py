@@ -51,7 +51,7 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
         bias: `vectors` vectors to begin with.
         add: if not 0, what is in y already is added as well.
         floor: results below it become it: 0 for ReLU, minus infinity for none.
-        upcoming, pace: the `pace * depth` floats from here will be needed next. With `stream` they are asked
+        upcoming: the `rows * depth` floats from here will be needed next. With `stream` they are asked
             for in the meantime, since a core that waits for memory does nothing else.
     """
 
@@ -59,12 +59,12 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
         floats_t, ints_t, ints_t, int_t,
         floats_t, int_t, int_t,
         floats_t, ints_t,
-        floats_t, int_t, types.float32, floats_t, int_t,
+        floats_t, int_t, types.float32, floats_t,
     )  # fmt: skip
     def tile(
         e: Emitter, x: Value, x_rows: Value, x_steps: Value, last: Value, w: Value,
         w_step: Value, depth: Value, y: Value, y_rows: Value, bias: Value, add: Value,
-        floor: Value, upcoming: Value, pace: Value,
+        floor: Value, upcoming: Value,
     ) -> None:  # fmt: skip
         b = e.builder
         columns = [e.int(v * TARGET.lanes) for v in range(vectors)]
@@ -85,7 +85,7 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
 
         def step(k: Value, flat: list[Value]) -> list[Value]:
             if stream:
-                e.prefetch(upcoming, b.mul(k, pace))
+                e.prefetch(e.at(upcoming, b.mul(k, e.int(rows))))
             place = e.at(w, b.mul(k, w_step))
             weights = [e.load(place, c) for c in columns]
             offset = index(x_steps, k)
