@@ -176,7 +176,7 @@ def test_parameters_are_those_that_are_trained():
     [
         (["nowhere.png", "--weights", "WEIGHTS"], "none of the 1 files could be read"),
         (["x.png", "--weights", "nowhere.net"], "nowhere.net: no such file, nor a name of weights"),
-        (["EMPTY", "--weights", "WEIGHTS"], "none of the 0 files"),
+        (["EMPTY", "--weights", "WEIGHTS"], "no pictures in "),
         (["x.png", "--weights", "EMPTY"], "no such checkpoint"),
     ],
 )

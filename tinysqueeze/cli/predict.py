@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             tqdm.write(_table(result, top), file=sys.stdout)
     if not read:
-        raise DataError(f"none of {len(paths)} files could be read as a picture")
+        raise DataError(f"none of the {len(paths)} files could be read as a picture")
     if args.out:
         _draw(shown, args.out, top)
     if read < len(paths):
