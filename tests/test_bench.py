@@ -14,7 +14,7 @@ from PIL import Image
 from tinysqueeze.bench import complete, text
 from tinysqueeze.bench.accuracy import labelled_for
 from tinysqueeze.bench.floor import flops
-from tinysqueeze.bench.peak import fma_peak
+from tinysqueeze.bench.peak import OVER_PEAK, PRECISIONS, Peaks
 from tinysqueeze.bench.peers import SIDES, chosen
 from tinysqueeze.bench.report import ratio
 from tinysqueeze.bench.runner import (
@@ -62,7 +62,12 @@ def canned() -> dict:
         "rounds": 3,
         "seconds": 1.0,
         "threads": [2],
-        "peak_gflops": {"2": 500.0, "1": 250.0},
+        "peaks": {
+            "float32": {
+                "2": {"registers": 500.0, "product": 480.0},
+                "1": {"registers": 250.0, "product": 240.0},
+            }
+        },
         "workloads": {
             "train": about,
             "train-4x32": about | {"batch": 4},
@@ -136,9 +141,34 @@ def test_the_floor_counts_what_the_paper_of_winograd_says():
     assert forward["direct"] - forward["4x4"] == pytest.approx(wide * 3 / 4)
 
 
-def test_the_peak_is_a_number_of_operations():
-    peak = fma_peak(1, repeats=1)
-    assert peak is None or peak > 0
+def test_the_peak_is_measured_once_a_round(monkeypatch):
+    """How fast a product is beside it is no test's business: the table says it where it is too fast."""
+    monkeypatch.setattr("tinysqueeze.bench.peak.BURSTS", 1)
+    peaks = Peaks({*PRECISIONS, "bfloat16"})
+    peaks.look(1, 0)
+    first = json.loads(json.dumps(peaks.found))
+    peaks.look(1, 0)
+    assert peaks.found == first
+    assert list(first) == list(PRECISIONS)
+    for by_threads in first.values():
+        assert all(one["registers"] > 0 and one["product"] > 0 for one in by_threads.values())
+
+
+def test_shares_are_of_the_peak_of_the_same_precision():
+    data = canned() | {"precisions": {"torch": "bfloat16"}}
+    data["peaks"]["int8"] = {"2": {"registers": 2000.0, "product": 1900.0}}
+    assert complete(data)["rows"][1]["share_of_peak"] is None  # nobody measured bfloat16
+    data["precisions"] = {"torch": "int8"}
+    assert complete(data)["rows"][1]["share_of_peak"] == pytest.approx(20 / 0.1 / 2000)
+
+
+def test_a_peak_that_a_product_beats_is_called_wrong():
+    data = complete(canned())
+    assert "float32, 2 threads 500 GOP/s, of which the product" in text(data)
+    assert "too low" not in text(data)
+    data["peaks"]["float32"]["1"]["product"] = 250 * OVER_PEAK + 1
+    assert "Measured too low for float32, 1 thread: shares of it say nothing." in text(data)
+    assert "Measured peak: unknown." in text(data | {"peaks": {"float32": {}}})
 
 
 def test_timing_and_memory_of_a_process():
@@ -255,7 +285,7 @@ def test_quick_end_to_end(capsys, tmp_path):
     assert main(["bench", *wanted, "--json", "--plot", str(picture)]) == 0
     data = json.loads(capsys.readouterr().out)
     assert {
-        "machine", "versions", "rounds", "seconds", "threads", "peak_gflops", "workloads", "sides",
+        "machine", "versions", "rounds", "seconds", "threads", "peaks", "workloads", "sides",
         "runs", "checks", "rows", "speedups", "startup", "scaling",
     } <= data.keys()  # fmt: skip
     assert [(row["workload"], row["side"]) for row in data["rows"]] == [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tinysqueeze.compiled import compile
 from tinysqueeze.data import Dataset, Normalise
 from tinysqueeze.errors import DataError, ShapeError, UserError
-from tinysqueeze.labels import check_classes, check_labels
+from tinysqueeze.labels import check_classes, check_images, check_labels
 from tinysqueeze.network.loss import count_right, softmax_cross_entropy
 from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.ops import reference
@@ -306,3 +306,37 @@ def test_lists_and_small_integers_do_wherever_labels_are_taken(tmp_path):
         save_answers(tmp_path / "answers.npz", LOGITS, np.asarray(labels), PIXELS, NAMES)
     with pytest.raises(ShapeError, match="labels must be integers"):
         sample_predictions(PIXELS, [0.0, 1.0, 2.0], probabilities, NAMES)
+
+
+# --- images -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (np.zeros((2, 4, 4, 3), np.uint8), "must be float32, not uint8; .*ts.data.Normalise scales bytes"),
+        (np.zeros((2, 4, 4, 3), bool), "not bool"),
+        (np.zeros((2, 4, 4, 3), complex), "not complex128"),
+        (None, "not object"),
+        ("cat.jpg", "not <U7"),
+        ([[1.0], [1.0, 2.0]], "images must be an array of numbers"),
+        (np.zeros((4, 4, 3), np.float32), r"expected images \(N, 4, 4, 3\), got \(4, 4, 3\); one image is"),
+        (np.zeros((2, 5, 5, 3), np.float32), r"got \(2, 5, 5, 3\); compile the plan with input_size"),
+    ],
+)  # fmt: skip
+def test_images_that_no_network_takes(images, says):
+    with pytest.raises(ShapeError, match=f"net: .*{says}"):
+        check_images(images, "net", (4, 4, 3))
+
+
+def test_bytes_are_refused_by_every_engine():
+    images = np.zeros((N, *MODEL.input_shape), np.uint8)
+    for run in (
+        lambda: trace(MODEL, PARAMS, images),
+        lambda: PLAIN.predict(images),
+        lambda: PLAIN.loss_and_grads(images, np.zeros(N, int)),
+        lambda: PLAN.predict(images),
+        lambda: PLAN.loss_and_grads(images, np.zeros(N, int)),
+    ):
+        with pytest.raises(ShapeError, match="images must be float32, not uint8"):
+            run()

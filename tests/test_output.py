@@ -137,6 +137,29 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(tmp_path, cap
     assert str(tmp_path / "file") in line
 
 
+@pytest.mark.parametrize("ending", [".tsq", ".csv", ".png", ".safetensors"])
+def test_a_folder_in_the_place_of_a_file_is_found_before_the_work(tmp_path, capsys, ending):
+    commands = {
+        ".tsq": ["compress"], ".csv": ["results", "evaluate --answers"], ".png": ["predict"],
+        ".safetensors": ["export", "decompress"],
+    }[ending]  # fmt: skip
+    (tmp_path / ("out" + ending)).mkdir()
+    for name in commands:
+        out = str(tmp_path / ("out" + ending))
+        assert main([word.replace("OUT", out) for word in OUTPUTS[name]]) == 1
+        assert "cannot be written (it is a folder)" in capsys.readouterr().err
+    assert not list((tmp_path / ("out" + ending)).iterdir())
+
+
+@pytest.mark.parametrize("command", ["compress", "decompress", "inspect", "predict"])
+def test_nothing_is_written_over_a_file_of_another_kind(tmp_path, capsys, command):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    assert main([word.replace("OUT", str(notes)) for word in OUTPUTS[command]]) == 1
+    assert "notes.txt: cannot be written (its name must end in ." in capsys.readouterr().err
+    assert notes.read_text() == "mine"
+
+
 def test_training_on_a_full_disk_says_the_accuracy_first(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tinysqueeze.show.pictures.style.write_atomically", _full)
     out = tmp_path / "run"

@@ -13,10 +13,11 @@ from PIL import Image
 from tinysqueeze.cli import main
 from tinysqueeze.cli.weights import find_weights
 from tinysqueeze.data import Dataset, batches
-from tinysqueeze.errors import DataError, FormatError
+from tinysqueeze.errors import DataError, FormatError, UserError
 from tinysqueeze.network.layers import Mode
 from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.ops import reference
+from tinysqueeze.study.count import count
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.state import begin
@@ -28,9 +29,11 @@ from tinysqueeze.weights import (
     load_weights,
     named,
     open_image,
+    open_weights,
     read_class_names,
     write_safetensors,
 )
+from tinysqueeze.weights.trained import describe
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +137,7 @@ def test_names_of_classes(capsys, tmp_path, weights, folder):
             read_class_names(files.write(tmp_path / "bad.json", text))
     with pytest.raises(DataError, match="nowhere"):
         read_class_names(tmp_path / "nowhere")
-    with pytest.raises(FormatError, match="2 class names for 4"):
+    with pytest.raises(FormatError, match=r"index\.json: 2 class names for 4 classes: give a line"):
         named(load_weights(weights), tmp_path / "index.json")
 
 
@@ -143,6 +146,29 @@ def test_thousand_classes_without_names_stay_numbers(tmp_path):
     plain = named(weights.with_classes(()), download=False)
     assert plain.class_name(7) == "class 7"
     assert "--classes FILE" in plain.notes[0]
+    (tmp_path / "synset_words.txt").write_text("n00000001 cat")  # a list that isn't theirs
+    plain = named(weights.with_classes(()), beside=tmp_path / "net.pth")
+    assert plain.class_name(7) == "class 7"
+    assert "synset_words.txt: 1 class names for 1000 classes" in plain.notes[0]
+
+
+def test_a_wrong_word_is_refused_before_names_are_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinysqueeze.weights.class_names.fetch", lambda file: 1 / 0)
+    net = tmp_path / "net.safetensors"
+    write_safetensors(files.small(classes=1000).with_classes(()), net)
+    with pytest.raises(UserError, match="caffee: neither one of caffe, torchvision nor a file"):
+        open_weights(net, preprocess="caffee")
+
+
+def test_a_folder_without_pictures_is_named(tmp_path, weights, capsys):
+    (tmp_path / "a.txt").write_text("")
+    assert main(["predict", str(tmp_path), "--weights", str(weights)]) == 1
+    assert f"no pictures in {tmp_path}" in capsys.readouterr().err
+
+
+def test_parameters_are_those_that_are_trained():
+    model = squeezenet_cifar(norm=True, classes=2)
+    assert f"{count(model).parameters:,} parameters" in describe(model, "here")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +176,7 @@ def test_thousand_classes_without_names_stay_numbers(tmp_path):
     [
         (["nowhere.png", "--weights", "WEIGHTS"], "none of the 1 files could be read"),
         (["x.png", "--weights", "nowhere.net"], "nowhere.net: no such file, nor a name of weights"),
-        (["EMPTY", "--weights", "WEIGHTS"], "none of the 0 files"),
+        (["EMPTY", "--weights", "WEIGHTS"], "no pictures in "),
         (["x.png", "--weights", "EMPTY"], "no such checkpoint"),
     ],
 )

@@ -47,7 +47,7 @@ def test_a_run_folder_becomes_a_row(tmp_path):
     place.write_text(json.dumps(summary))
     with pytest.raises(FormatError, match="no 'wall_seconds' in it"):
         read_run(tmp_path)
-    with pytest.raises(FormatError, match="not the summary of a finished run"):
+    with pytest.raises(FormatError, match=r"not the summary of a finished run.*--resume .*nowhere"):
         read_run(tmp_path / "nowhere")
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +85,24 @@ def content(path: str | os.PathLike[str]) -> bytes:
     return Path(path).read_bytes()
 
 
-def check_writable(path: str | os.PathLike[str], picture: bool = False) -> None:
+def check_writable(
+    path: str | os.PathLike[str], endings: Sequence[str] = (), makes_folder: bool = False
+) -> None:
     """Find out before the work whether a file of this name can be written in its folder, which exists.
 
-    Raises UserError naming the file and the reason, also for a `picture` in no known format.
+    `endings` are those that its name may have, so that nothing is written over a file of another kind;
+    with `makes_folder` the folder may be made later. Raises UserError naming the file and the reason.
     """
     path = Path(path)
-    if picture and path.suffix.lower() not in PICTURES:
-        known = ", ".join(PICTURES)
-        raise UserError(f"{path}: cannot be written (a picture's name ends in {known})")
+    if endings and path.suffix.lower() not in endings:
+        known = ", ".join(endings)
+        raise UserError(f"{path}: cannot be written (its name must end in {known})")
     try:
         if path.is_dir() or not path.name:
             raise IsADirectoryError("it is a folder")
-        if not _is_special(path):
+        if makes_folder:
+            check_folder(path.parent)
+        elif not _is_special(path):
             tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent).close()
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be written ({reason(error)})") from None

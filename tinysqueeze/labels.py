@@ -1,14 +1,38 @@
-"""What a label may be: one class an image, or a share of each class. All that takes labels asks here."""
+"""What images and labels may be: one class an image, or a share of each. All that takes them asks here."""
 
 import numpy as np
 import numpy.typing as npt
 
 from tinysqueeze.errors import ShapeError
 
+RULE = "labels must be an array of integers or shares"
 CLOSE = 1e-3  # how far from 1 an image's shares may sum: float16 is that coarse
 
 Classes = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+
+def check_images(
+    images: npt.ArrayLike, who: str, shape: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """A batch for a network, as an array of a floating dtype: (N, *shape), where a plan has one shape.
+
+    Raises ShapeError, naming `who` asked, what it got and the remedy; bytes are refused, for a network
+    takes them as numbers from 0 to 255, which it was not trained on.
+    """
+    found = _array(images, who, "images must be an array of numbers")
+    if found.dtype.kind != "f":
+        raise ShapeError(
+            f"{who}: images must be float32, not {found.dtype}; prepare them as for training: "
+            "ts.data.Normalise scales bytes, ts.classify takes them as they are"
+        )
+    if shape and (found.ndim != 4 or found.shape[1:] != shape):
+        remedy = "compile the plan with input_size for another size"
+        raise ShapeError(
+            f"{who}: expected images (N, {', '.join(map(str, shape))}), got {found.shape}; "
+            f"{remedy if found.ndim == 4 else 'one image is image[None]'}"
+        )
+    return found
 
 
 def check_labels(
@@ -51,11 +75,11 @@ def check_classes(
     return _classes(found, classes, who)
 
 
-def _array(labels: npt.ArrayLike, who: str) -> np.ndarray:
+def _array(given: npt.ArrayLike, who: str, rule: str = RULE) -> np.ndarray:
     try:
-        return np.asarray(labels)
+        return np.asarray(given)
     except (TypeError, ValueError, RuntimeError) as error:  # rows of several lengths, for instance
-        raise ShapeError(f"{who}: labels must be an array of integers or shares: {error}") from None
+        raise ShapeError(f"{who}: {rule}: {error}") from None
 
 
 def _classes(found: np.ndarray, classes: int | None, who: str) -> Classes:

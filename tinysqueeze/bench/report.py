@@ -55,14 +55,15 @@ def _row(data: Data, workload: str, side: str, threads: int) -> dict[str, Any]:
     about = data["workloads"][workload]
     ms = spread(run["ms"] for run in runs)
     gflops = about["flops"]["direct"] / ms["median"] / 1e6
-    peak = data["peak_gflops"].get(str(threads))
+    precision = data.get("precisions", {}).get(side, "float32")
+    peak = data["peaks"].get(precision, {}).get(str(threads), {}).get("registers")
     needed = about["flops"].get(ALGORITHM.get(side, ""))
     first = {key: median(run[key] for run in runs) for key in ("import_s", "prepare_s", "first_s")}
     return {
         "workload": workload,
         "side": side,
         "threads": threads,
-        "precision": data.get("precisions", {}).get(side, "float32"),
+        "precision": precision,
         "processor": data["machine"]["processor"],
         "top1": _top1(data, workload, side),
         "ms": ms,
@@ -86,7 +87,7 @@ def _top1(data: Data, workload: str, side: str) -> float | None:
     return places.get((workload, side))
 
 
-ALGORITHM = {"ours": "4x4", "ours-2x2": "2x2", "ours-direct": "direct"}
+ALGORITHM = {"ours": "4x4", "ours-2x2": "2x2", "ours-direct": "direct", "ours-int8": "direct"}
 
 
 def _bytes(runs: Sequence[Run], key: str) -> float | None:

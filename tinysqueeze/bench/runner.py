@@ -17,7 +17,7 @@ import numpy as np
 from tinysqueeze.bench.accuracy import Labelled, labelled_for, scored
 from tinysqueeze.bench.floor import flops
 from tinysqueeze.bench.machine import in_fresh_process, machine, versions
-from tinysqueeze.bench.peak import fma_peak
+from tinysqueeze.bench.peak import Peaks
 from tinysqueeze.bench.peers import SIDES, Side
 from tinysqueeze.bench.stages import by_stage
 from tinysqueeze.bench.tasks import write_for
@@ -94,7 +94,8 @@ def measure(settings: Settings, report: Report | None = None) -> dict[str, Any]:
         for side in (SIDES["ours"], *few)
     ]
     runs: list[dict[str, Any]] = []
-    peaks: dict[int, list[float]] = {t: [] for t in (*settings.threads, *settings.own_threads)}
+    sides = (SIDES["ours"], *settings.sides)
+    peaks = Peaks({side.precision for side in sides})
     with tempfile.TemporaryDirectory(prefix="tinysqueeze-bench-") as folder:
         place = Path(folder)
         for workload in {job.workload for job in jobs}:
@@ -105,8 +106,8 @@ def measure(settings: Settings, report: Report | None = None) -> dict[str, Any]:
         for done, job in enumerate(order := [*checks, *tries, *jobs]):
             if report:
                 report(done, len(order), f"{job.part} {job}")
-            if job.part == "rounds" and len(peaks[job.threads]) <= job.round:
-                peaks[job.threads].append(fma_peak(job.threads) or 0.0)
+            if job.part == "rounds":
+                peaks.look(job.threads, job.round)
             runs.append((_tried if job in tries else _run)(job, settings.seconds, place))
             if job is checks[-1]:
                 _compare_logits(runs)
@@ -118,10 +119,10 @@ def measure(settings: Settings, report: Report | None = None) -> dict[str, Any]:
         "rounds": settings.rounds,
         "seconds": settings.seconds,
         "threads": list(settings.threads),
-        "peak_gflops": {str(t): float(np.median(found)) for t, found in peaks.items() if found},
+        "peaks": peaks.found,
         "workloads": {job.workload.name: _about(job.workload) for job in jobs},
-        "sides": {side.name: side.title for side in (SIDES["ours"], *settings.sides)},
-        "precisions": {side.name: side.precision for side in (SIDES["ours"], *settings.sides)},
+        "sides": {side.name: side.title for side in sides},
+        "precisions": {side.name: side.precision for side in sides},
         "stages": _stages(settings) if settings.stages else [],
         "runs": [run for run in runs if run["part"] not in ("check", "accuracy")],
         "checks": [run for run in runs if run["part"] == "check"],

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from tinysqueeze.bench.peak import OVER_PEAK
 from tinysqueeze.bench.peers import SIDES
 from tinysqueeze.bench.report import Data
 from tinysqueeze.bench.stages import KINDS
@@ -32,17 +33,37 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _heading(data: Data) -> str:
-    where, peaks = data["machine"], data["peak_gflops"]
+    where = data["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in data["versions"].items())
-    peak = "; ".join(
-        f"{t} thread{'s' * (t != '1')} {g:,.0f} GFLOP/s" for t, g in peaks.items() if g
-    )
     return (
-        f"{where['processor']}, {where['processors']} processors, vectors of {where['lanes']} floats; "
-        f"measured peak: {peak or 'unknown'}.\n{versions}.\n"
+        f"{where['processor']}, {where['processors']} processors, vectors of {where['lanes']} floats. "
+        f"{_peaks(data)}\n{versions}.\n"
         f"{data['rounds']} rounds, each side in a process of its own, taking turns; medians, in "
         "brackets the range of single processes; × is their time divided by ours."
     )
+
+
+def _peaks(data: Data) -> str:
+    """What the shares are shares of, and whether a product was faster than it can be."""
+    known = [
+        (f"{precision}, {threads} thread{'s' * (threads != '1')}", one["registers"], one["product"])
+        for precision, by_threads in data["peaks"].items()
+        for threads, one in by_threads.items()
+    ]
+    if not known:
+        return "Measured peak: unknown."
+    each = "; ".join(
+        f"{name} {peak:,.0f} GOP/s, of which the product of convolutions reaches {product / peak:.0%}"
+        for name, peak, product in known
+    )
+    text = (
+        "Peak, the most operations of multiply-adds in registers alone, every thread's best millisecond "
+        f"between the runs: {each}."
+    )
+    wrong = [name for name, peak, product in known if product > OVER_PEAK * peak]
+    if wrong:
+        text += f" **Measured too low for {' and '.join(wrong)}: shares of it say nothing.**"
+    return text
 
 
 def _headline(data: Data) -> str:

@@ -16,7 +16,7 @@ from tinysqueeze.cli import values
 from tinysqueeze.cli.options import option
 from tinysqueeze.cli.output import draw
 from tinysqueeze.errors import UsageError, UserError
-from tinysqueeze.files import check_writable, content, parse_json
+from tinysqueeze.files import PICTURES, check_writable, content, parse_json
 from tinysqueeze.processors import usable_processors
 from tinysqueeze.show.pictures.speed import scaling_lines, speed_bars
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     pictures = ((args.plot, speed_bars), (args.scaling and Path(args.scaling), scaling_lines))
     wanted = {path: draw_it for path, draw_it in pictures if path}
     for path in wanted:
-        check_writable(path, picture=True)
+        check_writable(path, PICTURES)
     data = _read(args.read) if args.read else _measure(args)
     print(json.dumps(data, indent=1) if args.json else text(data))
     return draw({path: partial(draw_it, data) for path, draw_it in wanted.items()}) if wanted else 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tinysqueeze.cli import values
 from tinysqueeze.cli.options import option
-from tinysqueeze.files import check_writable
+from tinysqueeze.files import PICTURES, check_writable
 from tinysqueeze.paper.scaling import LINKS, NETWORKS, WORKERS, Demand, demands, efficiency
 from tinysqueeze.show.pictures.scaling import scaling_efficiency
 
@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, draw."""
     if args.figure:
-        check_writable(args.figure, picture=True)
+        check_writable(args.figure, PICTURES)
     found = demands(args.networks, args.batch, args.ranks, args.faster)
     print(
         f"A step of {args.batch} images, and an all-reduce of its gradients between {args.ranks} ranks, "

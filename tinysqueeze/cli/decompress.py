@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from tinysqueeze.cli.options import option
-from tinysqueeze.errors import UserError
 from tinysqueeze.files import check_writable, write_atomically
 from tinysqueeze.weights import write_safetensors
 from tinysqueeze.weights.compression import fileformat, pipeline
@@ -20,13 +19,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the weights."""
-    check_writable(args.out)
+    check_writable(args.out, (".safetensors", ".net"))
     compressed = fileformat.read(args.file)
-    if args.out.suffix == ".safetensors":
-        write_safetensors(pipeline.unpack(compressed, str(args.file)), args.out)
-    elif args.out.suffix == ".net":
+    if args.out.suffix.lower() == ".net":
         write_atomically(args.out, deep_compression_bytes(compressed.tensors))
     else:
-        raise UserError(f"{args.out}: weights are written as .safetensors or .net")
+        write_safetensors(pipeline.unpack(compressed, str(args.file)), args.out)
     print(f"{args.out}: {args.out.stat().st_size:,} bytes")
     return 0

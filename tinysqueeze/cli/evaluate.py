@@ -20,7 +20,7 @@ from tinysqueeze.cli.weights import NAMES, add_about, find_weights
 from tinysqueeze.compiled import compile as compile_plan
 from tinysqueeze.data import Dataset, Normalise, batches, cifar10
 from tinysqueeze.errors import DataError, ShapeError, UserError
-from tinysqueeze.files import check_folder
+from tinysqueeze.files import check_folder, check_writable
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops.reference import softmax
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         check_folder(args.plot)
     if args.answers:
-        check_folder(args.answers.parent)
+        check_writable(args.answers, makes_folder=True)
     ours = checkpoint.is_checkpoint(args.weights) and not args.preprocess
     if not ours and not (args.data and _is_dataset(args.data)):
         if args.plot or args.answers:
@@ -160,11 +160,8 @@ class _Evaluated:
 def _trained_here(args: argparse.Namespace) -> _Evaluated:
     """The network of a run folder or a checkpoint."""
     saved = checkpoint.read(args.weights)
-    names = read_class_names(args.classes)[0] if args.classes else saved.classes
-    if len(names) != saved.model.classes:
-        raise ShapeError(
-            f"{args.classes}: {len(names)} names, the network has {saved.model.classes} classes"
-        )
+    number = saved.model.classes
+    names = read_class_names(args.classes, number)[0] if args.classes else saved.classes
     return _Evaluated(
         saved.model, saved.params, saved.normalise, Classes(len(names), names),
         saved.meta["extra"].get("data"), args.flip or saved.recipe.scoring.flip,

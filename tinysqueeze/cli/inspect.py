@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinysqueeze.cli.options import option
 from tinysqueeze.errors import FormatError, UserError
-from tinysqueeze.files import check_writable, content
+from tinysqueeze.files import PICTURES, check_writable, content
 from tinysqueeze.weights.compression.inspect import PARTS, Line, inspect
 
 
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print a line for each array, and draw."""
     if args.out:
-        check_writable(args.out, picture=True)
+        check_writable(args.out, PICTURES)
     try:
         lines = inspect(content(args.file))
     except OSError as error:

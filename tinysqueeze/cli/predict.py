@@ -15,7 +15,7 @@ from tinysqueeze.cli.options import option
 from tinysqueeze.cli.weights import add_weights, find_weights
 from tinysqueeze.data.images import look
 from tinysqueeze.errors import DataError
-from tinysqueeze.files import check_writable
+from tinysqueeze.files import PICTURES, check_writable
 from tinysqueeze.weights import Prediction, Skipped, WeightSet, classify, plan_for
 
 SHEET = 40  # pictures on a sheet at most, whatever the number predicted
@@ -44,13 +44,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the likeliest classes of every picture."""
     if args.out:
-        check_writable(args.out, picture=True)
+        check_writable(args.out, PICTURES)
     weights = find_weights(args.weights, args.classes, args.preprocess)
     top = min(args.top, weights.model.classes)
     found = look(args.images)
     paths = found.pictures
     for note in found.left_out:
         print(note, file=sys.stderr)
+    if not paths:
+        raise DataError(f"no pictures in {', '.join(args.images)}")
     compile_kernels()
     shown: list[Prediction] = []
     read = 0

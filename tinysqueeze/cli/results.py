@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from tinysqueeze.cli.options import option
-from tinysqueeze.files import check_folder
+from tinysqueeze.files import check_writable
 from tinysqueeze.paper.results import markdown, read_results, read_run, write_results
 
 
@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table; with --out write the rows."""
     if args.out:
-        check_folder(args.out.parent)
+        check_writable(args.out, makes_folder=True)
     found = [read_run(folder) for folder in args.runs]
     if args.add and args.out and args.out.exists():
         new = {(r.recipe, r.engine, r.seed) for r in found}

@@ -200,7 +200,7 @@ class Convolution:
                 self.count, x.next, self.result.height, self.result.width,
                 x.row * window.stride[0], x.pixel * window.stride[1],
             ),
-            rows=window.area * x.pixel, neighbours=x.pixel % TARGET.strip_rows == 0,
+            rows=window.area * x.pixel, neighbours=x.pixel % TARGET.lanes == 0,
             d_step=d.pixel, vectors=self.arm.vectors, zeros=self._zeros(),
             y=sums[0], y_thread=sums[1], pixels=self.result.pixels,
             y_rows=ramp(window.area * x.pixel, self.weights.filters),

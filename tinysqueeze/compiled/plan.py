@@ -21,7 +21,7 @@ from tinysqueeze.compiled.weights import PRECISIONS
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.graph import Add, Copy, GraphModel, is_graphs_own, layer_of
 from tinysqueeze.kernels.team import Team, renewed_after_fork
-from tinysqueeze.labels import check_labels
+from tinysqueeze.labels import check_images, check_labels
 from tinysqueeze.network.compose import leaves
 from tinysqueeze.network.layers import Dropout, Params
 from tinysqueeze.network.models import Model
@@ -211,11 +211,7 @@ class Plan:
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
         """The images, contiguous; or a ShapeError."""
-        if images.ndim != 4 or images.shape[1:] != self.model.input_shape:
-            raise ShapeError(
-                f"{self.model.name}: expected images (N, {', '.join(map(str, self.model.input_shape))}), "
-                f"got {images.shape}; compile the plan with input_size for another size"
-            )
+        images = check_images(images, self.model.name, self.model.input_shape)
         return np.ascontiguousarray(images, np.float32)
 
 

@@ -10,15 +10,8 @@ from tinysqueeze.data.remote import cache_folder
 from tinysqueeze.errors import DataError
 
 __all__ = [
-    "AS_IT_IS",
-    "Augment",
-    "Dataset",
-    "Normalise",
-    "batches",
-    "cache_folder",
-    "hardest",
-    "load",
-]
+    "AS_IT_IS", "Augment", "Dataset", "Normalise", "batches", "cache_folder", "hardest", "load",
+]  # fmt: skip
 
 SPLITS = ("train", "test")
 

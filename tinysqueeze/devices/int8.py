@@ -23,15 +23,17 @@ from tinysqueeze.devices.memory import deployed, stages_of, window_of
 from tinysqueeze.errors import UserError
 from tinysqueeze.graph.form import Activate, Add, Conv, Copy, Graph, Mean, Node, Pool
 from tinysqueeze.graph.passes import folded_params
-from tinysqueeze.graph.run import activate, averaged_over, compute, convolve, place, run
+from tinysqueeze.graph.run import Maps, activate, averaged_over, compute, convolve, place
 from tinysqueeze.network.models import Model
+from tinysqueeze.network.ops import reference
 from tinysqueeze.network.ops.reference import hard_swish, windows
 from tinysqueeze.network.params import flatten
 from tinysqueeze.network.window import Window
 
 Bytes = NDArray[np.uint8]
 WIDE_RANGE = 1 << 15  # what the last convolution gives are integers about this large
-BATCH = 8  # images at a time
+PIXELS = 1 << 16  # of images at a time: their maps in floats are large
+EXACT = 1 << 24  # float32 holds every integer below
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,17 +157,34 @@ class Int8Network:
 def sums(x: Bytes, zero: np.ndarray, conv: Int8Conv, node: Conv) -> NDArray[np.int64]:
     """Bias plus sums of (q - zero) * weight, (N, OH, OW, F): what int32 accumulation gives.
 
-    Added up by BLAS in float64, which is exact below 2^53; products are below 2^15.
+    Added up by BLAS, exactly: in float32 where no sum can reach EXACT, else in float64 (below 2^53).
     """
+    weights = np.abs(conv.weight.astype(np.int64)).sum(axis=(0, 1, 2))
+    most = int(weights.max()) * int(np.maximum(np.abs(zero), np.abs(255 - zero)).max())
+    kind = np.float32 if most < EXACT else np.float64
+    centred, none = x.astype(kind) - zero.astype(kind), np.zeros(len(conv.bias), kind)
+    found = convolve(centred, conv.weight.astype(kind), none, node.window, node.groups)
+    return found.astype(np.int64) + conv.bias
+
+
+def mean_sums(x: Bytes, zero: np.ndarray, conv: Int8Conv, node: Conv) -> NDArray[np.float64]:
+    """The mean of `sums` over all images and pixels, (F,): as they are linear, the sums of a mean patch."""
+    high, wide = node.window.out_size(*x.shape[1:3])
+    centred = x.sum(axis=0, dtype=np.int64, keepdims=True) - len(x) * zero
+    patch = windows(centred, node.window).sum(axis=(0, 1, 2)) / (len(x) * high * wide)
     weight, bias = conv.weight.astype(np.float64), conv.bias.astype(np.float64)
-    x = x.astype(np.float64) - zero
-    return convolve(x, weight, bias, node.window, node.groups).astype(np.int64)
+    return convolve(
+        patch[None], weight, bias, Window(node.window.kernel), node.groups, reference
+    ).ravel()
 
 
 def rescale(total: np.ndarray, multiplier: Any, shift: Any) -> NDArray[np.int64]:
     """floor((total * multiplier + half) / 2^shift) in int64."""
     shift = np.asarray(shift, np.int64)
-    return (total * np.asarray(multiplier, np.int64) + (np.int64(1) << (shift - 1))) >> shift
+    scaled = total * np.asarray(multiplier, np.int64)
+    scaled += np.int64(1) << (shift - 1)
+    scaled >>= shift
+    return scaled
 
 
 def to_bytes(scaled: np.ndarray, zero: np.ndarray, relu: bool) -> Bytes:
@@ -202,7 +221,7 @@ def quantise(
     if not len(images):
         raise UserError("quantising needs at least one image to calibrate on")
     flat = flatten(folded_params(folds, params))
-    ranges = calibrate(graph, flat, images)
+    ranges, means = calibrate(graph, flat, images)
     grids = {value: _grid(*span, graph.shapes[value][-1]) for value, span in ranges.items()}
     offset = np.zeros(graph.shapes[0][-1])
     if pixel is not None:
@@ -229,7 +248,7 @@ def quantise(
             network.adds[i] = _int8_add(*scales)
         elif isinstance(node, Activate) and node.kind == "hard-swish":
             network.tables[i] = _swish_table(grids[node.source], grids[node.target])
-    _correct_biases(network, flat, images)
+    _correct_biases(network, means, images)
     return network
 
 
@@ -266,16 +285,35 @@ def wide_map(graph: Graph) -> int:
 
 def calibrate(
     graph: Graph, flat: Mapping[str, Any], images: np.ndarray
-) -> dict[int, tuple[float, float]]:
-    """The smallest and the largest value of each map over the images, 0 included.
+) -> tuple[dict[int, tuple[float, float]], dict[int, np.ndarray]]:
+    """What the network does with some images in floats.
 
-    Maps between which bytes are merely moved (pools, ReLUs) share the wider of their ranges.
+    The smallest and the largest value of each map, 0 included: maps between which bytes are merely moved
+    (pools, ReLUs) share the wider of their ranges. And by the position of each convolution the means of
+    its filters before the activation, (F,) float64.
     """
     ranges: dict[int, tuple[float, float]] = {}
-    for start in range(0, len(images), BATCH):
-        for value, x in run(graph, flat, images[start : start + BATCH]).items():
-            low, high = ranges.get(value, (0.0, 0.0))
-            ranges[value] = min(low, float(x.min())), max(high, float(x.max()))
+    means: dict[int, np.ndarray] = {}
+
+    def widen(value: int, x: np.ndarray) -> None:
+        low, high = ranges.get(value, (0.0, 0.0))
+        ranges[value] = min(low, float(x.min())), max(high, float(x.max()))
+
+    for few in _few_at_a_time(images):
+        maps: Maps = {0: images[few]}
+        widen(0, maps[0])
+        for i, (node, done) in enumerate(graph.done_after()):
+            if isinstance(node, Conv):
+                y = compute(graph, replace(node, activation=None), flat, maps)
+                share = y[0].size // node.filters * len(images)  # pixels of all images
+                means[i] = means.get(i, 0.0) + y.sum(axis=(0, 1, 2), dtype=np.float64) / share
+                y = activate(y, node.activation)
+            else:
+                y = compute(graph, node, flat, maps)
+            widen(node.target, y)
+            place(graph, node, maps, y)
+            for value in done:
+                del maps[value]
     tied = [
         (node.source, node.target)
         for node in graph.nodes
@@ -286,7 +324,13 @@ def calibrate(
         for pair in tied:
             lows, highs = zip(*(ranges[value] for value in pair), strict=True)
             ranges |= dict.fromkeys(pair, (min(lows), max(highs)))
-    return ranges
+    return ranges, means
+
+
+def _few_at_a_time(images: np.ndarray) -> list[slice]:
+    """Parts of the images, of about PIXELS each."""
+    count = max(1, PIXELS // max(1, images[0, :, :, 0].size))
+    return [slice(start, start + count) for start in range(0, len(images), count)]
 
 
 def _grid(low: float, high: float, channels: int) -> Grid:
@@ -310,31 +354,26 @@ def _logit_scale(graph: Graph, grids: dict[int, Grid]) -> float:
 
 
 def _correct_biases(
-    network: Int8Network, flat: Mapping[str, np.ndarray], images: np.ndarray
+    network: Int8Network, means: Mapping[int, np.ndarray], images: np.ndarray
 ) -> None:
-    """Move each bias so that a filter's mean over the images is what it is in floats.
+    """Move each bias so that a filter's mean over the images is what it is in floats, `means`.
 
     Rounding shifts means, and the shifts of a layer feed the next; so layer by layer, each with the
     corrected ones before it (Nagel et al. 2019, section 4.2, here from images).
     """
     graph = network.graph
-    floats: dict[int, np.ndarray] = {0: images}
-    integers: dict[int, np.ndarray] = {0: network.encode(images)}
+    parts = _few_at_a_time(images)
+    maps: Maps = {0: np.concatenate([network.encode(images[few]) for few in parts])}
     for i, (node, done) in enumerate(graph.done_after()):
         if isinstance(node, Conv):
-            true = compute(graph, replace(node, activation=None), flat, floats)
             conv, zero = network.convs[i], network.grids[node.source].zero
-            x = integers[node.source].reshape(-1, *graph.size(node.source))
-            drift = true.mean(axis=(0, 1, 2)) / conv.unit - sums(x, zero, conv, node).mean(
-                axis=(0, 1, 2)
-            )
+            x = maps[node.source].reshape(-1, *graph.size(node.source))
+            drift = means[i] / conv.unit - mean_sums(x, zero, conv, node)
             network.convs[i] = replace(conv, bias=conv.bias + np.rint(drift).astype(np.int32))
-            place(graph, node, floats, activate(true, node.activation))
-        else:
-            place(graph, node, floats, compute(graph, node, flat, floats))
-        place(graph, node, integers, network.run_node(i, node, integers))
-        for value in done:  # maps of tens of images are large
-            del floats[value], integers[value]
+        given = ({value: maps[value][few] for value in node.sources} for few in parts)
+        place(graph, node, maps, np.concatenate([network.run_node(i, node, few) for few in given]))
+        for value in done:
+            del maps[value]
 
 
 def int8_conv(weight: np.ndarray, bias: np.ndarray, scale_out: np.ndarray) -> Int8Conv:

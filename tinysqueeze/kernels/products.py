@@ -124,7 +124,7 @@ def weight_gradient(job: Any, first: int, count: int, thread: int) -> None:
             ds = floats(d + 4 * (n * job.d_batch + column))
             ys = floats(y + 4 * (n * job.y_batch + column))
             wide = column + PANEL <= size
-            for row in range(0, job.rows if job.neighbours else 0, STRIP):
+            for row in range(0, job.rows if job.neighbours else 0, STRIP if wide else LANES):
                 place = x + 4 * (n * job.x_batch + starts[row])
                 out = floats(y + 4 * (n * job.y_batch + column + row * size))
                 if wide:

@@ -79,6 +79,7 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
             x_row.append(e.at(x, index(x_rows, place)))
             y_row.append(e.at(y, index(y_rows, place)))
 
+        _ask_for(e, y_row, columns)
         start = [[e.load(bias, c) for c in columns] for _ in range(rows)]
         start = _add_existing(e, add, start, y_row, columns)
 
@@ -102,6 +103,13 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
                 e.store(e.at_least(total[r * vectors + v], lowest), y_row[r], columns[v])
 
     return tile
+
+
+def _ask_for(e: Emitter, y_rows: list[Value], columns: list[Value]) -> None:
+    """Has the cache lines of results brought near while they are made: at the end nothing waits."""
+    for row in y_rows:
+        for column in columns:
+            e.prefetch(row, column, write=True)
 
 
 def _add_existing(
@@ -141,11 +149,14 @@ def _strip(rows: int, vectors: int) -> Callable:
     ) -> None:  # fmt: skip
         b = e.builder
         columns = [e.int(v * TARGET.lanes) for v in range(vectors)]
+        y_rows = [e.at(y, b.mul(y_row, e.int(r))) for r in range(rows)]
+        _ask_for(e, y_rows, columns)
 
         def step(k: Value, flat: list[Value]) -> list[Value]:
             place = e.at(w, b.mul(k, w_step))
             weights = [e.load(place, c) for c in columns]
             pixel = e.at(x, b.sext(b.load(e.at(x_steps, k)), INT))
+            e.prefetch(pixel, e.int(TARGET.lanes))
             total = []
             for r in range(rows):
                 value = e.splat(b.load(e.at(pixel, e.int(r))))
@@ -154,8 +165,7 @@ def _strip(rows: int, vectors: int) -> Callable:
             return total
 
         total = e.loop(e.int(0), depth, step, [e.every(0)] * (rows * vectors))
-        for r in range(rows):
-            row = e.at(y, b.mul(y_row, e.int(r)))
+        for r, row in enumerate(y_rows):
             for v in range(vectors):
                 e.store(b.fadd(total[r * vectors + v], e.load(row, columns[v])), row, columns[v])
 
@@ -173,5 +183,5 @@ short_tile = _micro_kernel(ROWS - 1, VECTORS, True)
 wide_sum, narrow_sum = _micro_kernel(ROWS, VECTORS, False), _micro_kernel(ROWS, 1, False)
 """The same for weight gradients, whose next rows are no stream."""
 
-wide_strip, narrow_strip = _strip(STRIP, VECTORS), _strip(STRIP, 1)
+wide_strip, narrow_strip = _strip(STRIP, VECTORS), _strip(TARGET.lanes, 1)
 """For weight gradients with neighbouring rows."""

@@ -79,14 +79,15 @@ class Emitter:
         kind = vector.type.as_pointer()
         self.builder.store(vector, self.builder.bitcast(place, kind)).align = 1
 
-    def prefetch(self, pointer: Value) -> None:
-        """Asks for the cache line at a place that will be read soon. It never faults."""
+    def prefetch(self, pointer: Value, offset: Value | None = None, write: bool = False) -> None:
+        """Asks for the cache line at a place that will be read, or written, soon. It never faults."""
+        pointer = pointer if offset is None else self.at(pointer, offset)
         b = self.builder
         byte_pointer = BYTE.as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte_pointer, INT32, INT32, INT32])
         function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0i8")
-        read, keep, data = (ir.Constant(INT32, value) for value in (0, 3, 1))
-        b.call(function, [b.bitcast(pointer, byte_pointer), read, keep, data])
+        access, keep, data = (ir.Constant(INT32, value) for value in (builtins.int(write), 3, 1))
+        b.call(function, [b.bitcast(pointer, byte_pointer), access, keep, data])
 
     # arithmetic ----------------------------------------------------------------------------
     def fma(self, a: Value, b: Value, c: Value) -> Value:

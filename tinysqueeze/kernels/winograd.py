@@ -127,6 +127,7 @@ def _emit(
             for weights, place in zip(matrix, cols_out, strict=True):
                 result = e.combine(weights, values)
                 if finish == "bias":
+                    e.prefetch(row, b.add(place, e.int(LANES)), write=True)
                     result = e.at_least(b.fadd(result, start), lowest)
                 elif finish == "add":
                     result = b.fadd(result, e.load(row, place))

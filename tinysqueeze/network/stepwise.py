@@ -19,7 +19,7 @@ from types import ModuleType
 
 import numpy as np
 
-from tinysqueeze.labels import check_labels
+from tinysqueeze.labels import check_images, check_labels
 from tinysqueeze.network.layers import Mode, Params
 from tinysqueeze.network.loss import count_right, softmax_cross_entropy
 from tinysqueeze.network.models import Model
@@ -65,6 +65,7 @@ class StepByStep:
         Fills `grads` and moves batch norm's running statistics. images (N, H, W, C) float32, labels
         as in `loss.softmax_cross_entropy`; `seed` draws the dropout masks. Raises ShapeError.
         """
+        images = check_images(images, self.model.name)
         labels = check_labels(labels, len(images), self.model.classes, self.model.name)
         mode = Mode(self.ops, np.random.default_rng(seed))
         logits, cache = self.model.forward(self.params, images, mode)
@@ -77,4 +78,5 @@ class StepByStep:
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits (N, classes) of images (N, H, W, C), in evaluation mode."""
+        images = check_images(images, self.model.name)
         return self.model.forward(self.params, images, Mode(self.ops))[0]

@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import numpy as np
 
 from tinysqueeze.errors import FormatError, UserError
-from tinysqueeze.files import content, parse_json, write_atomically
+from tinysqueeze.files import content, parse_json, reason, write_atomically
 from tinysqueeze.labels import check_labels
 from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.ranges import Range, checked
@@ -60,8 +60,13 @@ def read_run(folder: str | Path) -> Result:
     path = Path(folder) / "summary.json"
     try:
         summary: dict[str, Any] = parse_json(content(path))
+    except FileNotFoundError:
+        raise FormatError(
+            f"{path}: not the summary of a finished run (no such file); `tinysqueeze train --resume "
+            f"{folder}` goes on with one that was stopped"
+        ) from None
     except (OSError, ValueError) as error:
-        raise FormatError(f"{path}: not the summary of a finished run ({error})") from None
+        raise FormatError(f"{path}: not the summary of a finished run ({reason(error)})") from None
     try:
         return Result(
             recipe=summary["recipe_name"] or Path(folder).resolve().name,

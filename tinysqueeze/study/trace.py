@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tinysqueeze.labels import check_labels
+from tinysqueeze.labels import check_images, check_labels
 from tinysqueeze.network.compose import map_layers
 from tinysqueeze.network.layers import EVAL, Cache, Layer, Mode, Params, Shape
 from tinysqueeze.network.loss import softmax_cross_entropy
@@ -91,6 +91,7 @@ def trace(
     images (N, H, W, C), labels as in `loss.softmax_cross_entropy`. Raises ShapeError, naming the
     layer, where a shape does not fit.
     """
+    images = check_images(images, "trace")
     if labels is not None:
         labels = check_labels(labels, len(images))
     records: dict[str, Record] = {}

@@ -14,11 +14,14 @@ WNID = re.compile(r"n\d{8}")
 LISTS = ("imagenet_classes.txt", "synset_words.txt", CLASS_INDEX.name)
 
 
-def read_class_names(path: str | os.PathLike[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def read_class_names(
+    path: str | os.PathLike[str], number: int | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(names, wnids) in index order; `wnids` is empty where the list has none.
 
     Takes a line a class, "n01440764 tench" (Caffe's synset_words.txt) or just "tench", or Keras's
-    JSON {"0": ["n01440764", "tench"]}. Raises FormatError, or DataError if there is no such file.
+    JSON {"0": ["n01440764", "tench"]}. Raises FormatError, also where there are not as many as the
+    `number` of a network's classes, or DataError if there is no such file.
     """
     try:
         text = content(path).decode()
@@ -34,6 +37,10 @@ def read_class_names(path: str | os.PathLike[str]) -> tuple[tuple[str, ...], tup
         raise FormatError(f"{path}: not a list of class names ({error})") from error
     if not pairs:
         raise FormatError(f"{path}: not a list of class names (it is empty)")
+    if number not in (None, len(pairs)):
+        raise FormatError(
+            f"{path}: {len(pairs)} class names for {number} classes: give a line for each, in order"
+        )
     names = tuple(name.replace("_", " ") for _, name in pairs)
     wnids = tuple(wnid for wnid, _ in pairs)
     return names, (wnids if all(wnids) else ())
@@ -58,7 +65,7 @@ def named(
     network. Where nothing is found the classes stay numbers and a note says how to name them.
     """
     if classes is not None:
-        return weights.with_classes(*read_class_names(classes))
+        return weights.with_classes(*read_class_names(classes, weights.model.classes))
     if weights.classes:
         return weights
     if weights.model.classes != 1000:
@@ -70,6 +77,7 @@ def named(
     try:
         if not lists and not download:
             raise DataError("no list of class names here")
-        return weights.with_classes(*read_class_names(lists[0] if lists else fetch(CLASS_INDEX)))
-    except DataError as error:
+        found = lists[0] if lists else fetch(CLASS_INDEX)
+        return weights.with_classes(*read_class_names(found, weights.model.classes))
+    except (DataError, FormatError) as error:  # a list that lies there stops nobody
         return weights.with_notes(f"the classes have no names: {error}; or give --classes FILE")

@@ -74,13 +74,13 @@ def open_weights(
     fetched, ShapeError where parameters are not the model's.
     """
     found = _opened(source, download)
+    if preprocess is not None:
+        found = _prepared_as(found, preprocess)  # a wrong word is refused before names are fetched
     if classes is not None or isinstance(source, str | os.PathLike):
         beside = source if isinstance(source, str | os.PathLike) else None
         found = named(found, classes, beside, download)
-    if preprocess is not None:
-        found = _prepared_as(found, preprocess)
-    elif found.known_by or isinstance(source, WeightSet | tuple):  # known, or told of already
-        return found
+    if preprocess is None and (found.known_by or isinstance(source, WeightSet | tuple)):
+        return found  # known, or told of already
     why = doubt(found)
     return found.with_notes(why) if why else found
 

@@ -13,7 +13,7 @@ from tinysqueeze.files import parse_json
 from tinysqueeze.graph import rebuild
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import MODELS, Model, squeezenet1_0, squeezenet1_1
-from tinysqueeze.network.params import check_fit, flatten, shapes, unflatten
+from tinysqueeze.network.params import check_fit, flatten, shapes, trained_shapes, unflatten
 from tinysqueeze.weights.preprocess import Preprocess
 
 LARGEST = 1e6  # no trained weight comes near it; a flipped exponent bit goes far beyond
@@ -174,7 +174,7 @@ def rounding_notes(flat: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 def describe(model: Model, source: str) -> str:
     """One line: "SqueezeNet v1.0, 1,248,424 parameters, 1000 classes: <source>"."""
     names = {"squeezenet1_0": "SqueezeNet v1.0", "squeezenet1_1": "SqueezeNet v1.1"}
-    count = sum(int(np.prod(shape)) for shape in shapes(model).values())
+    count = sum(int(np.prod(shape)) for shape in trained_shapes(model).values())
     name = names.get(model.spec.get("name", ""), model.name)  # a graph may be called anything
     return f"{name}, {count:,} parameters, {model.classes} classes: {source}"
 

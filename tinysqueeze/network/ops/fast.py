@@ -40,35 +40,13 @@ from tinysqueeze.network.ops.reference import (
 from tinysqueeze.network.window import Window
 
 __all__ = [
-    "avg_pool2d",
-    "avg_pool2d_backward",
-    "batch_norm",
-    "batch_norm_backward",
-    "channel_moments",
-    "col2im",
-    "conv2d",
-    "conv2d_backward",
-    "cross_entropies",
-    "dropout_mask",
-    "fold_windows",
-    "global_avg_pool2d",
-    "global_avg_pool2d_backward",
-    "hard_swish",
-    "hard_swish_backward",
-    "im2col",
-    "label_shares",
-    "linear",
-    "linear_backward",
-    "max_pool2d",
-    "max_pool2d_backward",
-    "pool_divisor",
-    "relu",
-    "relu_backward",
-    "softmax",
-    "softmax_backward",
-    "softmax_cross_entropy",
-    "windows",
-]
+    "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward", "channel_moments",
+    "col2im", "conv2d", "conv2d_backward", "cross_entropies", "dropout_mask", "fold_windows",
+    "global_avg_pool2d", "global_avg_pool2d_backward", "hard_swish", "hard_swish_backward",
+    "im2col", "label_shares", "linear", "linear_backward", "max_pool2d", "max_pool2d_backward",
+    "pool_divisor", "relu", "relu_backward", "softmax", "softmax_backward",
+    "softmax_cross_entropy", "windows",
+]  # fmt: skip
 
 
 # --------------------------------------------------------------------------- windows over an image

@@ -9,18 +9,6 @@ from tinysqueeze.paper.experiments.grids import EXPERIMENTS, Experiment, Point, 
 from tinysqueeze.paper.experiments.runs import SHORT, affordable_epochs, perform, read_rows, work
 
 __all__ = [
-    "EXPERIMENTS",
-    "SHORT",
-    "Experiment",
-    "Point",
-    "affordable_epochs",
-    "agreement",
-    "find",
-    "grid",
-    "knee",
-    "perform",
-    "places",
-    "rank_correlation",
-    "read_rows",
-    "work",
-]
+    "EXPERIMENTS", "SHORT", "Experiment", "Point", "affordable_epochs", "agreement", "find",
+    "grid", "knee", "perform", "places", "rank_correlation", "read_rows", "work",
+]  # fmt: skip

@@ -22,23 +22,8 @@ from tinysqueeze.show.pictures.windows import (
 )
 
 __all__ = [
-    "Movie",
-    "Picture",
-    "bars",
-    "feature_maps",
-    "fire_diagram",
-    "heat_maps",
-    "layer_bars",
-    "map_sides",
-    "network_diagram",
-    "networks_beside",
-    "overlap_counts",
-    "overlaps",
-    "parameter_bars",
-    "patch_to_row",
-    "places_along",
-    "series",
-    "sliding_window",
-    "split_bars",
+    "Movie", "Picture", "bars", "feature_maps", "fire_diagram", "heat_maps", "layer_bars",
+    "map_sides", "network_diagram", "networks_beside", "overlap_counts", "overlaps",
+    "parameter_bars", "patch_to_row", "places_along", "series", "sliding_window", "split_bars",
     "through_channels",
-]
+]  # fmt: skip

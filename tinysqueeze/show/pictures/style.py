@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageChops
 
-from tinysqueeze.files import check_writable, write_atomically
+from tinysqueeze.files import PICTURES, check_writable, write_atomically
 from tinysqueeze.show.pictures.ground import on_white, see_through
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; each has one meaning throughout.
@@ -92,7 +92,7 @@ class Picture(Figure):
 
         Raises UserError where it cannot be written.
         """
-        check_writable(path, picture=True)
+        check_writable(path, PICTURES)
         kind, buffer = Path(path).suffix[1:].lower(), io.BytesIO()
         key = {"svg": "Title", "pdf": "Subject"}.get(kind, "Description")
         self.savefig(buffer, format=kind, dpi=dpi, metadata={key: self.alt})

@@ -13,16 +13,6 @@ from tinysqueeze.show.widgets.panels import (
 from tinysqueeze.show.widgets.step import Stepper
 
 __all__ = [
-    "BUGS",
-    "Choice",
-    "Panel",
-    "Slider",
-    "Stepper",
-    "design_space",
-    "early_or_late",
-    "fire_designer",
-    "gradient_heat_map",
-    "live_curve",
-    "one_by_one",
-    "window_places",
-]
+    "BUGS", "Choice", "Panel", "Slider", "Stepper", "design_space", "early_or_late",
+    "fire_designer", "gradient_heat_map", "live_curve", "one_by_one", "window_places",
+]  # fmt: skip

@@ -76,7 +76,7 @@ def compress(
     """
     _check(target_kb, photos, bits, prune, retrain, coding)
     out = Path(path)
-    check_writable(out)
+    check_writable(out, (".tsq",))  # by its name it is read again
     if retrain is None:
         known = open_weights(weights, classes, preprocess=preprocess)
         say(str(known))
