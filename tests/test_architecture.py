@@ -54,6 +54,7 @@ ORDER = {
         "recipes",
         "engine",
         "evaluate",
+        "teacher",
         "state",
         "alike",
         "loop",

@@ -87,6 +87,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "some first steps",
         values.number(above=0),
     )
+    add(
+        "--teacher RUN",
+        "a run folder whose network teaches this one (distillation): its answers are the share --taught of "
+        "each label",
+    )
     add("--no-test", "don't evaluate after each epoch")
     recipe = parser.add_argument_group("settings (otherwise the recipe's, or what suits the data)")
     for setting in SETTINGS:
@@ -201,6 +206,7 @@ def _fresh(args: argparse.Namespace, together: Communicator) -> TrainingRun:
         "communicator": together,
         "test_epochs": not args.no_test,
         "minutes": args.minutes,
+        "teacher": args.teacher,
         **_asked(args),
     }
     if args.start:
@@ -230,7 +236,9 @@ def _resumed(args: argparse.Namespace, together: Communicator) -> TrainingRun:
     """A resumed run goes on exactly as it began, so its recipe can't be changed."""
     asked = [*_asked(args), *(["set"] if args.set else [])]
     asked += [
-        name for name in ("recipe", "model", "start", "minutes") if getattr(args, name) is not None
+        name
+        for name in ("recipe", "model", "start", "minutes", "teacher")
+        if getattr(args, name) is not None
     ]
     if asked:
         raise UserError(

@@ -28,13 +28,15 @@ from tinysqueeze.training import metadata
 from tinysqueeze.training.engine import EngineMaker, EngineSpec, compiled_engine
 from tinysqueeze.training.metadata import COUNTERS, PER_IMAGE
 from tinysqueeze.training.recipe import Recipe
-from tinysqueeze.training.state import Training
+from tinysqueeze.training.state import Training, check_taught
+from tinysqueeze.training.teacher import Teacher
 from tinysqueeze.version import __version__
 
 FORMAT = "tinysqueeze-checkpoint-2"
 FIRST = "tinysqueeze-checkpoint-1"  # whose SHA-256 covers the arrays alone
 ANY = "tinysqueeze-checkpoint-"
 NAME = "checkpoint.safetensors"
+TEACHER_BATCH = 256  # images at a time
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,11 @@ def resume(
     threads: int | None = None,
     ranks: int = 1,
     make_engine: EngineMaker = compiled_engine,
+    teacher: Teacher | None = None,
 ) -> Training:
     """The training as it was when it was saved, ready to go on."""
     recipe = saved.recipe
+    check_taught(recipe, teacher)
     params = unflatten(_role(saved.arrays, "params"))
     check_fit(saved.model, params)
     spec = EngineSpec(saved.model, recipe.share(ranks), params, threads, recipe.precision)
@@ -187,8 +191,25 @@ def resume(
     history = list(saved.meta["history"])
     return Training(
         engine, recipe, saved.normalise, saved.classes, slots, average, losses, order,
-        history=history, **counters,
+        history=history, teacher=teacher, **counters,
     )  # fmt: skip
+
+
+def as_teacher(
+    saved: Saved,
+    pupil: Model,
+    classes: tuple[str, ...],
+    threads: int | None = None,
+    make_engine: EngineMaker = compiled_engine,
+) -> Teacher:
+    """A run's network, to teach `pupil` these classes. Raises UserError where it knows others."""
+    if (saved.model.input_shape, saved.classes) != (pupil.input_shape, classes):
+        raise UserError(
+            f"the teacher knows images {saved.model.input_shape} of {', '.join(saved.classes[:3])}, ..., its "
+            f"pupil {pupil.input_shape} of {', '.join(classes[:3])}, ...: take one of the same data"
+        )
+    spec = EngineSpec(saved.model, TEACHER_BATCH, saved.params, threads, training=False)
+    return Teacher(make_engine(spec), saved.normalise)
 
 
 def versions() -> dict[str, str]:

@@ -134,7 +134,9 @@ def loss_and_grads(
     """This rank's gradients, in the engine; returns loss, hits and images, summed over all ranks."""
     where = (training.recipe.seed, training.step, communicator.rank)
     seed = int(np.random.SeedSequence(where).generate_state(1)[0])  # of dropout's masks
-    smoothing = training.recipe.smoothing
+    smoothing, share = training.recipe.smoothing, training.recipe.taught
+    if training.teacher is not None:
+        labels = training.teacher.labels(images, labels, share, training.normalise)
     loss, correct = training.engine.loss_and_grads(images, labels, smoothing, seed)
     return communicator.total(np.array([loss * len(labels), correct, len(labels)], float))
 

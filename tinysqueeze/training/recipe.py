@@ -77,6 +77,9 @@ class Recipe:
         1.0, "times the learning rate, for the biases of batch norms", above=0, most=1e3
     )
     smoothing: float = setting(0.0, "label smoothing", least=0, below=1)
+    taught: float = setting(
+        0.0, "share of the labels that a teacher's answers are (see --teacher)", least=0, most=1
+    )
     augment: Augment = setting(AS_IT_IS, "random changes to the images")
     hard_images: HardImages = setting(HardImages(), "which images later epochs see")
     average: float = setting(

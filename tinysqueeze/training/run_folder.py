@@ -27,7 +27,8 @@ Seconds = Annotated[float, Range(0, 1e10)]
 class About:
     """What a checkpoint keeps of a run beside the training: its data, the name of its recipe (if it
     has one), its engine, and the wall time so far, from its beginning to now. Where its epochs follow
-    from `minutes`, also those, and the images a second that were `measured` (0: they don't)."""
+    from `minutes`, also those, and the images a second that were `measured` (0: they don't); and the run
+    that teaches it, with its checkpoint's SHA-256."""
 
     data: str
     recipe: str | None = None
@@ -35,6 +36,8 @@ class About:
     wall_seconds: float = 0.0
     minutes: float = 0.0
     measured: float = 0.0
+    teacher: str | None = None
+    teacher_sha256: str | None = None
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> "About":
@@ -43,7 +46,8 @@ class About:
             about = cls(**kept)
         except TypeError:
             about = cls(data=0)  # type: ignore[arg-type]
-        named = isinstance(about.recipe, str | None)
+        maybe = (about.recipe, about.teacher, about.teacher_sha256)
+        named = all(isinstance(one, str | None) for one in maybe)
         if not (isinstance(about.data, str) and isinstance(about.engine, str) and named):
             raise UserError(
                 "this checkpoint is of no run of `train`: it does not say on which data"
@@ -95,6 +99,7 @@ class RunFolder:
             "wall_seconds": about.wall_seconds,
             "images_per_second": float(np.mean([row["images_per_second"] for row in history])),
             "minutes": about.minutes or None,
+            "teacher": about.teacher,
             "measured_images_per_second": about.measured or None,
             "recipe": training.recipe.to_dict(),
             "seed": training.recipe.seed,

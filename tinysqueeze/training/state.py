@@ -17,6 +17,7 @@ from tinysqueeze.training.engine import Engine, EngineMaker, EngineSpec, compile
 from tinysqueeze.training.evaluate import Evaluation, evaluate
 from tinysqueeze.training.optimisers import Optimiser, Places, Slots
 from tinysqueeze.training.recipe import Recipe
+from tinysqueeze.training.teacher import Teacher
 
 
 @dataclass
@@ -26,7 +27,8 @@ class Training:
     `epoch` epochs are complete, and `batch` batches of the next one; `loss_sum`, `correct`, `seen`
     and `seconds` are of that one so far. `average` is a vector like the engine's, or None. Where
     epochs prefer hard images, `losses` are those of all images when last seen (infinite before
-    that), and `order` the images of the epoch that is under way.
+    that), and `order` the images of the epoch that is under way. A `teacher` is there where the recipe
+    is `taught`.
 
     What follows from engine and recipe is computed once: `optimiser` knows where the network's filters
     lie, `factors` and `decay` say for each number of the vector what its gradient is multiplied by and
@@ -49,6 +51,7 @@ class Training:
     seen: float = 0.0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    teacher: Teacher | None = None
     evaluation: Evaluation | None = None  # the last one, on this rank's share of the test images
     optimiser: Optimiser = field(init=False)
     factors: np.ndarray | None = field(init=False)
@@ -91,6 +94,7 @@ def begin(
     threads: int | None = None,
     ranks: int = 1,
     make_engine: EngineMaker = compiled_engine,
+    teacher: Teacher | None = None,
 ) -> Training:
     """A training of `model` from fresh (or the given) parameters, before its first step.
 
@@ -108,6 +112,7 @@ def begin(
         params = initialise(model, recipe.seed, identity=recipe.identity)
     spec = EngineSpec(model, recipe.share(ranks), params, threads, recipe.precision)
     engine = make_engine(spec)
+    check_taught(recipe, teacher)
     return Training(
         engine=engine,
         recipe=recipe,
@@ -116,7 +121,18 @@ def begin(
         slots=recipe.optimiser.start(engine.vector),
         average=engine.vector.copy() if recipe.average else None,
         losses=np.full(len(dataset), np.inf, np.float32) if recipe.hard_images.keep < 1 else None,
+        teacher=teacher,
     )
+
+
+def check_taught(recipe: Recipe, teacher: Teacher | None) -> None:
+    """Raises UserError for a share without a teacher, or a teacher without a share."""
+    if recipe.taught and teacher is None:
+        raise UserError(
+            f"taught = {recipe.taught:g} of the labels are a teacher's: say whose, --teacher RUN, or taught 0"
+        )
+    if teacher is not None and not recipe.taught:
+        raise UserError("a teacher whose answers count nothing: set taught, 0.7 is usual")
 
 
 def _check_fit(model: Model, dataset: Dataset) -> None:

@@ -153,6 +153,7 @@ def start(
     communicator: Communicator = ALONE,
     test_epochs: bool = True,
     minutes: float | None = None,
+    teacher: str | Path | None = None,
     **settings: Any,
 ) -> TrainingRun:
     """A run before its first step; model, data, recipe and out as in `train`.
@@ -164,6 +165,8 @@ def start(
     engine     which of `engines` runs the network
     minutes    all of it may take, but for a tenth in reserve: the speed is measured in some first steps,
                which are then taken anew, and as many epochs are trained as fit (`budget`)
+    teacher    the folder of a run whose network teaches this one; of its answers the labels take the share
+               `taught`
     settings   of the recipe, changed by name
 
     Raises UserError where `out` holds a run already or cannot be written to, and for what does not
@@ -186,8 +189,14 @@ def start(
     assert isinstance(own, Recipe)
     own = own.changed(**settings)
     network = model if isinstance(model, Model) else _network(model, named, data)
-    rest = (params, normalise, threads, communicator.ranks, engines[engine])
     about = About(source, recipe if isinstance(recipe, str) else None, engine)
+    teaching = None
+    if teacher is not None:
+        saved = checkpoint.read(teacher)
+        known_by = {"teacher": str(Path(teacher).resolve()), "teacher_sha256": saved.meta["sha256"]}
+        about = replace(about, **known_by)
+        teaching = checkpoint.as_teacher(saved, network, data.classes, threads, engines[engine])
+    rest = (params, normalise, threads, communicator.ranks, engines[engine], teaching)
     if minutes is not None:
         if "epochs" in settings:
             raise UserError("minutes say how many epochs: leave one of them out")
@@ -217,7 +226,15 @@ def resume(
         known = ", ".join(engines)
         raise UserError(f"{folder} was trained by the engine {about.engine}; here are {known}")
     dataset, test = load_both(about.data, saved.model.input_shape[0], communicator)
-    training = checkpoint.resume(saved, threads, communicator.ranks, engines[about.engine])
+    make, teacher = engines[about.engine], None
+    if about.teacher is not None:
+        taught_by = checkpoint.read(about.teacher)
+        if taught_by.meta["sha256"] != about.teacher_sha256:
+            raise UserError(
+                f"{about.teacher} is no more the teacher that {folder} began with: bring that one back"
+            )
+        teacher = checkpoint.as_teacher(taught_by, saved.model, saved.classes, threads, make)
+    training = checkpoint.resume(saved, threads, communicator.ranks, make, teacher)
     own = RunFolder(Path(folder), about, begun)
     return TrainingRun(training, dataset, test, own, communicator, test_epochs, notes=saved.notes)
 
