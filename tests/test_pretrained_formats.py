@@ -293,7 +293,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path, to):
     made = files.small(classes=2)
     seen = set()
     for i in range(8):
-        path = tmp_path / str(i)
+        path = tmp_path / (f"{i}.tsq" if to == "tsq" else str(i))
         if to == "tsq":
             compress(made, path)
         written = (path,) if to == "tsq" else export(made, path, to)
