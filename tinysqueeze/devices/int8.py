@@ -329,7 +329,7 @@ def calibrate(
 
 def _few_at_a_time(images: np.ndarray) -> list[slice]:
     """Parts of the images, of about PIXELS each."""
-    count = max(1, PIXELS // max(1, images[0, :, :, 0].size))
+    count = max(1, PIXELS // max(1, prod(images.shape[1:-1])))
     return [slice(start, start + count) for start in range(0, len(images), count)]
 
 
