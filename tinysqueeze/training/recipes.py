@@ -84,7 +84,7 @@ RECIPES: dict[str, NamedRecipe] = {
         ),
     ),
     "paper": NamedRecipe(
-        "the paper's network but for its stem, without batch norm and bypass, in half an hour",
+        "the paper's network but for its stem, without norm and bypass: 89.2 % in 71 minutes of a core",
         {},
         Recipe(
             epochs=30, batch_size=128, schedule=Schedule(0.05), optimiser=Muon(), smoothing=0.1,
