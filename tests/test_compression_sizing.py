@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 
 from tinysqueeze.cli import main
+from tinysqueeze.data import cifar10
 from tinysqueeze.errors import DataError, UserError
 from tinysqueeze.graph import Conv, lower
 from tinysqueeze.network.models import squeezenet_cifar
-from tinysqueeze.network.params import initialise
+from tinysqueeze.network.params import flatten, initialise, unflatten
 from tinysqueeze.weights import Preprocess, WeightSet, write_safetensors
+from tinysqueeze.weights.calibration import dataset_of
 from tinysqueeze.weights.compression import calibrate, compress, fileformat, kept, sizing
 from tinysqueeze.weights.compression.calibrate import Layer, rounded_bias
 from tinysqueeze.weights.compression.fileformat import to_bytes
@@ -246,6 +248,46 @@ def test_a_dataset_is_judged_by_its_test_images(weights: WeightSet) -> None:
     assert calibrate == "builtin"
     assert len(others) == 1000
     assert {label for _, label in others} == {None}  # its classes are not the network's
+
+
+def test_batches_of_cifar10_are_a_dataset(tmp_path: Path) -> None:
+    """As their folder, the one it lies in, or the archive; a folder of pictures is none."""
+    batches = tmp_path / "mine" / cifar10.FOLDER
+    batches.mkdir(parents=True)
+    assert dataset_of(str(tmp_path / "mine")) is None
+    (batches / cifar10.META).touch()
+    for name in cifar10.BATCHES["train"]:
+        (batches / name).touch()
+    assert dataset_of([str(tmp_path / "mine")]) == tmp_path / "mine"
+    assert dataset_of(batches) == batches
+    (tmp_path / cifar10.ARCHIVE.name).touch()
+    assert dataset_of(str(tmp_path / cifar10.ARCHIVE.name)) == tmp_path / cifar10.ARCHIVE.name
+    assert dataset_of("cifar10") == "cifar10"
+    assert dataset_of("cifar100") is None
+    assert dataset_of([str(batches), "builtin"]) is None
+
+
+def test_norms_take_four_bytes_a_channel_and_compute_the_same() -> None:
+    """A batch norm's four arrays are merged into two of 16 bits, whatever made the file so small."""
+    rng = np.random.default_rng(0)
+    model = squeezenet_cifar(norm=True, bypass="simple", **TINY)
+    params = initialise(model)
+    for path, array in flatten(params).items():
+        if "norm" in path:
+            array[...] = rng.uniform(0.5, 1.5, array.shape)
+    size = model.input_shape[:2]
+    known = WeightSet(model, params, Preprocess(resize=size[0], crop=size), "with norms")
+    pictures = images(known, 4)
+    for seen in (None, pictures):
+        packed = sizing.to_size(known, 12_000, seen)
+        for path, tensor in packed.tensors.items():
+            if path.endswith(("norm/weight", "norm/bias")):
+                assert isinstance(tensor, Dense)
+                assert tensor.half
+            if path.endswith(("norm/mean", "norm/var")):
+                assert isinstance(tensor, Stepped)
+        want, got = (model.forward(p, pictures)[0] for p in (params, unflatten(packed.params())))
+        assert np.abs(got - want).max() < 0.05 * np.abs(want).max()
 
 
 def test_agreement_is_counted_by_hand(weights: WeightSet) -> None:

@@ -32,7 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--photos FILE|FOLDER",
         f"photographs: with half of them (at most {ENOUGH}, evenly chosen) it is calibrated, without "
-        "labels; by the others it is judged",
+        "labels; by the others it is judged. Or a dataset (cifar10, or where its batches lie): its "
+        "training images calibrate, its test images judge",
         nargs="+",
     )
     add(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TypeGuard
 
 import numpy as np
@@ -36,14 +37,13 @@ def calibration_images(
 ) -> NDArray[np.float32]:
     """(N, H, W, C) float32, prepared for the network: at most `most` of the pictures, evenly chosen.
 
-    pictures   files, folders, images or arrays (`pictures.pictures_in`), or the name of a dataset, whose
+    pictures   files, folders, images or arrays (`pictures.pictures_in`), or a dataset (`dataset_of`), whose
                first training images are taken
 
     Raises DataError where there is none or one can't be read, ShapeError where they don't fit.
     """
-    name = pictures[0] if _single(pictures) else pictures
-    if isinstance(name, str) and name in KNOWN and not os.path.exists(name):
-        return _of_dataset(weights, name, most)
+    if (source := dataset_of(pictures)) is not None:
+        return _of_dataset(weights, source, most)
     found = list(pictures_in(pictures))
     if not found:
         raise DataError(f"no images in {_said(pictures)}")
@@ -52,7 +52,24 @@ def calibration_images(
     return np.stack([prepared(weights, found[i]) for i in bar])
 
 
-def _of_dataset(weights: WeightSet, name: str, most: int) -> NDArray[np.float32]:
+def dataset_of(pictures: Pictures) -> str | Path | None:
+    """What to give to `data.load` where not pictures are meant but a dataset, else None.
+
+    A name that needs no path, or CIFAR-10's folder of batches (or the one it lies in) or archive.
+    """
+    source = pictures[0] if _single(pictures) else pictures
+    if not isinstance(source, str | os.PathLike):
+        return None
+    path = Path(source)
+    if not path.exists():
+        return str(source) if str(source) in KNOWN else None
+    from tinysqueeze.data import cifar10  # only here: tar files and the network
+
+    known = path.name == cifar10.ARCHIVE.name or (path.is_dir() and cifar10.find_folder(path))
+    return path if known else None
+
+
+def _of_dataset(weights: WeightSet, name: str | Path, most: int) -> NDArray[np.float32]:
     images = weights.preprocess.scaled(data.load(name, "train").images[:most])
     if images.shape[1:] != weights.model.input_shape:
         raise ShapeError(

@@ -56,9 +56,10 @@ def compress(
     path        the file to write, whole or not at all
     target_kb   the best network in at most target_kb * 1,000 bytes (without it or bits no weight changes)
     photos      photographs to calibrate that with, which makes it much better: files, folders, images or
-                arrays, or a dataset's name. No labels are needed. Half of them, at most ENOUGH, are used
-                so; by the others, every second one, it is judged, which `say` hears: how often the best
-                class is as before, and how often it is right where names say what is in a picture
+                arrays, or a dataset (`calibration.dataset_of`). No labels are needed. Half of them, at most
+                ENOUGH, are used so; by the others, every second one, it is judged, which `say` hears: how
+                often the best class is as before, and how often it is right where names say what is in a
+                picture
     bits        the paper's way: 2**bits values a layer, shared by k-means
     prune       with bits: first set this share (0 to 1) of each layer to zero
     retrain     for a run folder: prune, train for so many epochs, share, fine-tune the shared values for

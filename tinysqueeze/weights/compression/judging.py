@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tinysqueeze import data
 from tinysqueeze.errors import DataError
 from tinysqueeze.network.ops.reference import softmax
-from tinysqueeze.weights.calibration import KNOWN, Pictures
+from tinysqueeze.weights.calibration import Pictures, dataset_of
 from tinysqueeze.weights.classify import BATCH, plan_for
 from tinysqueeze.weights.labelled import Classes, matched
 from tinysqueeze.weights.pictures import Picture, pictures_in, prepared
@@ -59,13 +59,12 @@ class Agreement:
 def halves(weights: WeightSet, pictures: Pictures) -> tuple[Pictures, list[Labelled]]:
     """What to calibrate with, and what to judge by, with labels where they are known.
 
-    Every second picture is for judging, at most MOST. A dataset's name stands for its training images to
+    Every second picture is for judging, at most MOST. A dataset stands for its training images to
     calibrate with and its test images to judge by. Labels are known as in `labelled.evaluate_folder`: by
     the name of the folder that a file lies in, or the wnid that its own name starts with.
     """
-    name = pictures[0] if isinstance(pictures, list | tuple) and len(pictures) == 1 else pictures
-    if isinstance(name, str) and name in KNOWN and not os.path.exists(name):
-        return name, _tested(weights, name)
+    if (source := dataset_of(pictures)) is not None:
+        return source, _tested(weights, source)
     found = list(pictures_in(pictures))
     chosen = _evenly(found[1::2], MOST)
     classes = Classes.of(weights)
@@ -130,7 +129,7 @@ def _label(picture: Picture, classes: Classes) -> int | None:
     return classes.number(path.absolute().parent.name, path.name)
 
 
-def _tested(weights: WeightSet, name: str) -> list[Labelled]:
+def _tested(weights: WeightSet, name: str | Path) -> list[Labelled]:
     """The first test images of a dataset, as the network takes them."""
     test = data.load(name, "test").subset(slice(0, MOST))
     images = weights.preprocess.scaled(test.images)

@@ -22,7 +22,7 @@ from tinysqueeze.graph import Conv, lower, without_dropout
 from tinysqueeze.weights.compression import calibrate
 from tinysqueeze.weights.compression.calibrate import Layer
 from tinysqueeze.weights.compression.fileformat import Compressed, to_bytes
-from tinysqueeze.weights.compression.pipeline import is_rounded, pack
+from tinysqueeze.weights.compression.pipeline import is_rounded, merged_norms, pack
 from tinysqueeze.weights.compression.rans import encode_levels
 from tinysqueeze.weights.compression.rounding import (
     LARGEST,
@@ -348,7 +348,7 @@ def _assembled(weights: WeightSet, layers: Mapping[str, Layer]) -> dict[str, Ten
             tensors[path] = layer.bias
         else:
             tensors[path] = Dense(array, half=name == "bias" or is_rounded(path, array))
-    return tensors
+    return tensors | merged_norms(weights.model, weights.flat)
 
 
 def _too_large(weights: WeightSet, target: int, why: str) -> UserError:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from tinysqueeze.data import Dataset, batches
 from tinysqueeze.errors import UserError
-from tinysqueeze.graph import Norm, lower, normalised
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import flatten, unflatten
@@ -22,10 +21,10 @@ from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.schedule import Schedule
 from tinysqueeze.training.state import Training
 from tinysqueeze.weights.compression.kmeans import share
-from tinysqueeze.weights.compression.pipeline import is_rounded
+from tinysqueeze.weights.compression.pipeline import is_rounded, merged_norms
 from tinysqueeze.weights.compression.prune import apply_masks, fractions_by_layer, masks
 from tinysqueeze.weights.compression.retrain import finetune_codebooks
-from tinysqueeze.weights.compression.tensors import Dense, Shared, Stepped, Tensor
+from tinysqueeze.weights.compression.tensors import Dense, Shared, Tensor
 
 Flat = Mapping[str, NDArray[np.float32]]
 
@@ -136,22 +135,9 @@ def finetuned(
 
 
 def for_storing(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same network in fewer bytes: codebooks, biases and norms in 16 bits, statistics merged.
-
-    A batch norm that is no longer trained is scale * x + shift: its mean and variance go into its
-    weight and bias, and what stays behind, mean 0 and variance 1, costs a few bytes.
-    """
+    """The same network in fewer bytes: codebooks, biases and norms in 16 bits, statistics merged."""
     found: dict[str, Tensor] = {
         path: replace(tensor, half=True) if isinstance(tensor, Shared | Dense) else tensor
         for path, tensor in tensors.items()
     }
-    for node in lower(model).nodes:
-        if isinstance(node, Norm):
-            path, names = node.path, ("weight", "bias", "mean", "var")
-            arrays = {name: tensors[f"{path}/{name}"].values() for name in names}
-            scale, shift = normalised(1.0, 0.0, arrays, node.eps)
-            found[f"{path}/weight"] = Dense(scale.astype(np.float32), half=True)
-            found[f"{path}/bias"] = Dense(shift.astype(np.float32), half=True)
-            found[f"{path}/mean"] = Stepped(np.zeros(scale.shape, np.int32), 1.0)
-            found[f"{path}/var"] = Stepped(np.ones(scale.shape, np.int32), 1.0 - node.eps)
-    return found
+    return found | merged_norms(model, flatten(values_of(tensors)))
