@@ -13,7 +13,7 @@ import { overview } from "./overview.js";
 import { placeControls } from "./place.js";
 import { unpack } from "./state.js";
 import { Step, unhurried } from "./step.js";
-import { sumPanel } from "./sum.js";
+import { exact, sumPanel } from "./sum.js";
 import { explain, index, weightName } from "./terms.js";
 import { walkButton } from "./walk.js";
 
@@ -270,7 +270,7 @@ class Explorer {
     const [name, old] = what === "dbias" ? [`bias[${view.out}]`, params.bias[view.out]]
       : isConv(node) ? [weightName(node, view.tap, view.inp, view.out), params.weight[(view.tap * this.part + view.inp) * node.out[2] + view.out]]
         : [`weight[${view.out}]`, params.weight[view.out]];
-    return `The update: ${name} is ${short(old)}; ${short(old)} − ${rate}·${short(found.value)} = ${short(Math.fround(old - rate * this.held()))} after the step (learning rate ${rate}).`;
+    return `The update: ${name} is ${exact(old)}; ${exact(old)} − ${rate}·${short(found.value)} = ${exact(Math.fround(old - rate * this.held()))} after the step (learning rate ${rate}).`;
   }
 
   #frame() {
