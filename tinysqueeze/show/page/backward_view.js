@@ -21,7 +21,7 @@ export function backwardView(set) {
   tabs.append(...buttons);
   tabs.addEventListener("keydown", (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const to = by && buttons[buttons.indexOf(document.activeElement) + by];
+    const to = by && buttons[buttons.indexOf(event.target) + by];
     if (!to) return;
     to.click();
     to.focus();
