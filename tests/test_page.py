@@ -267,6 +267,33 @@ def test_fits_its_width_in_light_and_dark(width, scheme, opened, rng, screenshot
         screenshot(f"explorer_{width}_{scheme}_{stop}")
 
 
+def test_in_a_shadow_root_it_is_dark_where_the_page_is_and_its_tabs_hear_keys(browser, opened, rng):
+    """Where some notebooks put a widget (marimo): no parent element above, no focus in the document."""
+    opened(steps_of(SMALL, False, rng))(
+        """
+        window.kept = explorer;
+        const host = document.body.appendChild(document.createElement('div'));
+        host.style.background = '#000';
+        const inner = document.createElement('div');
+        host.attachShadow({ mode: 'open' }).append(inner);
+        inner.append(explorer.root);
+        document.body.classList.toggle('turned');
+        """
+    )
+    assert browser.execute_script("return kept.root.dataset.theme") == "dark"
+    looked_at = browser.execute_script(
+        """
+        kept.set({ stop: kept.stops.length - 1 });
+        const tabs = [...kept.root.querySelectorAll('[role=tab]')];
+        for (const tab of tabs.slice(0, 2)) {
+          tab.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));
+        }
+        return kept.what;
+        """
+    )
+    assert looked_at == "dbias"
+
+
 class Doubled(HardSwish):
     """A layer of a user's own."""
 

@@ -1,11 +1,11 @@
 // A layer on the way down: dy, what it sends back to x (col2im adds it up), and the gradients.
 
-import { button, h, plural } from "./dom.js";
+import { attributes, button, h, plural, write } from "./dom.js";
 import { isConv, windowOver } from "./forward_view.js";
 import { grid } from "./grids.js";
 import { mosaic, pixelMap, pixelText, strips } from "./maps.js";
 import { short } from "./numbers.js";
-import { index, placeName, seers, weightName } from "./terms.js";
+import { index, namesOf, placeName, seers, weightName } from "./terms.js";
 
 // How many windows see each pixel of x: a map of one channel.
 export function overlaps(node, [height, width]) {
@@ -21,7 +21,7 @@ export function backwardView(set) {
   tabs.append(...buttons);
   tabs.addEventListener("keydown", (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const to = by && buttons[buttons.indexOf(document.activeElement) + by];
+    const to = by && buttons[buttons.indexOf(event.target) + by];
     if (!to) return;
     to.click();
     to.focus();
@@ -33,7 +33,7 @@ export function backwardView(set) {
     buttons.forEach((one, i) => {
       one.hidden = i > 0 && !own[names[i].slice(1)];
       const here = ui.what === names[i];
-      one.setAttribute("aria-selected", String(here));
+      attributes(one, { "aria-selected": here });
       one.tabIndex = here ? 0 : -1;
     });
     tabs.hidden = !own.weight;
@@ -96,10 +96,11 @@ function toInput(set) {
     row.element.hidden = !conv;
     if (conv) {
       const term = found.terms[ui.view.term];
+      const [left, right] = term ? namesOf(found, term) : [];
       row.draw({
         title: "dy (first line) times weight (second): their products (third)", theme, until: lit ?? Infinity, chosen: ui.view.term,
         rows: found.terms.length ? [found.terms.map((t) => t.a), found.terms.map((t) => t.b), found.terms.map((t) => t.a * t.b)] : [[0], [0], [0]],
-        text: term ? `drows = dy @ weightᵀ, then col2im adds it up. Term ${ui.view.term + 1}: ${term.left} ${short(term.a)} · ${term.right} ${short(term.b)} = ${short(term.a * term.b)}` : "no window saw this pixel: dx is 0",
+        text: term ? `drows = dy @ weightᵀ, then col2im adds it up. Term ${ui.view.term + 1}: ${left} ${short(term.a)} · ${right} ${short(term.b)} = ${short(term.a * term.b)}` : "no window saw this pixel: dx is 0",
       });
     }
   }
@@ -119,7 +120,7 @@ function toInput(set) {
     });
     sent.draw({ title: `dy[${view.from}] sends to channel ${view.inp}`, size: node.kernel, values: send, theme });
     counts.draw({ title: "how many windows saw each pixel", ...count, at: view.at, theme, text: `${plural(found.windows, "window")} saw pixel ${view.at.join(", ")}` });
-    line.textContent = `Scatter-add: the windows overlap, so ${plural(found.windows, "share")} ${found.windows === 1 ? "makes" : "add up to"} dx = ${short(found.value)}; a cell is a place in the window that saw the pixel.`;
+    write(line, `Scatter-add: the windows overlap, so ${plural(found.windows, "share")} ${found.windows === 1 ? "makes" : "add up to"} dx = ${short(found.value)}; a cell is a place in the window that saw the pixel.`);
   }
   return { element, draw };
 }
@@ -164,7 +165,7 @@ function toWeight(set) {
     did.draw({ title: `dy, channel ${view.out}`, data: dy, size: y.size, n: view.n, channel: view.out, at: view.from, theme, text: short(dy[index(y.size, view.n, ...view.from, view.out)]) });
     product.draw({ title: "their products", data: kept.product, size: one, at: view.from, theme, text: short(kept.product[view.from[0] * y.size[1] + view.from[1]]) });
     const sums = Array.from({ length: step.count }, (_, n) => found.terms.reduce((sum, t) => sum + (t.image === n ? t.a * t.b : 0), 0));
-    line.textContent = `${sums.map((s, n) => `image ${n + 1}: ${short(s)}`).join(" + ")} → ${found.name} = ${short(found.value)}`;
+    write(line, `${sums.map((s, n) => `image ${n + 1}: ${short(s)}`).join(" + ")} → ${found.name} = ${short(found.value)}`);
     inputs.element.hidden = !conv;
     if (conv) inputs.draw({ title: "x: choose the channel", ...x, n: view.n, channel: group * part + view.inp, theme });
     outputs.draw({ title: "dy: choose the filter", data: dy, size: y.size, n: view.n, channel: view.out, theme });

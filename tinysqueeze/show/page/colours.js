@@ -5,7 +5,7 @@ const DARK = { low: [178, 155, 240], none: [38, 38, 46], high: [255, 170, 70] };
 
 // "light" or "dark": what the first opaque background behind an element is.
 export function themeOf(element) {
-  const above = (here) => here.parentElement ?? here.ownerDocument.defaultView?.frameElement;
+  const above = (here) => here.parentElement ?? here.getRootNode().host ?? here.ownerDocument.defaultView?.frameElement;
   for (let here = outermost(element); here; here = above(here)) {
     const parts = getComputedStyle(here).backgroundColor.match(/[\d.]+/g)?.map(Number) ?? [];
     if (parts.length >= 3 && (parts[3] ?? 1) > 0.5) {

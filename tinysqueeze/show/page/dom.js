@@ -21,13 +21,28 @@ export function svg(tag, attributes = {}) {
   return element;
 }
 
+// Text, attributes and style, written only where they change: a browser lays out again even what stays the same.
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+export function attributes(element, values) {
+  for (const [name, value] of Object.entries(values)) {
+    if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
+  }
+}
+
+export function style(element, css) {
+  if (element.css !== css) element.style.cssText = element.css = css;
+}
+
 export const button = (label, onclick, properties = {}) => h("button", { type: "button", textContent: label, onclick, ...properties });
 
 // A picture with a heading above and a line of text below that says what it shows.
-export function figure(title, picture) {
+export function figure(title, picture, kind = "") {
   const heading = h("div", { className: "ts-title" }, title);
   const line = h("p", { className: "ts-line" });
-  const element = h("figure", { className: "ts-figure" }, heading, picture, line);
+  const element = h("figure", { className: `ts-figure ${kind}` }, heading, picture, line);
   return { element, heading, line };
 }
 

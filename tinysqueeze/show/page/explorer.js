@@ -2,7 +2,7 @@
 
 import { backwardView } from "./backward_view.js";
 import { onTheme, themeOf } from "./colours.js";
-import { button, by, clamp, h, plural } from "./dom.js";
+import { button, by, clamp, h, plural, write } from "./dom.js";
 import { forwardView, isConv } from "./forward_view.js";
 import { imageColour, imagesView } from "./images_view.js";
 import { lossView } from "./loss_view.js";
@@ -13,8 +13,9 @@ import { overview } from "./overview.js";
 import { placeControls } from "./place.js";
 import { unpack } from "./state.js";
 import { Step, unhurried } from "./step.js";
-import { sumPanel } from "./sum.js";
+import { exact, sumPanel } from "./sum.js";
 import { explain, index, weightName } from "./terms.js";
+import { walkButton } from "./walk.js";
 
 const AHEAD = 2e8; // multiply-adds up to which the next step is computed before it is asked for
 
@@ -71,8 +72,17 @@ class Explorer {
       this.draw();
     });
     this.#take(step, []);
+    this.#rehearse();
     const { out } = state.nodes[0];
     this.set({ at: [Math.floor(out[0] / 2), Math.floor(out[1] / 2)], from: [Math.floor(out[0] / 2), Math.floor(out[1] / 2)] });
+  }
+
+  // Draws one layer of each kind before the page is seen: code that has run is compiled, and a first choice quick.
+  #rehearse() {
+    const kindOf = ({ kind, kernel } = {}) => `${kind} ${kernel}`;
+    const kinds = new Map(this.stops.map(([path, direction], stop) => [kindOf(this.nodes.get(path)) + direction, stop]));
+    for (const stop of kinds.values()) this.set({ stop });
+    this.set({ stop: 0, out: 0, inp: 0, tap: 0, term: 0 });
   }
 
   // From the state's own parameters.
@@ -227,7 +237,7 @@ class Explorer {
     this.map.draw({ step, path, backward: direction === "←", n: view.n, theme, imageColour: imageColour(state, view.n) });
     this.all.draw({ step, node, channel: view.out, n: view.n, backward: direction === "←", theme });
     this.images.draw(ui);
-    this.headline.textContent = this.#headline(path, direction, node);
+    write(this.headline, this.#headline(path, direction, node));
     this.select.selectedIndex = view.stop;
     this.forward.element.hidden = direction !== "→";
     this.backward.element.hidden = direction !== "←";
@@ -241,7 +251,7 @@ class Explorer {
     this.place.draw(ui);
     this.sum.draw(this.found, this.held(), this.found.name);
     this.update.hidden = !["dweight", "dbias"].includes(this.what);
-    if (!this.update.hidden) this.update.textContent = this.#updateText(node);
+    if (!this.update.hidden) write(this.update, this.#updateText(node));
   }
 
   #headline(path, direction, node) {
@@ -260,7 +270,7 @@ class Explorer {
     const [name, old] = what === "dbias" ? [`bias[${view.out}]`, params.bias[view.out]]
       : isConv(node) ? [weightName(node, view.tap, view.inp, view.out), params.weight[(view.tap * this.part + view.inp) * node.out[2] + view.out]]
         : [`weight[${view.out}]`, params.weight[view.out]];
-    return `The update: ${name} is ${short(old)}; ${short(old)} − ${rate}·${short(found.value)} = ${short(Math.fround(old - rate * this.held()))} after the step (learning rate ${rate}).`;
+    return `The update: ${name} is ${exact(old)}; ${exact(old)} − ${rate}·${short(found.value)} = ${exact(Math.fround(old - rate * this.held()))} after the step (learning rate ${rate}).`;
   }
 
   #frame() {
@@ -271,30 +281,14 @@ class Explorer {
     this.select = h("select", { "aria-label": "Go to a stop", onchange: () => this.set({ stop: this.select.selectedIndex }) },
       ...this.stops.map(([path, direction], i) => h("option", {}, `${i + 1} ${direction} ${path}`)));
     this.headline = h("h3", { className: "ts-headline", role: "status" });
-    const walk = button("▶ walk", () => this.#walk(walk), { className: "ts-walk", title: "Go through all stops" });
     const bar = h("div", { className: "ts-row ts-bar-top", role: "toolbar", "aria-label": "Walk through the step" },
       go("|◀", "the first layer", () => 0), go("◀", "back", (here) => here - 1), go("next ▶", "next", (here) => here + 1),
-      go("to the loss", "to the loss", () => loss), go("▶|", "the last stop", () => this.stops.length - 1), walk, this.select);
+      go("to the loss", "to the loss", () => loss), go("▶|", "the last stop", () => this.stops.length - 1), walkButton(this), this.select);
     return [
       h("header", {}, h("h2", {}, `A training step of ${state.name}`),
         h("p", { className: "ts-line" }, `${plural(sums("parameters"), "parameter")}, ${thousands(sums("multiply_adds"))} multiply-adds an image. ${state.about}`)),
       this.images.element, this.working, this.map.element, this.all.element, legend(), bar, this.headline, this.place.element,
       this.forward.element, this.backward.element, this.loss.element, this.sum.element, this.update,
     ];
-  }
-
-  #walk(walk) {
-    const stop = () => {
-      clearInterval(this.walking);
-      this.walking = null;
-      walk.textContent = "▶ walk";
-    };
-    if (this.walking) { stop(); return; }
-    walk.textContent = "⏸ pause";
-    if (this.view.stop === this.stops.length - 1) this.set({ stop: 0 });
-    this.walking = setInterval(() => {
-      this.set({ stop: this.view.stop + 1 });
-      if (this.view.stop === this.stops.length - 1 || !this.root.isConnected) stop();
-    }, 1200);
   }
 }

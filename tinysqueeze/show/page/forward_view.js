@@ -1,11 +1,11 @@
 // A layer on the way up: its input, the window over it, filter and products, its output.
 
-import { h, plural } from "./dom.js";
+import { h, plural, write } from "./dom.js";
 import { grid } from "./grids.js";
 import { mosaic, pixelMap, pixelText, strips } from "./maps.js";
 import { seen, divisor } from "./arithmetic.js";
 import { short } from "./numbers.js";
-import { index, weightName } from "./terms.js";
+import { index, namesOf, weightName } from "./terms.js";
 
 export const isConv = (node) => node.kind === "conv" || node.kind === "linear";
 const isPool = (node) => node.kind === "max" || node.kind === "average";
@@ -60,6 +60,7 @@ export function forwardView(set) {
     if (conv) {
       const one = node.kernel[0] * node.kernel[1] === 1;
       const term = found.terms[ui.view.term];
+      const [left, right] = namesOf(found, term);
       const row = ui.patchRow;
       const what = one
         ? `The channel column: the ${ui.part} channels of pixel ${view.at.join(", ")} (first line), filter ${view.out} (second), their products (third)`
@@ -67,7 +68,7 @@ export function forwardView(set) {
       matrix.draw({
         title: what, rows: [found.terms.map((t) => t.a), found.terms.map((t) => t.b), found.terms.map((t) => t.a * t.b)],
         until: lit ?? Infinity, chosen: ui.view.term, theme,
-        text: `${matrixText(ui)}. Term ${ui.view.term + 1}: ${term.left} ${short(term.a)} · ${term.right} ${short(term.b)} = ${short(term.a * term.b)}`,
+        text: `${matrixText(ui)}. Term ${ui.view.term + 1}: ${left} ${short(term.a)} · ${right} ${short(term.b)} = ${short(term.a * term.b)}`,
       });
     }
   }
@@ -85,7 +86,7 @@ export function forwardView(set) {
     filter.draw({ title: `filter ${view.out}, channel ${view.inp}`, values: weights, ...common });
     products.draw({ title: "products", values: each, ...common });
     const sum = each.reduce((a, b) => a + (b ?? 0), 0);
-    gridLine.textContent = `Channel ${view.inp} gives ${short(sum)}; the sum over all ${part} channels${record.params.bias ? " and the bias" : ""} is y. Chosen: ${weightName(node, view.tap, view.inp, view.out)} = ${short(weights[view.tap])}.`;
+    write(gridLine, `Channel ${view.inp} gives ${short(sum)}; the sum over all ${part} channels${record.params.bias ? " and the bias" : ""} is y. Chosen: ${weightName(node, view.tap, view.inp, view.out)} = ${short(weights[view.tap])}.`);
   }
 
   // What one input channel adds to all of y's channel: y is the sum of these maps, and the bias.
@@ -106,9 +107,9 @@ export function forwardView(set) {
     const winner = found.winner?.tap ?? -1;
     seenGrid.draw({ title: `window, channel ${channel}`, size: node.kernel, values, chosen: winner, theme });
     for (const other of [filter, products]) other.element.hidden = true;
-    gridLine.textContent = node.kind === "max"
+    write(gridLine, node.kind === "max"
       ? `The winner is ${short(found.value)}, framed; on the way back it alone gets this pixel's dy.`
-      : `The mean of ${divisor(node, record.x.size, ...view.at)} numbers is ${short(found.value)}.`;
+      : `The mean of ${divisor(node, record.x.size, ...view.at)} numbers is ${short(found.value)}.`);
   }
 
   return {
@@ -124,17 +125,20 @@ export function forwardView(set) {
 // The convolution of one input channel with its slice of a filter, no bias: a map of one channel.
 export function partOf(node, { x, params }, n, channel, slice, filter, part) {
   const [height, width] = node.out;
-  const data = new Float32Array(height * width);
-  for (let row = 0; row < height; row++) {
-    for (let column = 0; column < width; column++) {
-      let sum = 0;
-      seen(node, x.size, row, column, (tap, i, j) => {
-        sum += x.data[index(x.size, n, i, j, channel)] * params.weight[(tap * part + slice) * node.out[2] + filter];
-      });
-      data[row * width + column] = sum;
+  const [kh, kw] = node.kernel;
+  const sums = new Float64Array(height * width);
+  for (let tap = 0; tap < kh * kw; tap++) { // by tap, since this is drawn at each choice: a visit a product is slow
+    const weight = params.weight[(tap * part + slice) * node.out[2] + filter];
+    for (let row = 0; row < height; row++) {
+      const i = row * node.stride[0] - node.pad[0] + Math.floor(tap / kw);
+      if (i < 0 || i >= x.size[0]) continue;
+      for (let column = 0; column < width; column++) {
+        const j = column * node.stride[1] - node.pad[1] + (tap % kw);
+        if (j >= 0 && j < x.size[1]) sums[row * width + column] += x.data[index(x.size, n, i, j, channel)] * weight;
+      }
     }
   }
-  return { size: [height, width, 1], data };
+  return { size: [height, width, 1], data: Float32Array.from(sums) };
 }
 
 function matrixText({ node, step, part }) {

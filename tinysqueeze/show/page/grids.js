@@ -1,7 +1,7 @@
 // Small grids of numbers: window times filter is products; where the winner stood; what windows send back.
 
 import { cellStyle } from "./colours.js";
-import { h } from "./dom.js";
+import { attributes, h, style, write } from "./dom.js";
 import { short } from "./numbers.js";
 
 // A grid of [height, width] cells. values: numbers, null where there is none, which `none` says.
@@ -12,8 +12,8 @@ export function grid(choose) {
   const element = h("div", { className: "ts-grid", role: "group" }, title, box);
   let made = "";
   function draw({ title: text, size: [height, width], values, chosen = -1, lit = null, theme, most, none = "pad 0" }) {
-    title.textContent = text;
-    element.setAttribute("aria-label", text);
+    write(title, text);
+    attributes(element, { "aria-label": text });
     if (made !== `${height} ${width}`) {
       made = `${height} ${width}`;
       box.style.gridTemplateColumns = `repeat(${width}, minmax(0, 1fr))`;
@@ -26,9 +26,10 @@ export function grid(choose) {
       cell.classList.toggle("ts-chosen", k === chosen);
       cell.classList.toggle("ts-dim", lit !== null && !lit(k));
       const look = value === null ? "" : cellStyle(value, full, theme);
-      if (cell.shown === value && cell.look === look) return;
-      Object.assign(cell, { shown: value, look, textContent: value === null ? none : shortest(value), title: value === null ? "" : short(value) });
-      cell.style.cssText = look;
+      if (cell.shown === value && cell.css === look) return;
+      Object.assign(cell, { shown: value, title: value === null ? "" : short(value) });
+      write(cell, value === null ? none : shortest(value));
+      style(cell, look);
     });
   }
   return { element, draw };

@@ -16,7 +16,7 @@ export function layerView(header) {
   const state = { layer: Math.min(1, layers.length - 1), channel: null, at: null }; // null: the loudest, the middle
   list.value = String(state.layer);
   let shown = null;
-  let heard = { data: null };
+  const heard = new WeakMap(); // what a layer's numbers say, once for each photograph
 
   function set(changes) {
     Object.assign(state, changes);
@@ -27,18 +27,35 @@ export function layerView(header) {
     element.hidden = false;
     shown = now;
     redraw();
+    hearAhead();
+  }
+
+  function hear({ map, size }) {
+    const data = shown.map(map);
+    if (!heard.has(data)) heard.set(data, listen(data, size[2]));
+    return heard.get(data);
+  }
+
+  // All layers, one a moment, before they are chosen: the largest has a million numbers.
+  async function hearAhead() {
+    const mine = shown;
+    for (const layer of layers) {
+      await new Promise((go) => setTimeout(go));
+      if (shown !== mine) return;
+      hear(layer);
+    }
   }
 
   function redraw() {
     const { map: number, nodes, size } = layers[state.layer];
     const { theme, times } = shown;
     const data = shown.map(number);
-    if (heard.data !== data) heard = { data, ...listen(data, size[2]) };
-    state.channel = Math.min(Math.max(state.channel ?? heard.loudest, 0), size[2] - 1);
+    const { loudest, silent, most } = hear(layers[state.layer]);
+    state.channel = Math.min(Math.max(state.channel ?? loudest, 0), size[2] - 1);
     state.at ??= [Math.floor(size[0] / 2), Math.floor(size[1] / 2)];
     const took = nodes.reduce((sum, i) => sum + times[i], 0);
-    line.textContent = `${nodes.map((i) => `${header.nodes[i].path}: ${header.nodes[i].what}`).join("; ")}. ${by(size)} numbers in ${took.toFixed(1)} ms; ${heard.silent} of ${size[2]} channels are silent here.`;
-    all.draw({ title: `all ${size[2]} channels`, data, size, channel: state.channel, theme });
+    line.textContent = `${nodes.map((i) => `${header.nodes[i].path}: ${header.nodes[i].what}`).join("; ")}. ${by(size)} numbers in ${took.toFixed(1)} ms; ${silent} of ${size[2]} channels are silent here.`;
+    all.draw({ title: `all ${size[2]} channels`, data, size, channel: state.channel, theme, most });
     one.draw({ title: `channel ${state.channel}`, data, size, channel: state.channel, at: state.at, theme, text: `row ${state.at[0]}, column ${state.at[1]}: ${pixelText("y", data, size, 0, state.at, state.channel)}` });
   }
 
@@ -63,15 +80,17 @@ function joint([first, ...others]) {
   return [first, ...others.map((path) => (path.startsWith(module) ? path.slice(module.length) : path))].join(" + ");
 }
 
-// The channel with the largest mean, and how many are zero everywhere.
+// The channel with the largest mean, how many are zero everywhere, and the largest number.
 function listen(data, channels) {
   const sums = new Float64Array(channels);
   const sounds = new Uint8Array(channels);
+  let most = 0;
   for (let i = 0; i < data.length;) {
     for (let c = 0; c < channels; c++, i++) {
       sums[c] += data[i];
       if (data[i] !== 0) sounds[c] = 1;
+      most = Math.max(most, Math.abs(data[i]));
     }
   }
-  return { loudest: sums.indexOf(Math.max(...sums)), silent: sounds.filter((sound) => !sound).length };
+  return { loudest: sums.indexOf(Math.max(...sums)), silent: sounds.filter((sound) => !sound).length, most };
 }

@@ -9,7 +9,8 @@ export function lossView() {
   const rows = h("div", { className: "ts-losses" });
   const rule = h("p", { className: "ts-rule" }, "loss = the mean of −ln(softmax of the right class); dlogits = (softmax − target) / N");
   const numbers = h("p", { className: "ts-numbers" });
-  const element = h("section", { "aria-label": "The loss" }, rule, numbers, rows);
+  const onward = h("p", { className: "ts-line" }, "A dlogit says how much the loss grows with that logit. “next ▶” carries them back through the layers, the last one first.");
+  const element = h("section", { "aria-label": "The loss" }, rule, numbers, rows, onward);
   let drawn = [];
   function draw({ step, state, view }) {
     if (drawn[0] === step && drawn[1] === view.n) return;

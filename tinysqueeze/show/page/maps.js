@@ -1,7 +1,7 @@
 // Pictures of maps: one channel pixel by pixel, all channels as a mosaic, a long row of numbers.
 
 import { colourOf, packed, pixelOf, pixelScale } from "./colours.js";
-import { clamp, figure, h } from "./dom.js";
+import { attributes, clamp, figure, h, style, write } from "./dom.js";
 import { short } from "./numbers.js";
 import { index } from "./terms.js";
 
@@ -29,7 +29,7 @@ function painting() {
     const picture = new ImageData(width + 1, height + 1);
     fill(new Uint32Array(picture.data.buffer), width + 1);
     context.putImageData(picture, 0, 0);
-    canvas.style.cssText = `width:${(100 * canvas.width) / width}%;height:${(100 * canvas.height) / height}%`;
+    style(canvas, `width:${(100 * canvas.width) / width}%;height:${(100 * canvas.height) / height}%`);
   }
   return { element, paint };
 }
@@ -47,7 +47,8 @@ export const channelStep = (event) => ({ "+": 1, "=": 1, "-": -1 })[event.key] ?
 
 // What the colours of all maps mean.
 export const legend = () => h("p", { className: "ts-line ts-scale" }, "colours: ", h("span", { className: "ts-ramp", "aria-hidden": "true" }),
-  " negative, zero, positive; the strongest of a picture has the full colour. A blue frame is what you chose, a green one what it sees.");
+  " negative, zero, positive; the strongest of a picture has the full colour. A blue frame is what you chose, a green one what it sees.",
+  " x is what a layer gets, y what it makes of it; dx and dy: how much the loss grows with each of their numbers.");
 
 // One channel of a map; a click or a key picks a pixel.
 // pick(row, column) and turn(+1 or -1: another channel) are called for the user's wishes.
@@ -61,7 +62,7 @@ export function pixelMap(name, { pick, turn } = {}) {
   let painted = [];
   const place = (box, [row, column, height, width]) => {
     const [h0, w0] = shown.size;
-    box.style.cssText = `top:${(100 * row) / h0}%;left:${(100 * column) / w0}%;height:${(100 * height) / h0}%;width:${(100 * width) / w0}%`;
+    style(box, `top:${(100 * row) / h0}%;left:${(100 * column) / w0}%;height:${(100 * height) / h0}%;width:${(100 * width) / w0}%`);
   };
   if (pick) {
     frame.addEventListener("pointerdown", (event) => {
@@ -82,7 +83,7 @@ export function pixelMap(name, { pick, turn } = {}) {
   // map {data, size}; n, channel: what of it; at: the pixel picked; windows: [[row, column, h, w]...].
   function draw({ title, data, size, n = 0, channel = 0, at, windows = [], text, theme, most }) {
     shown = { size, at: at ?? [0, 0] };
-    heading.textContent = title;
+    write(heading, title);
     const now = [data, n, channel, theme, most];
     if (now.some((value, i) => value !== painted[i])) {
       painted = now;
@@ -98,16 +99,15 @@ export function pixelMap(name, { pick, turn } = {}) {
           for (let x = 0; x < width; x++, at += size[2]) pixels[y * across + x] = pixelOf(data[at], full, theme);
         }
       });
-      frame.style.aspectRatio = `${width} / ${height}`;
-      frame.style.maxWidth = `min(100%, ${Math.max(width, height) <= 2 ? 72 : 240}px)`;
+      style(frame, `aspect-ratio:${width} / ${height};max-width:min(100%, ${Math.max(width, height) <= 2 ? 72 : 240}px)`);
     }
     mark.hidden = !at;
     if (at) place(mark, [at[0], at[1], 1, 1]);
     while (boxes.children.length > windows.length) boxes.lastChild.remove();
     while (boxes.children.length < windows.length) boxes.append(h("div", { className: "ts-box" }));
     windows.forEach((window, i) => place(boxes.children[i], window));
-    line.textContent = text;
-    frame.setAttribute("aria-label", `${title}. ${text}${pick ? " Arrow keys move, plus and minus change the channel." : ""}`);
+    write(line, text);
+    attributes(frame, { "aria-label": `${title}. ${text}${pick ? " Arrow keys move, plus and minus change the channel." : ""}` });
   }
   return { element, draw, frame };
 }
@@ -119,7 +119,7 @@ export function mosaic(name, choose) {
   const { element: picture, paint } = painting();
   const mark = h("div", { className: "ts-mark" });
   const frame = h("div", { className: "ts-mosaic", tabIndex: 0, role: "slider", "aria-label": name }, picture, mark);
-  const { element, heading, line } = figure(name, frame);
+  const { element, heading, line } = figure(name, frame, "ts-mosaic-figure");
   let grid = { columns: 1, rows: 1, channels: 1, channel: 0 };
   let painted = [];
   frame.addEventListener("pointerdown", (event) => {
@@ -136,12 +136,13 @@ export function mosaic(name, choose) {
     choose(clamp(to, 0, grid.channels - 1));
     event.preventDefault();
   });
-  function draw({ title, data, size, n = 0, channel, theme }) {
+  // most: what has the full colour, by default the largest.
+  function draw({ title, data, size, n = 0, channel, theme, most }) {
     const [height, width, channels] = size;
     const columns = Math.min(channels, Math.max(1, Math.ceil(Math.sqrt(channels * 2 * (height / width)))));
     const rows = Math.ceil(channels / columns);
     grid = { columns, rows, channels, channel };
-    heading.textContent = title;
+    write(heading, title);
     // a canvas of more pixels than the screen has for it shows every second or third row and column only
     const skip = Math.max(1, Math.floor((columns * width) / (WIDEST * Math.ceil(devicePixelRatio))));
     const now = [data, n, theme, skip];
@@ -150,8 +151,7 @@ export function mosaic(name, choose) {
       const [high, wide] = [Math.ceil(height / skip), Math.ceil(width / skip)];
       const gap = height * width > 1 ? 1 : 0;
       const each = height * width * channels;
-      const most = largest(data, n * each, (n + 1) * each);
-      const pixel = pixelScale(most, theme);
+      const pixel = pixelScale(most ?? largest(data, n * each, (n + 1) * each), theme);
       paint(rows * (high + gap), columns * (wide + gap), (pixels, across) => {
         pixels.fill(packed(GROUND[theme]));
         const corners = Int32Array.from({ length: channels }, (_, k) => Math.floor(k / columns) * (high + gap) * across + (k % columns) * (wide + gap));
@@ -162,19 +162,19 @@ export function mosaic(name, choose) {
           }
         }
       });
-      frame.style.aspectRatio = `${columns * (wide + gap)} / ${rows * (high + gap)}`;
-      frame.style.maxWidth = `min(100%, ${Math.min(WIDEST, columns * Math.max(width * 2, 40))}px)`;
+      style(frame, `aspect-ratio:${columns * (wide + gap)} / ${rows * (high + gap)};max-width:min(100%, ${Math.min(WIDEST, columns * Math.max(width * 2, 40))}px)`);
     }
     const [row, column] = [Math.floor(channel / columns), channel % columns];
-    mark.style.cssText = `top:${(100 * row) / rows}%;left:${(100 * column) / columns}%;height:${100 / rows}%;width:${100 / columns}%`;
-    line.textContent = `channel ${channel} of ${channels} (0 to ${channels - 1})`;
-    for (const [key, value] of Object.entries({ now: channel, min: 0, max: channels - 1, text: line.textContent })) {
-      frame.setAttribute(`aria-value${key}`, value);
-    }
-    frame.setAttribute("aria-label", title);
+    style(mark, `top:${(100 * row) / rows}%;left:${(100 * column) / columns}%;height:${100 / rows}%;width:${100 / columns}%`);
+    const text = `channel ${channel} of ${channels} (0 to ${channels - 1})`;
+    write(line, text);
+    attributes(frame, { "aria-label": title, ...range(channel, channels, text) });
   }
   return { element, draw };
 }
+
+// What a slider says of itself: the one chosen of so many.
+const range = (chosen, count, text) => ({ "aria-valuenow": chosen, "aria-valuemin": 0, "aria-valuemax": count - 1, "aria-valuetext": text });
 
 const MOST_CELLS = 16000; // as wide as a canvas may be
 
@@ -183,7 +183,7 @@ export function strips(choose) {
   const { element: picture, paint } = painting();
   const mark = h("div", { className: "ts-mark" });
   const frame = h("div", { className: "ts-strips", tabIndex: 0, role: "slider" }, h("div", { className: "ts-long" }, picture, mark));
-  const { element, heading, line } = figure("", frame);
+  const { element, heading, line } = figure("", frame, "ts-strips-figure");
   let shown = { length: 1, chosen: 0 };
   frame.addEventListener("pointerdown", (event) => {
     const edge = picture.getBoundingClientRect();
@@ -211,12 +211,11 @@ export function strips(choose) {
       });
     });
     const cell = clamp(Math.floor(560 / length), 2, 22);
-    picture.parentElement.style.width = `${cell * length}px`;
-    mark.style.cssText = `top:0;height:100%;left:${(100 * chosen) / length}%;width:${100 / length}%`;
-    heading.textContent = title;
-    line.textContent = text + (length < rows[0].length ? ` (the first ${length} are drawn)` : "");
-    for (const [key, value] of Object.entries({ now: chosen, min: 0, max: length - 1, text })) frame.setAttribute(`aria-value${key}`, value);
-    frame.setAttribute("aria-label", title);
+    style(picture.parentElement, `width:${cell * length}px`);
+    style(mark, `top:0;height:100%;left:${(100 * chosen) / length}%;width:${100 / length}%`);
+    write(heading, title);
+    write(line, text + (length < rows[0].length ? ` (the first ${length} are drawn)` : ""));
+    attributes(frame, { "aria-label": title, ...range(chosen, length, text) });
     requestAnimationFrame(() => { // when everything is drawn: asking now would lay out the page twice
       const left = cell * chosen;
       if (left < frame.scrollLeft || left > frame.scrollLeft + frame.clientWidth - cell) frame.scrollLeft = left - frame.clientWidth / 2;

@@ -1,6 +1,6 @@
 // Row, column and channels as numbers to type: what a click on the pictures does as well.
 
-import { h } from "./dom.js";
+import { attributes, h } from "./dom.js";
 import { isConv } from "./forward_view.js";
 
 export function placeControls(set) {
@@ -24,8 +24,9 @@ export function placeControls(set) {
     const shown = { row: pixels, column: pixels, out: conv || what !== "dx", inp: (conv && what !== "dbias") || what === "dx" };
     for (const [name, { box, input, read }] of Object.entries(fields)) {
       box.hidden = !shown[name] || most[name] === 0;
-      input.value = String(read(view));
-      input.max = String(most[name]);
+      const value = String(read(view));
+      if (input.value !== value) input.value = value;
+      attributes(input, { max: most[name] });
     }
   }
   return { element, draw };

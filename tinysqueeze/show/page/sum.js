@@ -1,8 +1,8 @@
 // The formula of a number with its actual numbers, every term on demand, and the animation that adds them up.
 
-import { button, h, plural } from "./dom.js";
+import { attributes, button, h, plural, write } from "./dom.js";
 import { short } from "./numbers.js";
-import { total } from "./terms.js";
+import { namesOf, total } from "./terms.js";
 
 const SECONDS = 6; // that adding up all terms takes
 
@@ -47,15 +47,17 @@ export function sumPanel(play) {
   }
 
   function fill() {
-    more.setAttribute("aria-expanded", String(open));
+    attributes(more, { "aria-expanded": open });
     scroller.hidden = !open;
-    more.textContent = open ? "hide the terms" : found.terms.length === 1 ? "the one term" : `all ${plural(found.terms.length, "term")}`;
+    write(more, open ? "hide the terms" : found.terms.length === 1 ? "the one term" : `all ${plural(found.terms.length, "term")}`);
     if (!open || filled === found) return;
     filled = found;
     let sum = found.start ?? 0;
     const row = (cells) => `<tr>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`;
     const rows = found.start === null ? [] : [row(["", "bias", "", exact(found.start), exact(sum)])];
-    found.terms.forEach(({ a, b, left, right }, k) => {
+    found.terms.forEach((term, k) => {
+      const { a, b } = term;
+      const [left, right] = namesOf(found, term);
       sum += a * b;
       rows.push(row([k + 1, `${left} = <b>${exact(a)}</b>`, `${right} = <b>${exact(b)}</b>`, exact(a * b), exact(sum)]));
     });
@@ -69,19 +71,31 @@ export function sumPanel(play) {
       lit = null;
     }
     found = now;
-    rule.textContent = now.rule;
-    numbers.textContent = written(now, lit);
+    write(rule, now.rule);
+    write(numbers, written(now, lit));
     const same = Math.fround(held) === now.value;
-    check.textContent = (now.note ? `${now.note}. ` : "") + (same
+    write(check, (now.note ? `${now.note}. ` : "") + (same
       ? `${name} in the array: ${exact(held)}, the same float32.`
-      : `${name} in the array: ${exact(held)}; the printed sum differs by ${short(now.value - held)}, its rounding.`);
-    element.dataset.value = exact(now.value);
-    element.dataset.held = exact(held);
+      : `${name} in the array: ${exact(held)}; the printed sum differs by ${short(now.value - held)}, its rounding.`));
+    attributes(element, { "data-value": exact(now.value), "data-held": exact(held) });
     player.hidden = now.terms.length < 2;
     more.hidden = !now.terms.length;
     fill();
   }
   return { element, draw, stop, lit: () => lit };
+}
+
+// The terms with the three largest products, the largest first.
+function largestOf(terms) {
+  const found = [];
+  for (const term of terms) {
+    const size = Math.abs(term.a * term.b);
+    if (found.length === 3 && size <= found[2].size) continue;
+    const at = found.findIndex((one) => one.size < size);
+    found.splice(at < 0 ? found.length : at, 0, { size, term });
+    found.length = Math.min(found.length, 3);
+  }
+  return found.map(({ term }) => term);
 }
 
 // Enough digits to give the same float back: 9 for float32, 17 for what is between.
@@ -100,7 +114,7 @@ function written(found, lit) {
     return `after ${lit} of ${terms.length}: … + ${bracket(last.a)}·${bracket(last.b)} → ${short(sum)}`;
   }
   if (!terms.length) return start === null ? `= ${short(value)}` : `= ${short(start)}`;
-  const ordered = terms.toSorted((p, q) => Math.abs(q.a * q.b) - Math.abs(p.a * p.b)).slice(0, 3);
+  const ordered = largestOf(terms);
   const parts = start === null ? [] : [bracket(start)];
   parts.push(...ordered.map(({ a, b }) => (b === 1 ? bracket(a) : `${bracket(a)}·${bracket(b)}`)));
   const rest = terms.length > ordered.length ? ` + ${plural(terms.length - ordered.length, "more term")}` : "";

@@ -1,7 +1,8 @@
 // How one number came about: its rule, and every product that it is the sum of.
 //
-// explain(...) gives {name, rule, start, terms: [{a, b, left, right, ...}], over, value, note}: the value
-// is (start + the sum of a * b) / over, rounded to float32; `note` says in words what no product says.
+// explain(...) gives {name, rule, start, terms: [{a, b, ...}], over, value, note}: the value is
+// (start + the sum of a * b) / over, rounded to float32; `note` says in words what no product says.
+// Names of a and b: `namesOf(found, term)`, only where they are read: thousands are not.
 
 import { divisor, seen, softmax, swishSlope } from "./arithmetic.js";
 import { short } from "./numbers.js";
@@ -19,6 +20,9 @@ export function total({ start, terms, over }) {
   for (const term of terms) sum += term.a * term.b;
   return Math.fround(sum / (over ?? 1));
 }
+
+// [name of a, name of b]: a term's own `left` and `right`, or what the rule's functions make of it.
+export const namesOf = ({ left, right }, term) => [left?.(term) ?? term.left, right?.(term) ?? term.right];
 
 // what: "y", "dx" (at: [row, column, channel]), "dweight" ([tap, channel, filter]) or "dbias" ([filter]).
 export function explain(step, node, what, n, at) {
@@ -59,15 +63,15 @@ function ofY(step, node, { x, y, params, how }, n, at) {
       const first = Math.floor(channel / (filters / node.groups)) * part;
       seen(node, x.size, row, column, (tap, i, j) => {
         for (let c = 0; c < part; c++) {
-          terms.push({
-            a: xAt(i, j, first + c), b: params.weight[(tap * part + c) * filters + channel], tap, channel: c, i, j,
-            left: placeName("x", x.size, [i, j, first + c]), right: weightName(node, tap, c, channel),
-          });
+          terms.push({ a: xAt(i, j, first + c), b: params.weight[(tap * part + c) * filters + channel], tap, channel: c, i, j });
         }
       });
       const start = params.bias ? params.bias[channel] : null;
       const bias = params.bias ? `bias[${channel}] + ` : "";
-      return { name, start, terms, rule: `${name} = ${bias}the sum of x·weight over ${over(node, part)}` };
+      return {
+        name, start, terms, rule: `${name} = ${bias}the sum of x·weight over ${over(node, part)}`,
+        left: (t) => placeName("x", x.size, [t.i, t.j, first + t.channel]), right: (t) => weightName(node, t.tap, t.channel, channel),
+      };
     }
     case "max": {
       const values = [];
@@ -154,13 +158,13 @@ function ofDx(step, node, { x, y, dx, dy, params, how }, n, at) {
       seers(node, row, column, (tap, i, j) => {
         windows++;
         for (let f = group * own; f < (group + 1) * own; f++) {
-          terms.push({
-            a: dyAt(i, j, f), b: params.weight[(tap * part + (channel % part)) * node.out[2] + f], tap, i, j, filter: f,
-            left: dyName(i, j, f), right: weightName(node, tap, channel % part, f),
-          });
+          terms.push({ a: dyAt(i, j, f), b: params.weight[(tap * part + (channel % part)) * node.out[2] + f], tap, i, j, filter: f });
         }
       });
-      return { name, terms, windows, rule: `${name} = the sum of dy·weight over ${own} filters and the ${windows} window${windows === 1 ? "" : "s"} that saw this pixel` };
+      return {
+        name, terms, windows, rule: `${name} = the sum of dy·weight over ${own} filters and the ${windows} window${windows === 1 ? "" : "s"} that saw this pixel`,
+        left: (t) => dyName(t.i, t.j, t.filter), right: (t) => weightName(node, t.tap, channel % part, t.filter),
+      };
     }
     case "max":
     case "average":
@@ -201,9 +205,9 @@ function ofWeight(step, node, { x, y, dy }, n, [tap, channel, filter]) {
     const spread = Math.sqrt(y.moments.var[filter] + node.eps);
     eachOutput(step, node, (image, row, column) => terms.push({
       a: dy[index(node.out, image, row, column, filter)], b: (x.data[index(x.size, image, row, column, filter)] - y.moments.mean[filter]) / spread,
-      image, row, column, left: `image ${image + 1} ${placeName("dy", node.out, [row, column, filter])}`, right: "x̂",
+      image, row, column, right: "x̂",
     }));
-    return { name: `dweight[${filter}]`, terms, rule: `dweight[${filter}] = the sum of dy·x̂ over all pixels of ${images(step)}, x̂ = (x − mean) / √(var + eps)` };
+    return { name: `dweight[${filter}]`, terms, left: dyOf(node, filter), rule: `dweight[${filter}] = the sum of dy·x̂ over all pixels of ${images(step)}, x̂ = (x − mean) / √(var + eps)` };
   }
   const part = x.size[2] / node.groups;
   const c = Math.floor(filter / (node.out[2] / node.groups)) * part + channel;
@@ -211,23 +215,25 @@ function ofWeight(step, node, { x, y, dy }, n, [tap, channel, filter]) {
     const i = row * node.stride[0] - node.pad[0] + Math.floor(tap / node.kernel[1]);
     const j = column * node.stride[1] - node.pad[1] + (tap % node.kernel[1]);
     if (i < 0 || j < 0 || i >= x.size[0] || j >= x.size[1]) return;
-    terms.push({
-      a: x.data[index(x.size, image, i, j, c)], b: dy[index(node.out, image, row, column, filter)], image, row, column,
-      left: `image ${image + 1} ${placeName("x", x.size, [i, j, c])}`, right: placeName("dy", node.out, [row, column, filter]),
-    });
+    terms.push({ a: x.data[index(x.size, image, i, j, c)], b: dy[index(node.out, image, row, column, filter)], image, row, column, i, j });
   });
   const name = `d${weightName(node, tap, channel, filter)}`;
-  return { name, terms, rule: `${name} = the sum of x·dy over all pixels of ${images(step)}: what this weight saw, times what it did` };
+  return {
+    name, terms, rule: `${name} = the sum of x·dy over all pixels of ${images(step)}: what this weight saw, times what it did`,
+    left: (t) => `image ${t.image + 1} ${placeName("x", x.size, [t.i, t.j, c])}`, right: (t) => placeName("dy", node.out, [t.row, t.column, filter]),
+  };
 }
 
 function ofBias(step, node, { dy }, n, [filter]) {
   const terms = [];
   eachOutput(step, node, (image, row, column) => terms.push({
-    a: dy[index(node.out, image, row, column, filter)], b: 1, image, row, column,
-    left: `image ${image + 1} ${placeName("dy", node.out, [row, column, filter])}`, right: "1",
+    a: dy[index(node.out, image, row, column, filter)], b: 1, image, row, column, right: "1",
   }));
-  return { name: `dbias[${filter}]`, terms, rule: `dbias[${filter}] = the sum of dy over all pixels of ${images(step)}` };
+  return { name: `dbias[${filter}]`, terms, left: dyOf(node, filter), rule: `dbias[${filter}] = the sum of dy over all pixels of ${images(step)}` };
 }
+
+// The name of a term's dy, with its image.
+const dyOf = (node, filter) => (t) => `image ${t.image + 1} ${placeName("dy", node.out, [t.row, t.column, filter])}`;
 
 function eachOutput(step, node, visit) {
   for (let image = 0; image < step.count; image++) {
