@@ -75,6 +75,7 @@ ORDER = {
         "weights",
         "convolution",
         "layout",
+        "phases",
         "forward",
         "backward",
         "inference",

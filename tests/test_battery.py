@@ -135,6 +135,13 @@ KNOWN = {
     "a pool that overlaps one way": net(("a", CONV), ("p", MaxPool2D((3, 2), (1, 2))), ("b", CONV)),
     "a pool of more pixels than a byte counts": net(("a", CONV), ("p", MaxPool2D(17, 1)), size=(18, 19, 3)),
     "rows of tiles that hang over the edge": net(("a", CONV), ("b", CONV), ("c", CONV), size=(27, 25, 5)),
+    "an image in phases": net(("a", Conv2D(8, 7, 2, 3)), ("r", ReLU()), ("p", MaxPool2D(3, 2)), ("b", CONV),
+                              size=(45, 47, 2)),
+    "an image in phases, both ways": net(
+        ("b", Concat((("c", Conv2D(5, 5, 2, 2)), ("d", Conv2D(3, 3, 2, 1))))), ("e", CONV), size=(22, 21, 3),
+    ),
+    "an image in phases, unevenly padded": net(("a", Conv2D(8, 11, 4, (2, 0))), ("b", CONV),
+                                               size=(51, 60, 1)),
     "a norm of its own kind": net(("a", CONV), ("n", BatchNorm(eps=0.5, momentum=0.3)), ("b", CONV)),
     "linear behind everything": Model(
         "composition", (("a", CONV), ("d", Dropout(0.3)), ("f", Flatten()), ("fc", Linear(3))), (5, 7, 1), {},

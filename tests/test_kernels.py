@@ -37,12 +37,13 @@ def run(*jobs, units=1, chunk=1, threads=1):
     Team(threads).run(Program([stage]))
 
 
-@pytest.mark.parametrize("m", [2, 4])
-def test_winograd_matrices_convolve_exactly(m, rng):
+@pytest.mark.parametrize(("m", "taps"), [(2, 3), (4, 3), (3, 4)])
+def test_winograd_matrices_convolve_exactly(m, taps, rng):
     bt, g, at = MATRICES[m]
-    x, w = rng.standard_normal((m + 2, m + 2)), rng.standard_normal((3, 3))
+    side = m + taps - 1
+    x, w = rng.standard_normal((side, side)), rng.standard_normal((taps, taps))
     y = at @ ((g @ w @ g.T) * (bt @ x @ bt.T)) @ at.T
-    expected = (sliding_window_view(x, (3, 3)) * w).sum((2, 3))
+    expected = (sliding_window_view(x, (taps, taps)) * w).sum((2, 3))
     np.testing.assert_allclose(y, expected, atol=1e-12)
 
 

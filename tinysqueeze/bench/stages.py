@@ -40,7 +40,7 @@ KINDS = {
     "pools": "max_pool max_pool_backward pixel_mean byte_max_pool byte_mean_pool byte_total",
     "norms": "norm_moments norm_finish norm_apply norm_gradient_sums norm_gradient_finish norm_backward",
     "activations, sums, copies": "mask mask_by_signs remember_signs hard_swish hard_swish_backward "
-    "add_map copy_map carry dropout byte_add byte_at_least byte_table byte_rearrange",
+    "add_map copy_map phases carry dropout byte_add byte_at_least byte_table byte_rearrange",
     "loss": "softmax_cross_entropy",
     "encoding": "byte_encode",
     "waiting": "",

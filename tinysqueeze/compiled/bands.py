@@ -4,6 +4,7 @@ The map between the two would be the largest of all. In bands it is a thread's s
 stays in the cache: never written as a whole, and never read back.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class Bands:
 
     units: int
     rows: int
-    """Rows of the map that a unit adds: with Winograd, one row of tiles."""
+    """Rows of the map that a unit adds: with Winograd, whole rows of tiles."""
     pooled: int
     """Rows of the pool that it makes of them."""
     over: int
@@ -44,7 +45,8 @@ class Bands:
         """The zeros around the source: tiles begin `over` rows further down, and reach further."""
         if not conv.m:
             return NONE
-        bottom = self.over + self.units * conv.m + 2 - conv.arm.window.pad[0]
+        window = conv.arm.window
+        bottom = self.over + self.units * self.rows + window.kernel[0] - 1 - window.pad[0]
         return Halo(bottom=max(0, bottom - conv.weights.source.height))
 
 
@@ -65,7 +67,9 @@ def bands_of(
         pointwise = step.arms[0].window.is_pointwise
         return None if pointwise else Bands(out_height, down, 1, over, BAND)
     m, wide = tiled[0].m, tiled[0].tiles[1]
-    if m % down or over > m or any(conv.m != m or not by_rows(conv, threads) for conv in tiled):
+    if over > m or any(conv.m != m or not by_rows(conv, threads) for conv in tiled):
         return None
-    pooled = m // down
-    return Bands(-(-out_height // pooled), m, pooled, over, max(1, TILES // wide))
+    rows = math.lcm(m, down)
+    pooled = rows // down
+    most = max(1, TILES // (wide * (rows // m)))
+    return Bands(-(-out_height // pooled), rows, pooled, over, most)

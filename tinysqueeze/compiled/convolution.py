@@ -38,7 +38,8 @@ def halo_of(arm: Arm, m: int, source: Map, result: Map) -> Halo:
     top, left = arm.window.pad
     if not m:
         return Halo(top, left, top, left)
-    tall, broad = (-(-side // m) * m + 2 for side in (result.height, result.width))
+    over = arm.window.kernel[0] - 1
+    tall, broad = (-(-side // m) * m + over for side in (result.height, result.width))
     return Halo(
         top, left, max(top, tall - top - source.height), max(left, broad - left - source.width)
     )
@@ -86,6 +87,11 @@ class Convolution:
         """Rows and columns of Winograd tiles."""
         return -(-self.result.height // self.m), -(-self.result.width // self.m)
 
+    @property
+    def _tile(self) -> dict[str, int]:
+        """A tile's pixels a side: on the way out, and on the way in."""
+        return {"m": self.m, "side": self.weights.side}
+
     def part(self, view: View) -> View:
         """This arm's channels of the step's result."""
         return view.part(self.arm.offset, self.weights.filters)
@@ -106,7 +112,7 @@ class Convolution:
         apart, where they would fight for the same places of the cache.
         """
         position = tiles * channels + TARGET.lanes
-        array, thread = self.space.scratch(name, (self.m + 2) ** 2 * position)
+        array, thread = self.space.scratch(name, self.weights.positions * position)
         return array, thread, position
 
     def _spare(self) -> dict[str, Any]:
@@ -156,12 +162,12 @@ class Convolution:
             w_batch=self.weights.source.channels * filters, depth=self.weights.source.channels,
             vectors=self.arm.vectors, bias=self._zeros(), floor=-np.inf,
             **fields("y y_thread y_batch", u), y_unit=-TARGET.panel if by_panel else 0,
-            y_rows=ramp(tiles, width), batch=(self.m + 2) ** 2, rows_per_unit=high * wide,
+            y_rows=ramp(tiles, width), batch=self.weights.positions, rows_per_unit=high * wide,
             by_panel=by_panel,
         )  # fmt: skip
         output = job(
-            winograd_output, {"y": y}, m=self.m, **fields("u u_thread u_position", u), u_next=width,
-            channels=filters, bias=self.bias, floor=self.low, height=self.result.height,
+            winograd_output, {"y": y}, **self._tile, **fields("u u_thread u_position", u),
+            u_next=width, channels=filters, bias=self.bias, floor=self.low, height=self.result.height,
             width=self.result.width, high=high, wide=wide, by_row=by_row, by_panel=by_panel,
             **self._spare(),
         )  # fmt: skip
@@ -170,7 +176,7 @@ class Convolution:
     def _tile_job(self, kernel: Kernel, x: View, v: Scratch, high: int) -> Job:
         """V from x, or back again."""
         return job(
-            kernel, {"x": self.seen(x)}, m=self.m, channels=x.pixel,
+            kernel, {"x": self.seen(x)}, **self._tile, channels=x.pixel,
             **fields("v v_thread v_position", v), high=high, wide=self.tiles[1],
         )  # fmt: skip
 
@@ -238,12 +244,12 @@ class Convolution:
         self, x: View, d: View, dx: View | None, sums: Sums, number: int
     ) -> "Backward":
         high, wide = self.tiles
-        tiles, positions = self.count * high * wide, (self.m + 2) ** 2
+        tiles, positions = self.count * high * wide, self.weights.positions
         filters, channels, source = self.weights.filters, x.pixel, self.weights.source
         v, u = self._scratch("V", tiles, channels), self._scratch("M", tiles, filters)
         du, du_thread = self.space.scratch(f"dU {number}", positions * channels * filters)
         adjoint = job(
-            winograd_output_adjoint, {"y": d}, m=self.m, **fields("u u_thread u_position", u),
+            winograd_output_adjoint, {"y": d}, **self._tile, **fields("u u_thread u_position", u),
             channels=filters, height=self.result.height, width=self.result.width, high=high,
             wide=wide, **self._spare(),
         )  # fmt: skip

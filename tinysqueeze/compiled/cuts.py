@@ -32,15 +32,15 @@ def panels_product(conv: Convolution, x: View, y: View) -> Job:
 
 
 def winograd_jobs(
-    conv: Convolution, x: View, y: View, high: int, by_panel: bool, apart: int = 1
+    conv: Convolution, x: View, y: View, high: int, by_panel: bool, apart: int = 1, per: int = 1
 ) -> list[Job]:
-    """Tiles, products, output, for `high` rows of tiles; units lie `apart` rows of tiles apart.
+    """Tiles, products, output, for `high` times `per` rows of tiles; units lie `apart` of them apart.
 
     If y is scratch, it gets whole tiles at its beginning; else they are cut at the map's edge.
     """
-    down, tiles = conv.m * x.row, high * conv.tiles[1]
+    down, tiles = conv.m * x.row, high * per * conv.tiles[1]
     unit = 0 if y.thread else TARGET.panel if by_panel else conv.m * y.row
-    x = replace(x, unit=apart * down, next=down)
-    y = replace(y, unit=unit, next=conv.m * y.row)
+    x = replace(x, unit=apart * down, next=per * down)
+    y = replace(y, unit=unit, next=per * conv.m * y.row)
     by_row = not (by_panel or y.thread)
-    return conv.winograd(x, y, tiles, 1, high if by_panel else 1, by_panel, by_row)
+    return conv.winograd(x, y, tiles, per, high if by_panel else per, by_panel, by_row)

@@ -21,6 +21,7 @@ from tinysqueeze.compiled.layout import (
     pool_job,
     source_of,
 )
+from tinysqueeze.compiled.phases import phases_job
 from tinysqueeze.compiled.sequence import Chunks, Given, Sequence
 from tinysqueeze.compiled.space import Space, View, job
 from tinysqueeze.compiled.steps import (
@@ -30,6 +31,7 @@ from tinysqueeze.compiled.steps import (
     Map,
     MeanStep,
     NodeStep,
+    PhaseStep,
     StepList,
 )
 from tinysqueeze.kernels import TARGET
@@ -69,6 +71,10 @@ def each_step(
                 sequence.chunks(layout.batch).add(mean(layout, step))
             case JoinStep():
                 join(layout, step, sequence)
+            case PhaseStep():
+                x, y = (layout.buffers[n] for n in (step.source, step.target))
+                sequence.chunks(layout.batch).add(phases_job(layout, step, x, y))
+                sequence.close()
             case NodeStep():
                 sequence.call(layout.nodes[i].forward(layout.buffers))
     return sequence

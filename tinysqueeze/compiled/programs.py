@@ -10,6 +10,7 @@ from tinysqueeze.compiled.grouping import group
 from tinysqueeze.compiled.inference import inference
 from tinysqueeze.compiled.layout import Arrays, Layout, lay_out
 from tinysqueeze.compiled.nodes import random_of, read
+from tinysqueeze.compiled.phases import in_phases
 from tinysqueeze.compiled.sequence import Given, Runnable, Sequence
 from tinysqueeze.compiled.single import can_share, single
 from tinysqueeze.compiled.space import Space, in_space
@@ -121,6 +122,8 @@ def inference_program(
 ) -> InferenceProgram:
     """For batches; or `one_by_one`, where all threads share each image if their kernels can."""
     steps, folds = inference_steps(model)
+    if precision == "4x4":
+        steps = in_phases(steps)
     own = flatten(folded_params(folds, params))  # the plan's arrays, but where norms are folded in
     shared = one_by_one and can_share(steps)
 

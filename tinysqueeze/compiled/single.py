@@ -12,9 +12,18 @@ from tinysqueeze.compiled.convolution import Convolution
 from tinysqueeze.compiled.cuts import panels_product, rows_product, winograd_jobs
 from tinysqueeze.compiled.inference import passing_maps
 from tinysqueeze.compiled.layout import Layout, mean, padded_images, pool_job
+from tinysqueeze.compiled.phases import phases_job
 from tinysqueeze.compiled.sequence import Sequence
 from tinysqueeze.compiled.space import NONE, View, job
-from tinysqueeze.compiled.steps import ConvStep, JoinStep, Map, MeanStep, NodeStep, StepList
+from tinysqueeze.compiled.steps import (
+    ConvStep,
+    JoinStep,
+    Map,
+    MeanStep,
+    NodeStep,
+    PhaseStep,
+    StepList,
+)
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.kernel import Job, Kernel
 from tinysqueeze.kernels.pointwise import add_map, carry, copy_map
@@ -48,6 +57,8 @@ def single(layout: Layout) -> Sequence:
                 shared.mean(i, step)
             case JoinStep():
                 shared.join(step)
+            case PhaseStep():
+                shared.phases(step)
             case NodeStep():
                 shared.sequence.call(layout.nodes[i].forward(layout.buffers))
     return shared.sequence
@@ -90,6 +101,12 @@ class _Single:
         kernels = zip((copy_map, add_map), step.reads, strict=False)
         jobs = [self._rows_job(kernel, self.layout.buffers[n], y) for kernel, n in kernels]
         self._stage(y.height, self._share(y.height), *jobs)
+
+    def phases(self, step: PhaseStep) -> None:
+        """The image in phases, by rows."""
+        x, y = (self.layout.buffers[n] for n in (step.source, step.target))
+        made = phases_job(self.layout, step, x, replace(y, unit=y.row), by_row=True)
+        self._stage(y.height, self._share(y.height), made)
 
     def _rows_job(self, kernel: Kernel, x: View, y: View) -> Job:
         """copy_map or add_map of some rows."""
@@ -166,8 +183,10 @@ class _Single:
         for conv in convs:
             part, rows, over = conv.part(band), bands.rows, bands.over
             if conv.m:
-                first += winograd_jobs(conv, x, part, 1, False, apart=share)
-                jobs += winograd_jobs(conv, x.moved(over, 0), part.moved(over, 0), chunk, False)
+                per = rows // conv.m
+                below, further = x.moved(over, 0), part.moved(over, 0)
+                first += winograd_jobs(conv, x, part, 1, False, apart=share * per)
+                jobs += winograd_jobs(conv, below, further, chunk, False, apart=per, per=per)
             else:
                 all_rows = share * rows
                 first.append(rows_product(conv, x, part, over, all_rows, beyond=over - all_rows))

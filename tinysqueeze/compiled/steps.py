@@ -76,13 +76,17 @@ class Map:
 
 @dataclass(frozen=True)
 class Arm:
-    """One convolution of a step; it writes the channels from `offset` (padded) of the result."""
+    """One convolution of a step; it writes the channels from `offset` (padded) of the result.
+
+    With `phases` it reads the image in squares of so many pixels a side: see `phases.py`.
+    """
 
     path: str
     window: Window
     filters: int
     bias: bool
     offset: int = 0
+    phases: int = 1
 
     @property
     def vectors(self) -> int:
@@ -151,6 +155,13 @@ class ConvStep(Step):
     def low(self) -> float:
         """Where the convolutions themselves cut off: 0 for a ReLU behind them, else minus infinity."""
         return 0.0 if self.activation == "relu" and self.norm is None else -np.inf
+
+
+@dataclass(frozen=True)
+class PhaseStep(Step):
+    """The image in squares, for a convolution whose window in the image this is."""
+
+    window: Window
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,11 @@ def winograd_size(arm: Arm, source: int, result: Map, precision: str) -> int:
     """The tile size m for a convolution, 0 where it is done directly.
 
     Winograd is for 3x3 with stride 1. The image has too few channels to fill a vector, and the
-    smallest maps would leave most of a 4x4 tile empty.
+    smallest maps would leave most of a 4x4 tile empty. An image in phases has 4x4 taps as well.
     """
     window = arm.window
+    if window.kernel == (4, 4) and arm.phases > 1:
+        return 3
     if window.kernel != (3, 3) or window.stride != (1, 1) or source == 0:
         return 0
     return min(PRECISIONS[precision], 2 if max(result.height, result.width) <= 2 else 4)
@@ -74,7 +76,8 @@ class Weights:
         self.bias: np.ndarray | None = params.get("bias")
         self.needs_dx = needs_dx
         self.kernel_area = arm.window.area
-        self.positions = (m + 2) ** 2 if m else 1
+        self.side = m + arm.window.kernel[0] - 1 if m else 1
+        self.positions = self.side**2
         self.filters = TARGET.padded(arm.filters)
         self.forward = self._room("forward", source.channels * self.filters)
         self.backward = self._room("backward", arm.filters * source.padded) if needs_dx else None
@@ -93,44 +96,53 @@ class Weights:
         channels, filters = self.source.channels, self.arm.filters
         columns = _padded_columns(np.arange(filters), np.arange(filters), self.filters)
         if self.bias is not None:
-            self._pack(packing, self.bias, np.zeros(1, np.int32), columns, bias)
-        rows = np.arange(channels if self.m else self.rows) * filters
+            self._pack(packing, self.bias, np.zeros((1, 1)), columns, bias)
+        rows = self._tap_rows()
         self._packed(packing, transforming, "forward", rows, columns, self.forward)
         if self.backward is not None:
             columns = _padded_columns(
                 self.source.positions, np.arange(channels) * filters, self.source.padded
             )
-            taps = np.arange(1 if self.m else self.kernel_area)[::-1] * channels * filters
-            rows = (taps[:, None] + np.arange(filters)).ravel()
+            taps = np.arange(self.kernel_area)[:: 1 if self.m else -1] * channels * filters
+            rows = taps[:, None] + np.arange(filters)
             self._packed(packing, transforming, "backward", rows, columns, self.backward)
+
+    def _tap_rows(self) -> np.ndarray:
+        """Where each row (tap, channel) begins in the weight; in phases some lie outside of it: -1."""
+        (high, wide), phases = self.arm.window.kernel, self.arm.phases
+        height, width, channels, filters = self.weight.shape
+        i, j, a, b, c = np.indices((high, wide, phases, phases, channels))
+        row, column = phases * i + a, phases * j + b
+        places = ((row * width + column) * channels + c) * filters
+        return np.where((row < height) & (column < width), places, -1).reshape(high * wide, -1)
 
     def _packed(
         self, packing: Stage, transforming: Stage, name: str, rows: np.ndarray,
         columns: np.ndarray, target: np.ndarray,
     ) -> None:  # fmt: skip
-        """Packs; for Winograd each of the 9 taps, which are then transformed together."""
+        """Packs rows (taps, K); for Winograd tap by tap, and then they are transformed together."""
         if not self.m:
-            self._pack(packing, self.weight, rows, columns, target)
+            self._pack(packing, self.weight, rows.reshape(1, -1), columns, target)
             return
-        size = len(rows) * len(columns)
-        taps = self.space.array(f"{self.arm.path} {name} taps", 9 * size)
-        self._pack(packing, self.weight, rows, columns, taps, batch=9, batch_size=size)
-        transforming.add(
-            winograd_weights.job(m=self.m, w=taps, u=target, size=size), units=size // TARGET.lanes
+        size = rows.shape[1] * len(columns)
+        taps = self.space.array(f"{self.arm.path} {name} taps", len(rows) * size)
+        self._pack(packing, self.weight, rows, columns, taps)
+        transform = winograd_weights.job(
+            m=self.m, side=self.side, taps=self.arm.window.kernel[0], w=taps, u=target, size=size
         )
+        transforming.add(transform, units=size // TARGET.lanes)
 
     def _pack(
         self, stage: Stage, source: np.ndarray, rows: np.ndarray, columns: np.ndarray,
-        target: np.ndarray, batch: int = 1, batch_size: int = 0,
+        target: np.ndarray,
     ) -> None:  # fmt: skip
+        """rows (matrices, K): one packed matrix behind the other."""
         solid = np.array_equal(columns, np.arange(len(columns)))
         made = pack.job(
-            source=source, source_batch=source.size // batch,
-            rows=rows.astype(np.int32), columns=columns, solid=solid,
-            vectors=len(columns) // TARGET.lanes,
-            target=target, target_batch=batch_size, row_count=len(rows),
+            source=source, rows=rows.astype(np.int32).ravel(), columns=columns, solid=solid,
+            vectors=len(columns) // TARGET.lanes, target=target, row_count=rows.shape[1],
         )  # fmt: skip
-        stage.add(made, units=batch * len(rows))
+        stage.add(made, units=rows.size)
 
     def gradient_rows(self, pixel: int) -> np.ndarray:
         """Where each row of the gradient goes in the weight, int32; -1 for a channel of padding.
@@ -162,7 +174,7 @@ class Weights:
     def transformed_gradient(self, du: Sums, sums: Sums) -> Job:
         """The job dw = Gᵀ dU G on a thread's own sums."""
         return winograd_weights_adjoint.job(
-            m=self.m, u=du[0], u_thread=du[1], w=sums[0], w_thread=sums[1],
+            m=self.m, side=self.side, u=du[0], u_thread=du[1], w=sums[0], w_thread=sums[1],
             size=self.source.padded * self.filters,
         )  # fmt: skip
 

@@ -63,6 +63,42 @@ def copy_map(job: Any, first: int, count: int, thread: int) -> None:
                     target[c] = source[c]
 
 
+@kernel("""
+    x x_unit x_thread x_next x_row y y_unit y_thread y_next y_row y_pixel
+    high wide channels height width stride pad_high pad_wide by_row
+""")
+def phases(job: Any, first: int, count: int, thread: int) -> None:
+    """y[n, i, j, (a, b, c)] = x[n, stride * i + a - pad_high, stride * j + b - pad_wide, c], or zero outside.
+
+    x is high x wide, y height x width. Units are images, or `by_row` rows of the only one's y.
+    """
+    x = job.x + 4 * thread * job.x_thread
+    y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
+    images, begin, rows = count, 0, job.height
+    if job.by_row:
+        images, begin, rows = 1, first, count
+    else:
+        x += 4 * first * job.x_unit
+    run, stop = job.stride * job.channels, job.wide * job.channels
+    for n in range(images):
+        for i in range(rows):
+            for a in range(job.stride):
+                row = job.stride * (begin + i) + a - job.pad_high
+                end = stop if 0 <= row < job.high else 0
+                source = floats(x + 4 * (n * job.x_next + row * job.x_row))
+                for j in range(job.width):
+                    place = n * job.y_next + i * job.y_row + j * job.y_pixel + a * run
+                    target = floats(y + 4 * place)
+                    before = j * run - job.pad_wide * job.channels
+                    if before >= 0 and before + run <= end:
+                        for c in range(run):
+                            target[c] = source[before + c]
+                    else:
+                        for c in range(run):
+                            inside = before + c >= 0 and before + c < end
+                            target[c] = source[before + c] if inside else float32(0)
+
+
 @kernel("x x_thread y y_thread vectors")
 def carry(job: Any, first: int, count: int, thread: int) -> None:
     """y = x, a few vectors of a thread's scratch: what its next chunk needs of this one, copied once."""

@@ -142,26 +142,27 @@ def weight_gradient(job: Any, first: int, count: int, thread: int) -> None:
                                nothing, 1, no_floor, nothing)  # fmt: skip
 
 
-@kernel("source source_batch rows columns solid vectors target target_batch row_count")
+@kernel("source rows columns solid vectors target row_count")
 def pack(job: Any, first: int, count: int, thread: int) -> None:
-    """target[n][panel][k][:] = source[n][rows[k] + columns[:]], zeros where a table says -1.
+    """target[n][panel][k][:] = source[rows[n][k] + columns[:]], zeros where a table says -1.
 
     Units are rows, those of n = 1 after those of n = 0 and so on. `columns` has an entry for each
     padded output channel; `solid` says that they simply are 0, 1, 2, ... without padding.
     """
     rows, columns = ints(job.rows), ints(job.columns)
+    size = job.row_count * job.vectors * LANES
     for unit in range(first, first + count):
         n, k = unit // job.row_count, unit % job.row_count
-        row = rows[k]
-        source = floats(job.source + 4 * (n * job.source_batch + row))
+        row = rows[unit]
+        source = floats(job.source + 4 * row)
         for begin in range(0, job.vectors * LANES, PANEL):
             width = min(PANEL, job.vectors * LANES - begin)
-            place = job.target + 4 * (n * job.target_batch + begin * job.row_count + k * width)
+            place = job.target + 4 * (n * size + begin * job.row_count + k * width)
             target = floats(place)
-            if job.solid:
+            if job.solid and row >= 0:
                 for lane in range(0, width, LANES):
                     copy_vector(
-                        floats(job.source + 4 * (n * job.source_batch + row + begin + lane)),
+                        floats(job.source + 4 * (row + begin + lane)),
                         floats(place + 4 * lane),
                     )
             else:

@@ -6,7 +6,8 @@ and polynomials can be multiplied *point by point*: evaluate both at 6 points, m
 of numbers, and interpolate. Evaluating and interpolating are only additions and small constants when
 the points are 0, 1, -1, 2, -2 and infinity; so 6 multiplications do what took 12. In two dimensions
 a tile of 4x4 outputs takes 36 instead of 144: that is F(4x4, 3x3). F(2x2, 3x3) uses the points 0, 1,
--1 and infinity: 16 instead of 36, with rounding errors as small as the direct sum's.
+-1 and infinity: 16 instead of 36, with rounding errors as small as the direct sum's. The six points
+serve filters of 4x4 as well, three outputs at a time: F(3x3, 4x4) takes 36 where it took 144.
 (Winograd 1980; Lavin and Gray 2015, "Fast algorithms for convolutional neural networks",
 https://arxiv.org/abs/1509.09308.)
 
@@ -65,38 +66,47 @@ AT4: Matrix = (
     (0, 1, 1, 4, 4, 0),
     (0, 1, -1, 8, -8, 1),
 )
+# F(3x3, 4x4): the same points, so the same Bᵀ.
+G3: Matrix = (
+    (1 / 4, 0, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6, 1 / 6),
+    (1 / 24, 1 / 12, 1 / 6, 1 / 3),
+    (1 / 24, -1 / 12, 1 / 6, -1 / 3),
+    (0, 0, 0, 1),
+)
+AT3: Matrix = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 1))
 # F(2x2, 3x3): the points 0, 1, -1, infinity.
 BT2: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 G2: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 AT2: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))
 
 MATRICES = {
-    m: tuple(np.array(k) for k in ks) for m, ks in {2: (BT2, G2, AT2), 4: (BT4, G4, AT4)}.items()
+    m: tuple(np.array(k) for k in ks)
+    for m, ks in {2: (BT2, G2, AT2), 3: (BT4, G3, AT3), 4: (BT4, G4, AT4)}.items()
 }
-"""For each output tile size m: (Bᵀ, G, Aᵀ) as arrays, for tests and lessons."""
+"""For each output tile size m: (Bᵀ, G, Aᵀ) as arrays, for tests and lessons; 3 is for 4x4 filters."""
 
 
 def _transposed(matrix: Matrix) -> Matrix:
     return tuple(zip(*matrix, strict=True))
 
 
-def _transform(four: Matrix, two: Matrix, finish: str = "store") -> Callable:
-    """The intrinsic Y = matrix X matrixᵀ for every channel; the matrix is that of tiles of m.
+def _transform(matrices: dict[int, Matrix], finish: str = "store") -> Callable:
+    """The intrinsic Y = matrix X matrixᵀ for every channel, with the matrix of this `key`.
 
-    Arguments: m, source, its row and column stride, target, its row and column stride, channels (whole
-    vectors, at least one), bias, floor. `finish` is "store", "add" to what is there, or "bias": add
-    the bias, raise to the floor, store.
+    Arguments: key, source, its row and column stride, target, its row and column stride, channels
+    (whole vectors, at least one), bias, floor. `finish` is "store", "add" to what is there, or "bias":
+    add the bias, raise to the floor, store.
     """
 
     @procedure(
         int_t, floats_t, int_t, int_t, floats_t, int_t, int_t, int_t, floats_t, types.float32
     )  # fmt: skip
-    def transform(e: Emitter, m: Value, *arguments: Value) -> None:
-        with e.builder.if_else(e.builder.icmp_signed("==", m, e.int(4))) as (is_four, is_two):
-            with is_four:
-                _emit(e, four, finish, *arguments)
-            with is_two:
-                _emit(e, two, finish, *arguments)
+    def transform(e: Emitter, key: Value, *arguments: Value) -> None:
+        for known, matrix in matrices.items():
+            with e.builder.if_then(e.builder.icmp_signed("==", key, e.int(known))):
+                _emit(e, matrix, finish, *arguments)
 
     return transform
 
@@ -136,21 +146,23 @@ def _emit(
     e.each_vector(channels, some_channels)
 
 
-_input, _weight, _output = _transform(BT4, BT2), _transform(G4, G2), _transform(AT4, AT2, "bias")
-_input_adjoint = _transform(_transposed(BT4), _transposed(BT2), "add")
-_weight_adjoint = _transform(_transposed(G4), _transposed(G2))
-_output_adjoint = _transform(_transposed(AT4), _transposed(AT2))
+# The way in asks for the points alone, so many a side; the others for the tile's size m.
+_input = _transform({4: BT2, 6: BT4})
+_weight = _transform({2: G2, 3: G3, 4: G4})
+_output = _transform({2: AT2, 3: AT3, 4: AT4}, "bias")
+_input_adjoint = _transform({4: _transposed(BT2), 6: _transposed(BT4)}, "add")
+_weight_adjoint = _transform({2: _transposed(G2), 4: _transposed(G4)})
+_output_adjoint = _transform({2: _transposed(AT2), 4: _transposed(AT4)})
 
 # The kernels. Units are images, or single rows of tiles (`high` is 1 then), or panels of channels.
 # `_unit` moves an array's beginning for each unit before the chunk (0 for scratch memory, which
 # begins anew with each chunk); `_next` is the distance from one unit to the next inside the chunk.
 
 
-@kernel("m x x_unit x_thread x_next x_row channels v v_thread v_position high wide")
+@kernel("m side x x_unit x_thread x_next x_row channels v v_thread v_position high wide")
 def winograd_input(job: Any, first: int, count: int, thread: int) -> None:
-    """V = Bᵀ x B for tiles of m + 2 pixels, m apart. x is padded so that every tile lies inside."""
-    m = job.m
-    side = m + 2
+    """V = Bᵀ x B for tiles of `side` pixels, m apart. x is padded so that every tile lies inside."""
+    m, side = job.m, job.side
     nothing = floats(job.x)
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
     v = job.v + 4 * thread * job.v_thread
@@ -160,16 +172,15 @@ def winograd_input(job: Any, first: int, count: int, thread: int) -> None:
                 tile = floats(x + 4 * (n * job.x_next + m * (i * job.x_row + j * job.channels)))
                 out = floats(v + 4 * ((n * job.high + i) * job.wide + j) * job.channels)
                 _input(
-                    m, tile, job.x_row, job.channels, out, side * job.v_position,
+                    side, tile, job.x_row, job.channels, out, side * job.v_position,
                     job.v_position, job.channels, nothing, float32(0),
                 )  # fmt: skip
 
 
-@kernel("m x x_unit x_thread x_next x_row channels v v_thread v_position high wide")
+@kernel("m side x x_unit x_thread x_next x_row channels v v_thread v_position high wide")
 def winograd_input_adjoint(job: Any, first: int, count: int, thread: int) -> None:
     """dx += B dV Bᵀ: each tile is added where it came from."""
-    m = job.m
-    side = m + 2
+    m, side = job.m, job.side
     nothing = floats(job.x)
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
     v = job.v + 4 * thread * job.v_thread
@@ -179,20 +190,19 @@ def winograd_input_adjoint(job: Any, first: int, count: int, thread: int) -> Non
                 tile = floats(x + 4 * (n * job.x_next + m * (i * job.x_row + j * job.channels)))
                 out = floats(v + 4 * ((n * job.high + i) * job.wide + j) * job.channels)
                 _input_adjoint(
-                    m, out, side * job.v_position, job.v_position, tile, job.x_row,
+                    side, out, side * job.v_position, job.v_position, tile, job.x_row,
                     job.channels, job.channels, nothing, float32(0),
                 )  # fmt: skip
 
 
 @kernel("""
-    m u u_thread u_position u_next channels bias floor:f
+    m side u u_thread u_position u_next channels bias floor:f
     y y_unit y_thread y_next y_row y_pixel height width
     high wide by_row? by_panel? spare spare_thread
 """)
 def winograd_output(job: Any, first: int, count: int, thread: int) -> None:
     """y = max(floor, Aᵀ M A + bias), M being u. Tiles that hang over the edge go through `spare`."""
-    m = job.m
-    side = m + 2
+    m, side = job.m, job.side
     images, channels, high = count, job.channels, job.high
     bias = floats(job.bias)
     if job.by_panel:
@@ -229,13 +239,12 @@ def winograd_output(job: Any, first: int, count: int, thread: int) -> None:
 
 
 @kernel("""
-    m u u_thread u_position channels
+    m side u u_thread u_position channels
     y y_unit y_thread y_next y_row y_pixel height width high wide spare spare_thread
 """)
 def winograd_output_adjoint(job: Any, first: int, count: int, thread: int) -> None:
     """dM = A dy Aᵀ into u. What hangs over the edge counts as zero, by way of `spare`."""
-    m = job.m
-    side = m + 2
+    m, side = job.m, job.side
     nothing = floats(job.u)
     u = job.u + 4 * thread * job.u_thread
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
@@ -264,24 +273,22 @@ def winograd_output_adjoint(job: Any, first: int, count: int, thread: int) -> No
                 )  # fmt: skip
 
 
-@kernel("m w u size")
+@kernel("m side taps w u size")
 def winograd_weights(job: Any, first: int, count: int, thread: int) -> None:
-    """U = G w Gᵀ for packed weights w, (3, 3, size) -> (m + 2, m + 2, size). Units are vectors."""
-    side = job.m + 2
+    """U = G w Gᵀ for packed weights w, (taps, taps, size) -> (side, side, size). Units are vectors."""
     w = floats(job.w + 4 * first * LANES)
     u = floats(job.u + 4 * first * LANES)
     _weight(
-        job.m, w, 3 * job.size, job.size, u, side * job.size, job.size, count * LANES, w,
-        float32(0),
+        job.m, w, job.taps * job.size, job.size, u, job.side * job.size, job.size,
+        count * LANES, w, float32(0),
     )  # fmt: skip
 
 
-@kernel("m u u_thread w w_thread size")
+@kernel("m side u u_thread w w_thread size")
 def winograd_weights_adjoint(job: Any, first: int, count: int, thread: int) -> None:
-    """dw = Gᵀ dU G for this thread's sum dU, (m + 2, m + 2, size) -> (3, 3, size)."""
-    side = job.m + 2
+    """dw = Gᵀ dU G for this thread's sum dU, (side, side, size) -> (3, 3, size)."""
     u = floats(job.u + 4 * thread * job.u_thread)
     w = floats(job.w + 4 * thread * job.w_thread)
     _weight_adjoint(
-        job.m, u, side * job.size, job.size, w, 3 * job.size, job.size, job.size, u, float32(0),
+        job.m, u, job.side * job.size, job.size, w, 3 * job.size, job.size, job.size, u, float32(0),
     )  # fmt: skip
