@@ -200,9 +200,9 @@ def test_text_is_read_by_its_type():
         (["--set", "pools=" + "[" * 200_000], "pools is a list of 0 to 65 entries"),
         (["--set", "colour=red"], "--set: no such metaparameter: colour; there are activation"),
         (["--set", "fires"], "--set takes NAME=VALUE, not 'fires'"),
-        (["--classes", "0"], "--classes: classes is a whole number from 1 to 100,000, not 0"),
-        (["--classes", "ten"], "--classes: classes is a whole number from 1 to 100,000, not 'ten'"),
-        (["--input-size", "1e400"], "--input-size: input_size is a whole number from 1 to 4,096"),
+        (["--classes", "0"], "--classes: takes a whole number from 1 to 100,000, not '0'"),
+        (["--classes", "ten"], "--classes: takes a whole number from 1 to 100,000, not 'ten'"),
+        (["--input-size", "1e400"], "--input-size: takes a whole number from 1 to 4,096"),
     ],
 )
 @pytest.mark.parametrize("command", ["summary", "train", "gradcheck", "memory"])

@@ -1,13 +1,14 @@
 """What values a field takes: declared as its type, checked, said and read from text in one place.
 
 A field is declared as `fires: Annotated[int, Range(1, 64)]`, as a bool, as a Literal of texts, as
-`Annotated[str, Text(...)]`, as a tuple of one kind, or as one of these or None.
+`Annotated[str, Text(...)]`, as a tuple of one kind, or as one of these or None. With `setting` as its
+default it has words for a help page too.
 """
 
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from reprlib import Repr
@@ -35,23 +36,38 @@ WORDS = {
     int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "None",
 }  # fmt: skip
 BRACKETS = ("[]", "()")
+LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included unless `below`; of a tuple, how many entries."""
+    """Numbers from `low` to `high`, both included unless `above` or `below`; of a tuple, how many entries.
+
+    Without an upper end it is what 64 bits hold: no integer is slow to handle, and no number infinite.
+    """
 
     low: float
-    high: float
+    high: float = LARGEST
+    above: bool = False
     below: bool = False
 
     def __contains__(self, value: float) -> bool:
-        return self.low <= value < self.high if self.below else self.low <= value <= self.high
+        over = self.low < value if self.above else self.low <= value
+        return over and (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
-        if self.low == self.high:
-            return f"{self.low:,}"
-        return f"{self.low:,} {'up to, not including,' if self.below else 'to'} {self.high:,}"
+        if self.high == LARGEST:
+            return f"{'above' if self.above else 'of at least'} {self.low:,}"
+        start, end = (
+            "above" if self.above else "from",
+            "up to, not including," if self.below else "to",
+        )
+        return f"{start} {self.low:,} {end} {self.high:,}"
+
+    @property
+    def count(self) -> str:
+        """In words, of entries: "3", "0 to 65"."""
+        return f"{self.low:,}" if self.low == self.high else f"{self.low:,} to {self.high:,}"
 
 
 @dataclass(frozen=True)
@@ -66,12 +82,16 @@ class Text:
         return len(value) <= self.most and re.fullmatch(self.pattern, value, re.ASCII) is not None
 
     def __str__(self) -> str:
-        return self.words
+        return f"of {self.words}"
 
 
-def setting(default: Any, help: str, **limits: Any) -> Any:
-    """A documented field of a value, as `training.settings` reads it: `limits` are "least", "most", ..."""
-    return field(default=default, metadata={"help": help, **limits})
+Share = Annotated[float, Range(0, 1)]
+Kept = Annotated[float, Range(0, 1, below=True)]  # of what was there before, each step
+
+
+def setting(default: Any, help: str, **more: Any) -> Any:
+    """A documented field of a value; `more` is for `training.settings`: "option", "kinds"."""
+    return field(default=default, metadata={"help": help, **more})
 
 
 @functools.cache
@@ -86,10 +106,7 @@ def checked(owner: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> 
 
     Raises UserError, which names `owner`, the field, what it may be and what it is.
     """
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        wrong, known = ", ".join(unknown) or "''", ", ".join(sorted(hints))
-        raise UserError(f"{owner}: no such metaparameter: {wrong}; there are {known}")
+    refuse_unknown(owner, "metaparameter", values, sorted(hints))
     found = {}
     for name, value in values.items():
         try:
@@ -98,6 +115,14 @@ def checked(owner: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> 
             wanted, got = said(hints[name]), _shown(value)
             raise UserError(f"{owner}: {name} is {wanted}, not {got}") from None
     return found
+
+
+def refuse_unknown(owner: str, what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises UserError for a name that is not known."""
+    unknown = sorted(set(given).difference(known))
+    if unknown:
+        wrong = ", ".join(unknown) or "''"
+        raise UserError(f"{owner}: no such {what}: {wrong}; there are {', '.join(known)}")
 
 
 def within_ranges(make: Callable[P, T]) -> Callable[P, T]:
@@ -117,9 +142,9 @@ def said(hint: Any) -> str:
     """A field's type in words: "a whole number from 1 to 64"."""
     kind, inner = _parts(hint)
     if kind is Annotated and get_origin(inner[0]) is tuple:
-        return f"a list of {inner[1]} entries, each {said(get_args(inner[0])[0])}"
+        return f"a list of {inner[1].count} entries, each {said(get_args(inner[0])[0])}"
     if kind is Annotated:
-        return f"{said(inner[0])} {'of' if inner[0] is str else 'from'} {inner[1]}"
+        return f"{said(inner[0])} {inner[1]}"
     if kind is Union:
         return f"None, {said(inner[0])}"
     if kind is Literal:
@@ -131,6 +156,19 @@ def said(hint: Any) -> str:
 def from_text(owner: str, hints: Mapping[str, Any], name: str, text: str) -> Any:
     """A field's value as a user types it: 3, .5, true, simple, none, 1,3 or [1,3]. Raises UserError."""
     return checked(owner, hints, {name: _read(hints.get(name), text)})[name]
+
+
+def read(hint: Any, text: str) -> Any:
+    """The same of a type alone. Raises ValueError or OverflowError."""
+    return _plain(hint, _read(hint, text))
+
+
+def plain_type(hint: Any) -> type:
+    """What a field holds, whatever its limits: int, float, bool, str or tuple."""
+    kind, inner = _parts(hint)
+    if kind is Literal:
+        return str
+    return plain_type(inner[0]) if kind in (Annotated, Union) else kind or hint
 
 
 def _read(hint: Any, text: str) -> Any:

@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     usual = ", ".join(USUAL)
     add("--workload W,...", f"what to run: {workloads} (otherwise {usual})")
     add("--rounds N", "turns each side gets", values.whole(), 5)
-    add("--seconds S", "time a turn, after warming up", values.number(least=0), 1.0)
+    add("--seconds S", "time a turn, after warming up", values.number(), 1.0)
     add("--threads N,...", "threads for every side (otherwise all, and ours with 1)")
     add("--startup", "also the first start, with an empty kernel cache")
     drawn = "also how time grows with batch and image size; drawn there (.png, .svg, .pdf)"

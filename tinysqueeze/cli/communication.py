@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--batch N", "images a worker", values.images, 32)
     add("--ranks R", "ranks to measure with", values.whole(1, values.MOST_THREADS), 2)
     add("--figure FILE", "draw scaling efficiency (.png)", Path)
-    add("--faster X", "as if workers computed X times as fast", values.number(above=0), 1.0)
+    add("--faster X", "as if workers computed X times as fast", values.number(above=True), 1.0)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -27,8 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = partial(option, parser)
     add("-o --out FILE", "to write", Path, required=True)
     add("--bits N", "share weights by 2^N values a layer", values.whole())
-    add("--prune X", "first set this fraction of each layer to zero", values.number(least=0))
-    add("--target-kb N", "at most N * 1,000 bytes", values.number(above=0))
+    add("--prune X", "first set this fraction of each layer to zero", values.number())
+    add("--target-kb N", "at most N * 1,000 bytes", values.number(above=True))
     add(
         "--photos FILE|FOLDER",
         f"photographs: with half of them (at most {ENOUGH}, evenly chosen) it is calibrated, without "

@@ -36,7 +36,7 @@ from tinysqueeze.training.loop import Report
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(EXPERIMENTS)}")
-    add, above_zero = partial(option, parser), values.number(above=0)
+    add, above_zero = partial(option, parser), values.number(above=True)
     add("--data DATA", "builtin, cifar10, or a folder or archive", default="cifar10")
     add("--minutes M", "for the grid; decides the epochs", above_zero, 60)
     add("--epochs N", "of each training (otherwise what the time allows)", values.whole())

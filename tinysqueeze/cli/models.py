@@ -1,10 +1,10 @@
 """How every command lets a model be named and changed: `--model NAME --set bypass=simple`."""
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tinysqueeze.cli import values
 from tinysqueeze.cli.options import option
 from tinysqueeze.cli.weights import NAMES, find_weights
 from tinysqueeze.errors import UsageError, UserError
@@ -15,9 +15,9 @@ from tinysqueeze.ranges import from_text, said
 def add_changes(parser: argparse.ArgumentParser) -> None:
     """The options --classes, --input-size and --set, each checked as it is read."""
     for name, meaning in (("classes", "number of classes"), ("input_size", "image side in pixels")):
-        names = f"--{name.replace('_', '-')}"
         purpose = f"{meaning}, {said(METAPARAMETERS[name])} (the model's own)"
-        option(parser, f"{names} N", purpose, partial(_value, names, name))
+        spelling = f"--{name.replace('_', '-')} N"
+        option(parser, spelling, purpose, values.of(METAPARAMETERS[name]))
     option(
         parser,
         "--set NAME=VALUE",
@@ -28,20 +28,15 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _value(given: str, name: str, text: str) -> Any:
-    """A metaparameter's value, for an option. Raises UsageError where it has no such name, type or range."""
-    try:
-        return from_text(given, METAPARAMETERS, name, text)
-    except UserError as error:
-        raise UsageError(str(error)) from None
-
-
 def _change(item: str) -> tuple[str, Any]:
     """ "fires=3" -> ("fires", 3). Raises UsageError."""
     name, equals, text = item.partition("=")
     if not equals:
         raise UsageError(f"--set takes NAME=VALUE, not {item!r}")
-    return name, _value("--set", name, text)
+    try:
+        return name, from_text("--set", METAPARAMETERS, name, text)
+    except UserError as error:
+        raise UsageError(str(error)) from None
 
 
 def add_model(parser: argparse.ArgumentParser, default: str) -> None:

@@ -4,7 +4,7 @@ import argparse
 import io
 import sys
 import time
-from argparse import BooleanOptionalAction
+from argparse import SUPPRESS, BooleanOptionalAction
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from functools import partial
@@ -19,6 +19,7 @@ from tinysqueeze.cli.output import draw
 from tinysqueeze.cli.weights import find_weights
 from tinysqueeze.compiled import Plan
 from tinysqueeze.errors import UserError
+from tinysqueeze.ranges import plain_type, said
 from tinysqueeze.show.pictures.training import run_pictures
 from tinysqueeze.study.count import count
 from tinysqueeze.training import engine
@@ -85,7 +86,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--minutes N",
         "train as many epochs as take N minutes here, but for a tenth in reserve: the speed is measured in "
         "some first steps",
-        values.number(above=0),
+        values.number(above=True),
     )
     add(
         "--teacher RUN",
@@ -100,19 +101,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _how(setting: Setting) -> dict[str, Any]:
     """What argparse has to know of a recipe's setting."""
-    how: dict[str, Any] = {"default": None, "help": setting.help.replace("%", "%%")}
-    if setting.type is bool:
+    how: dict[str, Any] = {"default": SUPPRESS, "help": setting.help.replace("%", "%%")}
+    kind = plain_type(setting.hint)
+    if kind is bool:
         return how | {"action": BooleanOptionalAction}
-    if setting.type is tuple:
+    if kind is tuple:
         return how | {"action": "append", "metavar": "PATTERN"}
-    if setting.choices:
-        names = ["none" if one is None else one for one in setting.choices]
-        return how | {
-            "choices": names,
-            "help": f"{how['help']} ({', '.join(names)})",
-            "metavar": "S",
-        }
-    return how | {"type": values.of_setting(setting), "metavar": setting.type.__name__[0].upper()}
+    how["help"] += f" ({said(setting.hint)})"
+    return how | {"type": values.of(setting.hint), "metavar": kind.__name__[0].upper()}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -187,13 +183,7 @@ def _announce(args: argparse.Namespace, run: TrainingRun) -> None:
 
 def _asked(args: argparse.Namespace) -> dict[str, Any]:
     """The recipe's settings that the options give."""
-    given = {setting.option: getattr(args, setting.option) for setting in SETTINGS}
-    none = {s.option for s in SETTINGS if None in s.choices}  # "none" is a choice there
-    return {
-        option: None if option in none and value == "none" else value
-        for option, value in given.items()
-        if value is not None
-    }
+    return {s.option: getattr(args, s.option) for s in SETTINGS if hasattr(args, s.option)}
 
 
 def _fresh(args: argparse.Namespace, together: Communicator) -> TrainingRun:

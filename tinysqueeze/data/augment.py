@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tinysqueeze.data.dataset import Dataset
-from tinysqueeze.ranges import Range, checked, hints_of, setting
+from tinysqueeze.ranges import Range, Share, checked, hints_of, setting
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Pixels = Annotated[int, Range(0, 10_000)]
 
 
 @dataclass(frozen=True)
@@ -79,18 +80,16 @@ class Augment:
     2019, with alpha 1).
     """
 
-    pad: int = setting(
-        4, "pixels by which a crop may leave the image on each side", least=0, most=10_000
-    )
+    pad: Pixels = setting(4, "pixels by which a crop may leave the image on each side")
     edge: Literal["reflect", "zero"] = setting(
         "reflect", "what is out there: the mirror image, or the mean colour"
     )
     flip: Literal["random", "alternate"] | None = setting(
         "random", "mirror images by chance, or each in every other epoch"
     )
-    cutout: int = setting(0, "side of a square set to the mean colour", least=0, most=10_000)
-    cutmix: float = setting(
-        0.0, "share of images with a patch of another, their labels mixed alike", least=0, most=1
+    cutout: Pixels = setting(0, "side of a square set to the mean colour")
+    cutmix: Share = setting(
+        0.0, "share of images with a patch of another, their labels mixed alike"
     )
 
     def draw(

@@ -15,9 +15,11 @@ from tinysqueeze.errors import FormatError, UserError
 from tinysqueeze.files import content, parse_json, reason, write_atomically
 from tinysqueeze.labels import check_labels
 from tinysqueeze.network.ops.reference import softmax
-from tinysqueeze.ranges import Range, checked
+from tinysqueeze.ranges import Range, Share, checked, hints_of, plain_type
 from tinysqueeze.training.run_folder import write_csv
 from tinysqueeze.training.scores import worst_mistakes
+
+Count = Annotated[int, Range(1, 10**15)]
 
 
 @dataclass(frozen=True)
@@ -31,28 +33,17 @@ class Result:
 
     recipe: str
     engine: str
-    seed: int
-    parameters: int
-    multiply_adds: int
-    epochs: int
-    lanes: int
-    minutes: float
-    accuracy: float
+    seed: Annotated[int, Range(0)]
+    parameters: Count
+    multiply_adds: Count
+    epochs: Count
+    lanes: Count
+    minutes: Annotated[float, Range(0, 10**9)]
+    accuracy: Share
 
     def __post_init__(self) -> None:
         """Raises UserError where a value is of another type or out of its range."""
-        values = dict(vars(self))
-        if not all(isinstance(values.pop(name), str) for name in ("recipe", "engine")):
-            raise UserError("the names of its recipe and engine are no texts")
-        checked("result", RANGES, values)
-
-
-Count = Annotated[int, Range(1, 10**15)]
-RANGES: dict[str, Any] = {
-    "seed": Annotated[int, Range(0, 2**63)], "parameters": Count, "multiply_adds": Count,
-    "epochs": Count, "lanes": Count, "minutes": Annotated[float, Range(0, 10**9)],
-    "accuracy": Annotated[float, Range(0, 1)],
-}  # fmt: skip
+        checked("result", hints_of(Result), vars(self))
 
 
 def read_run(folder: str | Path) -> Result:
@@ -100,10 +91,10 @@ def write_results(path: str | Path, results: Sequence[Result]) -> None:
 
 def read_results(path: str | Path) -> list[Result]:
     """The rows of such a file. Raises FormatError."""
-    kinds = {f.name: f.type for f in fields(Result)}
+    kinds = {name: plain_type(hint) for name, hint in hints_of(Result).items()}
     try:
         rows = list(csv.DictReader(io.StringIO(content(path).decode())))
-        return [Result(**{n: kind(row[n]) for n, kind in kinds.items()}) for row in rows]  # type: ignore[operator]
+        return [Result(**{n: kind(row[n]) for n, kind in kinds.items()}) for row in rows]
     except (OSError, KeyError, TypeError, ValueError, csv.Error, UserError) as error:
         raise FormatError(f"{path}: not a table of results ({error})") from None
 

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cache
 from math import sqrt
+from typing import Annotated
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -17,7 +18,7 @@ from tinysqueeze.kernels.kernel import Kernel
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import trained_shapes
 from tinysqueeze.processors import default_threads, workers
-from tinysqueeze.ranges import setting
+from tinysqueeze.ranges import Kept, Range, setting
 from tinysqueeze.training.settings import check
 
 Slots = dict[str, np.ndarray]  # "velocity" -> a vector as long as the parameters
@@ -74,7 +75,7 @@ class SGD(Optimiser):
     * velocity): the gradient is taken as if the momentum step had been made (Sutskever et al. 2013).
     """
 
-    momentum: float = setting(0.9, "kept of the steps before", least=0, below=1)
+    momentum: Kept = setting(0.9, "kept of the steps before")
     nesterov: bool = setting(True, "as if the momentum step had been made")
     slots = ("velocity",)
     kernel = kernels.sgd
@@ -92,9 +93,9 @@ class Adam(Optimiser):
     gradient's square, corrected for having started at zero.
     """
 
-    beta1: float = setting(0.9, "kept of the gradients' mean, each step", least=0, below=1)
-    beta2: float = setting(0.999, "kept of their squares' mean", least=0, below=1)
-    eps: float = setting(1e-8, "added to the square's root", above=0, most=1)
+    beta1: Kept = setting(0.9, "kept of the gradients' mean, each step")
+    beta2: Kept = setting(0.999, "kept of their squares' mean")
+    eps: Annotated[float, Range(0, 1, above=True)] = setting(1e-8, "added to the square's root")
     slots = ("mean", "square")
     kernel = kernels.adam
 
@@ -121,9 +122,9 @@ class Muon(Optimiser):
     momentum.
     """
 
-    momentum: float = setting(0.9, "kept of the steps before", least=0, below=1)
-    turn: float = setting(
-        0.15, "how far filters move, as a share of their length times lr", above=0, most=1e3
+    momentum: Kept = setting(0.9, "kept of the steps before")
+    turn: Annotated[float, Range(0, 1000, above=True)] = setting(
+        0.15, "how far filters move, as a share of their length times lr"
     )
     matrices: Places = ()  # a network's, not a recipe's: see `fitted`
     slots = ("velocity", "momentum")

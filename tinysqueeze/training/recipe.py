@@ -1,16 +1,17 @@
 """How to train, as a value: nested settings that document themselves."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from tinysqueeze.data import AS_IT_IS, Augment
 from tinysqueeze.errors import UserError
-from tinysqueeze.ranges import setting
+from tinysqueeze.ranges import Kept, Range, Share, setting
 from tinysqueeze.training.optimisers import OPTIMISERS, SGD, Adam, Optimiser
 from tinysqueeze.training.schedule import Schedule
 from tinysqueeze.training.settings import Plain, changed, check, from_plain, to_plain
 
 MOST = 1_000_000  # epochs, or images a step
+Count = Annotated[int, Range(1, MOST)]
 EARLIER = {"f4": "4x4", "f2": "2x2"}
 """What tiles were called once."""
 WHOLE_EPOCHS = 2
@@ -24,11 +25,11 @@ class HardImages:
     The others come by chance; so loss and accuracy of such an epoch are worse than those of all images.
     """
 
-    keep: float = setting(
-        1.0, "share of the images that an epoch sees, from the third on", above=0, most=1
+    keep: Annotated[float, Range(0, 1, above=True)] = setting(
+        1.0, "share of the images that an epoch sees, from the third on"
     )
-    hard: float = setting(
-        0.0, "share of the images, those of the largest losses, that is among them", least=0, most=1
+    hard: Share = setting(
+        0.0, "share of the images, those of the largest losses, that is among them"
     )
 
     def __post_init__(self) -> None:
@@ -49,12 +50,8 @@ class Scoring:
     shift: bool = setting(
         False, "average with the logits of the image moved by up to a pixel", option="shift_test"
     )
-    every: int = setting(
-        1,
-        "epochs from one test to the next; the last one is tested",
-        option="test_every",
-        least=1,
-        most=MOST,
+    every: Count = setting(
+        1, "epochs from one test to the next; the last one is tested", option="test_every"
     )
 
 
@@ -68,32 +65,30 @@ class Recipe:
     `params.initialise`.
     """
 
-    epochs: int = setting(10, "times through the training images", least=1, most=MOST)
-    batch_size: int = setting(64, "images a step", least=1, most=MOST)
+    epochs: Count = setting(10, "times through the training images")
+    batch_size: Count = setting(64, "images a step")
     schedule: Schedule = setting(Schedule(), "the learning rate over the steps")
     optimiser: Optimiser = setting(SGD(), "how gradients become steps", kinds=OPTIMISERS)
-    weight_decay: float = setting(5e-4, "pull of the weights to zero", least=0, most=1e3)
-    norm_bias_rate: float = setting(
-        1.0, "times the learning rate, for the biases of batch norms", above=0, most=1e3
+    weight_decay: Annotated[float, Range(0, 1000)] = setting(5e-4, "pull of the weights to zero")
+    norm_bias_rate: Annotated[float, Range(0, 1000, above=True)] = setting(
+        1.0, "times the learning rate, for the biases of batch norms"
     )
-    smoothing: float = setting(0.0, "label smoothing", least=0, below=1)
-    taught: float = setting(
-        0.0, "share of the labels that a teacher's answers are (see --teacher)", least=0, most=1
-    )
+    smoothing: Kept = setting(0.0, "label smoothing")
+    taught: Share = setting(0.0, "share of the labels that a teacher's answers are (see --teacher)")
     augment: Augment = setting(AS_IT_IS, "random changes to the images")
     hard_images: HardImages = setting(HardImages(), "which images later epochs see")
-    average: float = setting(
-        0.0, "kept of the running average of the parameters, each step (0: none)", least=0, below=1
+    average: Kept = setting(
+        0.0, "kept of the running average of the parameters, each step (0: none)"
     )
     identity: bool = setting(False, "start with 3x3 filters that pass their input channels on")
-    frozen: tuple[str, ...] = setting(
+    frozen: Annotated[tuple[str, ...], Range(0, MOST)] = setting(
         (), "layers or paths to leave as they are, as conv1 or fire[2-5]/*", option="freeze"
     )
     scoring: Scoring = setting(Scoring(), "how it is evaluated")
-    precision: str = setting(
-        "4x4", "of 3x3 convolutions, by tiles (4x4 is fastest)", choices=("4x4", "2x2", "direct")
+    precision: Literal["4x4", "2x2", "direct"] = setting(
+        "4x4", "of 3x3 convolutions, by tiles (4x4 is fastest)"
     )
-    seed: int = setting(0, "for weights, order and augmentation", least=0, most=2**63)
+    seed: Annotated[int, Range(0)] = setting(0, "for weights, order and augmentation")
 
     def __post_init__(self) -> None:
         check(self)

@@ -14,7 +14,7 @@ import numpy as np
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import write_atomically
 from tinysqueeze.kernels import TARGET
-from tinysqueeze.ranges import Range, checked
+from tinysqueeze.ranges import Range, checked, hints_of
 from tinysqueeze.study.count import count
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training.evaluate import Evaluation
@@ -33,29 +33,20 @@ class About:
     data: str
     recipe: str | None = None
     engine: str = "compiled"
-    wall_seconds: float = 0.0
-    minutes: float = 0.0
-    measured: float = 0.0
+    wall_seconds: Seconds = 0.0
+    minutes: Seconds = 0.0
+    measured: Seconds = 0.0
     teacher: str | None = None
     teacher_sha256: str | None = None
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> "About":
         """From what a checkpoint keeps. Raises UserError where that is no run of `train`."""
-        try:
-            about = cls(**kept)
-        except TypeError:
-            about = cls(data=0)  # type: ignore[arg-type]
-        maybe = (about.recipe, about.teacher, about.teacher_sha256)
-        named = all(isinstance(one, str | None) for one in maybe)
-        if not (isinstance(about.data, str) and isinstance(about.engine, str) and named):
+        if "data" not in kept:
             raise UserError(
                 "this checkpoint is of no run of `train`: it does not say on which data"
             )
-        numbers = ("wall_seconds", "minutes", "measured")
-        for name in numbers:
-            checked(name, {name: Seconds}, {name: getattr(about, name)})
-        return about
+        return cls(**checked("this checkpoint is of no run of `train`", hints_of(About), kept))
 
 
 @dataclass

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi
+from typing import Annotated, Literal
 
-from tinysqueeze.ranges import setting
+from tinysqueeze.ranges import Range, Share, setting
 from tinysqueeze.training.settings import check
 
 Curve = Callable[[float], float]  # share of the way down still ahead, 1 to 0 -> factor of the peak
@@ -42,9 +43,11 @@ class Schedule:
     PyTorch's LinearLR followed by CosineAnnealingLR or PolynomialLR.
     """
 
-    lr: float = setting(0.05, "peak learning rate", above=0, most=1e9)
-    curve: str = setting("one-cycle", "how it falls", option="schedule", choices=tuple(CURVES))
-    warmup: float = setting(0.25, "share of all steps until the peak", least=0, most=1)
+    lr: Annotated[float, Range(0, 10**9, above=True)] = setting(0.05, "peak learning rate")
+    curve: Literal["constant", "polynomial", "cosine", "one-cycle"] = setting(
+        "one-cycle", "how it falls", option="schedule"
+    )
+    warmup: Share = setting(0.25, "share of all steps until the peak")
 
     def __post_init__(self) -> None:
         check(self)
