@@ -195,6 +195,25 @@ def test_a_disk_that_is_really_full_costs_no_file(weights, tmp_path):
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("small.tsq", b"old")]
 
 
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit of a file's size")
+@pytest.mark.parametrize("what", ["c", "lessons"])
+def test_files_that_belong_together_are_all_written_or_none(weights, tmp_path, what):
+    """Of several the first fit and a later one does not: no header beside old weights, no empty table."""
+    out = tmp_path / "out"
+    out.mkdir()
+    argv = {"c": ["export", weights, "--c", out], "lessons": ["lessons", out]}[what]
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+
+    status, _, err = spoken(command(*argv, preexec_fn=limit))
+    assert status == 1
+    assert err.splitlines()[-1].startswith(f"tinysqueeze: {out}")
+    assert err.endswith("cannot be written (File too large)\n")
+    assert [path for path in out.rglob("*") if path.is_file()] == []
+
+
 def test_what_cannot_be_read_is_not_called_corrupt(tmp_path, capsys):
     (tmp_path / "run" / checkpoint.NAME).mkdir(
         parents=True

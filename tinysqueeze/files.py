@@ -56,25 +56,37 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     A link stays one, and what it leads to is written; a device or a pipe is written as it is. Raises
     UserError naming the file where it cannot be written.
     """
-    path = Path(path)
+    write_together({Path(path): data})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files that belong together, each as by `write_atomically`: none is renamed before all lie there.
+
+    So a full disk leaves no mixture of old and new. Raises UserError naming the file at fault.
+    """
+    ready: dict[str, Path] = {}
+    path = Path()
     try:
-        if _is_special(path):
-            path.write_bytes(data)
-            return
-        path = Path(os.path.realpath(path))
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:SHORT]}.")
-        try:
+        for path, data in contents.items():
+            if _is_special(path):
+                path.write_bytes(data)
+                continue
+            target = Path(os.path.realpath(path))
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:SHORT]}.")
+            ready[name] = target
             with open(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o666 & ~_umask())
+        for name, path in list(ready.items()):
             os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+            del ready[name]
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise UserError(f"{path}: cannot be written ({reason(error)})") from error
+    finally:
+        for name in ready:
+            os.unlink(name)
 
 
 def content(path: str | os.PathLike[str]) -> bytes:

@@ -18,7 +18,7 @@ from tinysqueeze.devices.c.packed import Packed
 from tinysqueeze.devices.int8 import Int8Network, check
 from tinysqueeze.devices.memory import Arena, Stage, deployed, plan, window_of
 from tinysqueeze.errors import UserError
-from tinysqueeze.files import write_atomically
+from tinysqueeze.files import write_together
 from tinysqueeze.graph import Activate, Add, Conv, Graph, Mean, Node, Pool, folded_params
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.params import flatten, shapes
@@ -156,10 +156,9 @@ class _Writer:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{directory}: cannot make this folder ({error.strerror})") from None
-        for file, content in contents.items():
-            write_atomically(directory / file, content)
-        files = tuple(directory / file for file in contents)
-        return Exported(files, flash, placed.peak_bytes + more, placed)
+        files = {directory / file: content for file, content in contents.items()}
+        write_together(files)
+        return Exported(tuple(files), flash, placed.peak_bytes + more, placed)
 
     def words(self, placed: Arena, flash: int, more: int) -> dict[str, str]:
         """What stands for each @WORD@ of the templates."""

@@ -6,7 +6,6 @@ The notebooks come with the package. A cell's tags say what it is: `exercise` is
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, metadata
 from importlib.resources import files
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.files import write_atomically
+from tinysqueeze.files import check_folder, write_together
 from tinysqueeze.show.lessons.plan import contents
 from tinysqueeze.show.lessons.slides import as_slides
 
@@ -22,6 +21,7 @@ Edition = Literal["student", "teacher"]
 Notebook = dict[str, Any]
 CHECKED = re.compile(r"""\bcheck\(\s*["']([a-z0-9-]+)["']""")
 MARKS = {"✔": "right", "✘": "wrong", "○": ""}  # what a `Verdict` begins with
+DATA, PAGES = ("results", "figures"), ("glossary.md", "lesson_map.md", "teaching.md", "LICENSE.md")
 SETUP = """\
 # Where tinysqueeze is missing (on Colab, for instance), this installs it.
 import importlib.util
@@ -56,16 +56,18 @@ def write_lessons(target: Path, edition: Edition = "student", force: bool = Fals
             f"{target} holds {there[0]}{f' and {len(there) - 1} more' if there[1:] else ''} already: "
             "name another folder, or say --force to overwrite"
         )
-    target.mkdir(parents=True, exist_ok=True)
-    for data in ("results", "figures"):
-        shutil.copytree(source / data, target / data, dirs_exist_ok=True)
-    for page in ("glossary.md", "lesson_map.md", "teaching.md", "LICENSE.md"):
-        shutil.copy(source / page, target / page)
-    write_atomically(target / "index.md", contents().encode())
+    check_folder(target)
+    data = [path for name in DATA for path in (source / name).rglob("*") if path.is_file()]
+    copied = [*data, *(source / page for page in PAGES)]
+    written = {target / path.relative_to(source): path.read_bytes() for path in copied}
+    written[target / "index.md"] = contents().encode()
     for path in lessons:
         notebook = edited(json.loads(path.read_text(encoding="utf-8")), edition, badges(path.name))
         text = json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
-        write_atomically(target / path.name, text.encode())
+        written[target / path.name] = text.encode()
+    for folder_of_it in {path.parent for path in written}:
+        folder_of_it.mkdir(parents=True, exist_ok=True)
+    write_together(written)
     return [target / path.name for path in lessons]
 
 
