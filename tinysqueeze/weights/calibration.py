@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable
-from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,15 +40,27 @@ def calibration_images(
 
     Raises DataError where there is none or one can't be read, ShapeError where they don't fit.
     """
-    name = pictures[0] if _single(pictures) else pictures
-    if isinstance(name, str) and name in KNOWN and not os.path.exists(name):
+    if name := dataset_in(pictures):
         return _of_dataset(weights, name, most)
     found = list(pictures_in(pictures))
     if not found:
         raise DataError(f"no images in {_said(pictures)}")
-    chosen = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
-    bar = tqdm(chosen, "reading pictures", unit="", disable=None if progress else True)
-    return np.stack([prepared(weights, found[i]) for i in bar])
+    hidden = None if progress else True
+    bar = tqdm(evenly(found, most), "reading pictures", unit="", disable=hidden)
+    return np.stack([prepared(weights, picture) for picture in bar])
+
+
+def dataset_in(pictures: Pictures) -> str | None:
+    """The name of a dataset that stands for its images, alone or in a list; None for pictures."""
+    name = pictures[0] if isinstance(pictures, list | tuple) and len(pictures) == 1 else pictures
+    known = isinstance(name, str) and name in KNOWN and not os.path.exists(name)
+    return str(name) if known else None
+
+
+def evenly(found: list[Picture], most: int) -> list[Picture]:
+    """At most so many of them, from the first to the last."""
+    places = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
+    return [found[place] for place in places]
 
 
 def _of_dataset(weights: WeightSet, name: str, most: int) -> NDArray[np.float32]:
@@ -60,10 +71,6 @@ def _of_dataset(weights: WeightSet, name: str, most: int) -> NDArray[np.float32]
             f"{weights.model.input_shape}"
         )
     return images
-
-
-def _single(pictures: Pictures) -> TypeGuard[list[Picture] | tuple[Picture]]:
-    return isinstance(pictures, list | tuple) and len(pictures) == 1
 
 
 def _said(pictures: Pictures) -> str:
