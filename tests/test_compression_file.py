@@ -56,9 +56,9 @@ def small(weights: WeightSet) -> Compressed:
     rng = np.random.default_rng(3)
     tensors = dict(pipeline.shared(weights, bits=3, prune=0.5).tensors)
     paths = [path for path, tensor in tensors.items() if isinstance(tensor, Shared)]
-    steps = np.rint(rng.laplace(0, 2, tensors[paths[0]].shape)).astype(np.int32)
+    steps = np.rint(rng.laplace(0, 2, tensors[paths[0]].codes.shape)).astype(np.int32)
     tensors[paths[0]] = Stepped(steps, 0.125)
-    codes = rng.integers(0, 8, tensors[paths[1]].shape).astype(np.int32)
+    codes = rng.integers(0, 8, tensors[paths[1]].codes.shape).astype(np.int32)
     tensors[paths[1]] = Shared(codes, rng.standard_normal(9).astype(np.float32))
     return pipeline.pack(weights, tensors)
 
@@ -171,7 +171,7 @@ def test_nonsense_under_right_checksums_never_crashes(small: Compressed, coding:
         try:
             found = from_bytes(resealed(data, number, damaged(content, rng), kind))
             for path, array in found.params().items():
-                assert array.shape == small.tensors[path].shape
+                assert array.shape == small.tensors[path].values().shape
         except FormatError:
             refused += 1
     assert refused > 50

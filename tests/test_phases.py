@@ -42,6 +42,9 @@ def test_an_image_in_phases(kernel, stride, pad, size, rng):
         np.testing.assert_array_equal(plan.predict(images), got)
         assert isinstance(plan._inference_program().layout.steps.steps[0], PhaseStep)
         assert plan.steps[0].name == "conv1"
+    seen = (size + 2 * pad - kernel) // stride * stride + kernel - pad  # pixels, by the last window
+    images[:, seen:] = images[:, :, seen:] = np.nan
+    np.testing.assert_array_equal(plan.predict(images), got)
     images[1, size // 2, size // 2] = np.nan
     spoilt = np.isnan(plan.predict(images)).any(axis=1)
     np.testing.assert_array_equal(spoilt, [False, True, False])

@@ -1,18 +1,25 @@
 """How much arithmetic a workload needs at the least, algorithm by algorithm."""
 
+import math
+
 import numpy as np
 
 from tinysqueeze.bench.workloads import Workload
+from tinysqueeze.compiled.phases import taps_of
 from tinysqueeze.network.compose import leaves
 from tinysqueeze.network.layers import Conv2D
 from tinysqueeze.network.params import flatten
+from tinysqueeze.network.window import Window
 
 # Winograd's F(m×m, 3×3) does (m + 2)² products for m² pixels instead of 9 each (Lavin & Gray 2016).
 SAVINGS = {"direct": 1.0, "2x2": 9 * 4 / 16, "4x4": 9 * 16 / 36}
+POSITIONS = 36  # of such a tile at 4x4, whose side is m + taps - 1
 
 
 def flops(workload: Workload) -> dict[str, float]:
     """Floating-point operations of one step, by algorithm for the 3x3 convolutions of stride 1.
+
+    At 4x4 a large stem counts as it is done in inference, in phases (`compiled.phases`).
 
     A multiply-add counts two. Only convolutions count: transforms, ReLUs and pools are what a perfect
     program would hide. A training step multiplies three times: for y, dweight and dx. The images
@@ -32,5 +39,16 @@ def flops(workload: Workload) -> dict[str, float]:
                 layer.window.kernel == (3, 3) and layer.window.stride == (1, 1) and not is_first
             )
             totals[algorithm] += direct / saving if applies else direct
+        if is_first and not workload.training:
+            totals["4x4"] -= direct * (1 - _in_phases(layer.window))
         is_first = False
     return totals
+
+
+def _in_phases(window: Window) -> float:
+    """The share of multiplications that are left where the image is convolved in phases."""
+    taps, stride = taps_of(window), window.stride[0]
+    if stride == 1 or taps not in (3, 4):
+        return 1.0
+    m = math.isqrt(POSITIONS) - taps + 1
+    return POSITIONS / m**2 * stride**2 / window.area

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from tinysqueeze.compiled.layout import Layout
 from tinysqueeze.compiled.space import View, job
-from tinysqueeze.compiled.steps import Arm, ConvStep, Map, PhaseStep, Step, StepList
+from tinysqueeze.compiled.steps import ConvStep, Map, PhaseStep, Step, StepList
 from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.pointwise import phases
 from tinysqueeze.network.window import Window
@@ -23,7 +23,7 @@ def in_phases(steps: StepList) -> StepList:
     for step in steps.steps:
         if isinstance(step, ConvStep) and step.source == 0 and len(step.arms) == 1:
             (arm,), image, size = step.arms, maps[0], step.result
-            taps, stride = _taps(arm), arm.window.stride[0]
+            taps, stride = taps_of(arm.window), arm.window.stride[0]
             if taps in (3, 4) and stride > 1:
                 number = max(*maps, len(steps.graph.shapes)) + 1
                 channels = (stride**2 * image.channels,)
@@ -35,18 +35,26 @@ def in_phases(steps: StepList) -> StepList:
     return replace(steps, maps=maps, steps=tuple(made))
 
 
-def _taps(arm: Arm) -> int:
+def taps_of(window: Window) -> int:
     """Rows and columns of the window in squares; 0 where the window or its squares are no squares."""
-    (high, wide), (down, right) = arm.window.kernel, arm.window.stride
+    (high, wide), (down, right) = window.kernel, window.stride
     return math.ceil(high / down) if high == wide and down == right else 0
 
 
 def phases_job(layout: Layout, step: PhaseStep, x: View, y: View, by_row: bool = False) -> Job:
-    """The map of phases from the image; units are images, or rows of the map."""
-    image = layout.steps.maps[0]
-    (stride, _), (pad_high, pad_wide) = step.window.stride, step.window.pad
+    """The map of phases from the image; units are images, or rows of the map.
+
+    Pixels at the edge that no window sees stay out: not a number times a zero weight is not a number.
+    """
+    image, over = layout.steps.maps[0], taps_of(step.window) - 1
+    (stride, _), (pad_high, pad_wide), kernel = (
+        step.window.stride,
+        step.window.pad,
+        step.window.kernel,
+    )
+    high = min(image.height, stride * (y.height - over - 1) + kernel[0] - pad_high)
+    wide = min(image.width, stride * (y.width - over - 1) + kernel[1] - pad_wide)
     return job(
         phases, {"x": x, "y": y}, by_row=by_row, stride=stride, channels=image.channels,
-        pad_high=pad_high, pad_wide=pad_wide, high=image.height, wide=image.width,
-        height=y.height, width=y.width,
+        pad_high=pad_high, pad_wide=pad_wide, high=high, wide=wide, height=y.height, width=y.width,
     )  # fmt: skip

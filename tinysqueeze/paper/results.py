@@ -1,6 +1,5 @@
 """What recipes reached: run folders become rows of a small CSV file, rows a table with spreads."""
 
-import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -16,7 +15,7 @@ from tinysqueeze.files import content, parse_json, reason, write_atomically
 from tinysqueeze.labels import check_labels
 from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.ranges import Range, Share, checked, hints_of, plain_type
-from tinysqueeze.training.run_folder import write_csv
+from tinysqueeze.training.run_folder import read_csv, write_csv
 from tinysqueeze.training.scores import worst_mistakes
 
 Count = Annotated[int, Range(1, 10**15)]
@@ -93,9 +92,8 @@ def read_results(path: str | Path) -> list[Result]:
     """The rows of such a file. Raises FormatError."""
     kinds = {name: plain_type(hint) for name, hint in hints_of(Result).items()}
     try:
-        rows = list(csv.DictReader(io.StringIO(content(path).decode())))
-        return [Result(**{n: kind(row[n]) for n, kind in kinds.items()}) for row in rows]
-    except (OSError, KeyError, TypeError, ValueError, csv.Error, UserError) as error:
+        return [Result(**row) for row in read_csv(path, kinds)]
+    except (OSError, KeyError, TypeError, ValueError, UserError) as error:
         raise FormatError(f"{path}: not a table of results ({error})") from None
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.files import write_atomically
+from tinysqueeze.files import content, write_atomically
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.ranges import Range, checked, hints_of
 from tinysqueeze.study.count import count
@@ -96,6 +96,18 @@ class RunFolder:
             "seed": training.recipe.seed,
             "versions": checkpoint.versions(),
         }
+
+
+def read_csv(path: str | Path, kinds: Mapping[str, Callable[[str], Any]]) -> list[dict[str, Any]]:
+    """The rows of a table, each column read by its kind.
+
+    Raises OSError, KeyError for a column that is missing, TypeError or ValueError for what is no such value.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(content(path).decode())))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    return [{name: kind(row[name]) for name, kind in kinds.items()} for row in rows]
 
 
 def write_csv(path: Path, columns: Collection[str], rows: Iterable[Mapping[str, Any]]) -> None:

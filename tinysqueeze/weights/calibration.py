@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,9 +46,15 @@ def calibration_images(
     found = list(pictures_in(pictures))
     if not found:
         raise DataError(f"no images in {_said(pictures)}")
-    chosen = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
-    bar = tqdm(chosen, "reading pictures", unit="", disable=None if progress else True)
-    return np.stack([prepared(weights, found[i]) for i in bar])
+    hidden = None if progress else True
+    bar = tqdm(evenly(found, most), "reading pictures", unit="", disable=hidden)
+    return np.stack([prepared(weights, picture) for picture in bar])
+
+
+def evenly(found: list[Picture], most: int) -> list[Picture]:
+    """At most so many of them, from the first to the last."""
+    places = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
+    return [found[place] for place in places]
 
 
 def dataset_of(pictures: Pictures) -> str | Path | None:
@@ -57,7 +62,9 @@ def dataset_of(pictures: Pictures) -> str | Path | None:
 
     A name that needs no path, or CIFAR-10's folder of batches (or the one it lies in) or archive.
     """
-    source = pictures[0] if _single(pictures) else pictures
+    source = pictures
+    if isinstance(pictures, list | tuple) and len(pictures) == 1:
+        source = pictures[0]
     if not isinstance(source, str | os.PathLike):
         return None
     path = Path(source)
@@ -77,10 +84,6 @@ def _of_dataset(weights: WeightSet, name: str | Path, most: int) -> NDArray[np.f
             f"{weights.model.input_shape}"
         )
     return images
-
-
-def _single(pictures: Pictures) -> TypeGuard[list[Picture] | tuple[Picture]]:
-    return isinstance(pictures, list | tuple) and len(pictures) == 1
 
 
 def _said(pictures: Pictures) -> str:

@@ -1,7 +1,5 @@
 """Train what is missing of a grid, resumable at every minute; a row of the CSV file a training."""
 
-import csv
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -10,7 +8,6 @@ from typing import Any
 
 from tinysqueeze.data import Augment, Dataset
 from tinysqueeze.errors import CheckpointError, FormatError, UserError
-from tinysqueeze.files import content
 from tinysqueeze.network.models import Model
 from tinysqueeze.paper.experiments.grids import Experiment, Point, grid
 from tinysqueeze.study.count import count
@@ -18,7 +15,7 @@ from tinysqueeze.training import checkpoint
 from tinysqueeze.training.loop import Report, drive, run
 from tinysqueeze.training.optimisers import Muon
 from tinysqueeze.training.recipe import Recipe
-from tinysqueeze.training.run_folder import write_csv
+from tinysqueeze.training.run_folder import read_csv, write_csv
 from tinysqueeze.training.schedule import Schedule
 from tinysqueeze.training.state import Training, begin, evaluate_training
 
@@ -63,9 +60,8 @@ def read_rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
     try:
-        found = list(csv.DictReader(io.StringIO(content(path).decode())))
-        return [{name: kind(row[name]) for name, kind in COLUMNS.items()} for row in found]
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        return read_csv(path, COLUMNS)
+    except (KeyError, TypeError, ValueError) as error:
         raise FormatError(
             f"{path}: not the table of an experiment ({error}); move it away"
         ) from None

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinysqueeze.errors import UserError
 from tinysqueeze.network.models import Model
+from tinysqueeze.weights.compression.huffman import pack_lengths
 from tinysqueeze.weights.compression.relative_index import from_gaps, to_gaps
 from tinysqueeze.weights.compression.tensors import Dense, Shared, Tensor
 from tinysqueeze.weights.formats.deep_compression import layers_of, read_deep_compression
@@ -28,7 +29,7 @@ def deep_compression_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     counts, layers = [], []
     for path in paths:
         weight, bias = tensors[path], tensors.get(path.replace("/weight", "/bias"))
-        if bias is None or len(weight.shape) != 4 or len(tensors) != 2 * len(paths):
+        if bias is None or weight.values().ndim != 4 or len(tensors) != 2 * len(paths):
             raise UserError(f"{path}: the authors' format holds convolutions with a bias, only")
         if not isinstance(weight, Shared) or len(weight.codebook) >= CODEBOOK:
             raise UserError(f"{path}: the authors' format holds weights shared by up to 255 values")
@@ -37,12 +38,11 @@ def deep_compression_bytes(tensors: Mapping[str, Tensor]) -> bytes:
         in_their_order = weight.codes.transpose(3, 2, 0, 1).reshape(-1)  # out, in, height, width
         gaps, codes = to_gaps(in_their_order)
         counts.append(len(codes))
-        nibbles = np.concatenate([gaps, np.zeros(len(gaps) % 2, np.uint8)])
         layers += [
             codebook.tobytes(),
             bias.values().astype("<f4").tobytes(),
             codes.astype(np.uint8).tobytes(),
-            (nibbles[0::2] | nibbles[1::2] << 4).tobytes(),
+            pack_lengths(gaps),
         ]
     return np.array(counts, "<u4").tobytes() + b"".join(layers)
 

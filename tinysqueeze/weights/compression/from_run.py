@@ -117,7 +117,7 @@ def compress_run(asked: Request) -> Compressed:
     left = {path: array.copy() for path, array in flatten(training.best_params).items()}
     table.line("pruned, retrained", unflatten(left))
     bits = asked.bits or _chosen_bits(asked, training, left, validation)
-    tensors: dict[str, Tensor] = trained.shared_tensors(left, bits)
+    tensors: dict[str, Tensor] = {**pipeline.shared_tensors(left, bits)}
 
     def stored() -> Compressed:
         return pipeline.pack(weights, trained.for_storing(weights.model, tensors))

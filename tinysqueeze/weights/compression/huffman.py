@@ -89,7 +89,7 @@ def decode(
 
 
 def pack_lengths(lengths: NDArray[np.uint8]) -> bytes:
-    """The table as it stands in a file: 4 bits a symbol, the low half of a byte first."""
+    """A table as it stands in a file: 4 bits a symbol (or a gap), the low half of a byte first."""
     even = np.concatenate([lengths, np.zeros(len(lengths) % 2, np.uint8)])
     return (even[0::2] | even[1::2] << 4).tobytes()
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from tinysqueeze import data
 from tinysqueeze.errors import DataError
-from tinysqueeze.network.ops.reference import softmax
-from tinysqueeze.weights.calibration import Pictures, dataset_of
+from tinysqueeze.weights.calibration import Pictures, dataset_of, evenly
 from tinysqueeze.weights.classify import BATCH, plan_for
+from tinysqueeze.weights.compression.calibrate import divergence
 from tinysqueeze.weights.labelled import Classes, matched
 from tinysqueeze.weights.pictures import Picture, pictures_in, prepared
 from tinysqueeze.weights.trained import WeightSet
@@ -66,7 +66,7 @@ def halves(weights: WeightSet, pictures: Pictures) -> tuple[Pictures, list[Label
     if (source := dataset_of(pictures)) is not None:
         return source, _tested(weights, source)
     found = list(pictures_in(pictures))
-    chosen = _evenly(found[1::2], MOST)
+    chosen = evenly(found[1::2], MOST)
     classes = Classes.of(weights)
     return found[::2], [(picture, _label(picture, classes)) for picture in chosen]
 
@@ -96,7 +96,7 @@ def judge(
         was, now = (plan.predict(pixels).astype(float) for plan in plans)
         images += len(new)
         same += int((was.argmax(1) == now.argmax(1)).sum())
-        nats += float(np.sum(_divergences(was, now)))
+        nats += len(new) * divergence(was, now)
         with_label = [i for i, (_, label) in enumerate(new) if label is not None]
         labels = np.array([new[i][1] for i in with_label], int)
         labelled += len(labels)
@@ -108,18 +108,6 @@ def judge(
         raise DataError("no picture is left to judge by that is not one it was calibrated with")
     (one, now_one), (best, now_best) = first.tolist(), five.tolist()
     return Agreement(images, same, nats / images, labelled, (one, now_one), (best, now_best))
-
-
-def _divergences(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N,) nats, from logits (N, classes)."""
-    p, q = softmax(before), softmax(after)
-    found: NDArray[np.float64] = np.sum(p * (np.log(p + 1e-300) - np.log(q + 1e-300)), axis=1)
-    return found
-
-
-def _evenly(found: list[Picture], most: int) -> list[Picture]:
-    places = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
-    return [found[place] for place in places]
 
 
 def _label(picture: Picture, classes: Classes) -> int | None:

@@ -8,6 +8,7 @@ What a file costs to send is in `sending_times`.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from tinysqueeze.errors import UserError
 from tinysqueeze.graph import Norm, lower, normalised
 from tinysqueeze.network.models import Model
 from tinysqueeze.weights.compression.fileformat import Compressed
-from tinysqueeze.weights.compression.kmeans import Start, share
+from tinysqueeze.weights.compression.kmeans import share
 from tinysqueeze.weights.compression.prune import mask
 from tinysqueeze.weights.compression.tensors import Dense, Shared, Stepped, Tensor, exactly
 from tinysqueeze.weights.trained import (
@@ -85,23 +86,33 @@ def merged_norms(model: Model, flat: Mapping[str, NDArray[np.float32]]) -> dict[
     return found
 
 
-def shared(
-    weights: WeightSet, bits: int, prune: float = 0.0, start: Start = "linear"
-) -> Compressed:
+def shared(weights: WeightSet, bits: int, prune: float = 0.0) -> Compressed:
     """The paper's pipeline: prune the smallest fraction of each layer, share the rest by k-means.
 
     2^bits values a layer, zero one of them; the rest in 16 bits. Raises UserError.
     """
     if not 1 <= bits <= MOST_BITS or not 0 <= prune < 1:
         raise UserError(f"bits must be 1 to {MOST_BITS} and prune at least 0 and less than 1")
-    tensors: dict[str, Tensor] = {}
-    for path, array in weights.flat.items():
-        if is_rounded(path, array):
-            codebook, codes = share(array * mask(array, prune), bits, start)
-            tensors[path] = Shared(codes, np.trim_zeros(codebook[1:], "b"), half=True)
-        else:
-            tensors[path] = Dense(array, half=path.endswith("/bias"))
+    pruned = {
+        path: array * mask(array, prune) if is_rounded(path, array) else array
+        for path, array in weights.flat.items()
+    }
+    tensors = {
+        path: replace(tensor, half=isinstance(tensor, Shared) or path.endswith("/bias"))
+        for path, tensor in shared_tensors(pruned, bits).items()
+    }
     return pack(weights, tensors)
+
+
+def shared_tensors(flat: Mapping[str, NDArray[np.float32]], bits: int) -> dict[str, Shared | Dense]:
+    """Every layer's weights shared by 2^bits values, zero one of them; all else as it is."""
+    tensors: dict[str, Shared | Dense] = {}
+    for path, array in flat.items():
+        tensors[path] = Dense(array)
+        if is_rounded(path, array):
+            codebook, codes = share(array, bits)
+            tensors[path] = Shared(codes, np.trim_zeros(codebook[1:], "b"))
+    return tensors
 
 
 NETWORKS_TO_SEND = {  # bytes as published: the paper's Table 2, and the authors' files

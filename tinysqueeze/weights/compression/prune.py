@@ -8,15 +8,6 @@ from numpy.typing import NDArray
 Flat = Mapping[str, NDArray[np.float32]]
 
 
-def threshold(weight: NDArray[np.float32], fraction: float) -> float:
-    """The magnitude below which `fraction` (0 to 1) of the weights lie."""
-    if not 0 <= fraction < 1:
-        raise ValueError(
-            f"the fraction to prune must be at least 0 and less than 1, not {fraction}"
-        )
-    return float(np.quantile(np.abs(weight), fraction)) if fraction else 0.0
-
-
 def mask(weight: NDArray[np.float32], fraction: float) -> NDArray[np.bool_]:
     """Which weights stay: True for the largest in magnitude, False for `fraction` of them."""
     order = np.argsort(np.abs(weight), axis=None, kind="stable")

@@ -15,11 +15,6 @@ class Dense:
     array: NDArray[np.float32]
     half: bool = False
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the array."""
-        return self.array.shape
-
     def values(self) -> NDArray[np.float32]:
         """The array that the network computes with."""
         return self.array.astype(np.float16).astype(np.float32) if self.half else self.array
@@ -36,11 +31,6 @@ class Shared:
     codes: Levels
     codebook: NDArray[np.float32]
     half: bool = False  # the codebook in 16 bits
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the weight."""
-        return self.codes.shape
 
     def table(self) -> NDArray[np.float32]:
         """The codebook as it is after storing."""
@@ -71,11 +61,6 @@ class Stepped:
     steps: Levels
     step: float
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the weight."""
-        return self.steps.shape
-
     def values(self) -> NDArray[np.float32]:
         """The weight, float32."""
         return self.steps.astype(np.float32) * np.float32(self.step)
@@ -88,10 +73,10 @@ class Stepped:
 Tensor = Dense | Shared | Stepped
 
 
-def exactly(array: NDArray[np.float32], most: int = 255) -> Tensor:
-    """The same numbers to the bit: shared where at most `most` different weights occur, else dense."""
+def exactly(array: NDArray[np.float32]) -> Tensor:
+    """The same numbers to the bit: shared where at most 255 different weights occur, else dense."""
     different = np.unique(array)
-    if array.ndim < 2 or len(different) > most + 1:
+    if array.ndim < 2 or len(different) > 256:
         return Dense(array)
     codebook = different[different != 0]
     codes = np.zeros(array.shape, np.int32)

@@ -20,8 +20,7 @@ from tinysqueeze.training.evaluate import evaluate
 from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.schedule import Schedule
 from tinysqueeze.training.state import Training
-from tinysqueeze.weights.compression.kmeans import share
-from tinysqueeze.weights.compression.pipeline import is_rounded, merged_norms
+from tinysqueeze.weights.compression.pipeline import merged_norms, shared_tensors
 from tinysqueeze.weights.compression.prune import apply_masks, fractions_by_layer, masks
 from tinysqueeze.weights.compression.retrain import finetune_codebooks
 from tinysqueeze.weights.compression.tensors import Dense, Shared, Tensor
@@ -64,18 +63,6 @@ def accuracy(
         right += len(part) * evaluate(training.engine, part, training.normalise).accuracy
         done(len(part))
     return right / len(images)
-
-
-def shared_tensors(flat: Flat, bits: int) -> dict[str, Tensor]:
-    """Every layer's weights shared by 2^bits values, zero one of them; all else as it is."""
-    tensors: dict[str, Tensor] = {}
-    for path, array in flat.items():
-        if is_rounded(path, array):
-            codebook, codes = share(array, bits)
-            tensors[path] = Shared(codes, np.trim_zeros(codebook[1:], "b"))
-        else:
-            tensors[path] = Dense(array)
-    return tensors
 
 
 def values_of(tensors: Mapping[str, Tensor]) -> Params:

@@ -16,7 +16,7 @@ from tinysqueeze.network.layers import Flatten, Softmax
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.window import Window
 from tinysqueeze.weights.formats.names import to_ours, to_theirs
-from tinysqueeze.weights.formats.onnx_graph import read_graph, with_biases
+from tinysqueeze.weights.formats.onnx_graph import read_graph, to_array, with_biases
 from tinysqueeze.weights.formats.onnx_operators import OPERATORS
 from tinysqueeze.weights.preprocess import TORCHVISION, Preprocess
 from tinysqueeze.weights.recognised import squeezenet_of
@@ -97,13 +97,8 @@ def read_onnx(data: bytes) -> WeightSet:
         return read_foreign(onnx, proto)
     if any(array.data_type != onnx.TensorProto.FLOAT for array in stored.values()):
         raise FormatError("an array of other numbers than float32: the file is damaged")
-    if any(array.data_location or array.external_data for array in stored.values()):
-        raise FormatError("an array that lies in another file, which we never read")
-    try:
-        arrays = {name: onnx.numpy_helper.to_array(array) for name, array in stored.items()}
-    except Exception as error:
-        raise FormatError(f"an array is damaged ({type(error).__name__})") from error
-    return from_metadata({path: to_ours(array) for path, array in arrays.items()}, metadata)
+    arrays = {path: to_ours(to_array(onnx, array)) for path, array in stored.items()}
+    return from_metadata(arrays, metadata)
 
 
 def read_foreign(onnx: Any, proto: Any) -> WeightSet:
