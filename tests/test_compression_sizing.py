@@ -343,3 +343,26 @@ def test_the_command_says_what_it_was_judged_by(
     assert "(3 pictures with labels)" in said
     assert main([*argv, str(next(photos.rglob("*.png")))]) == 0
     assert "none is left to judge it by" in capsys.readouterr().out
+
+
+def test_numbers_that_are_not_finite_share_no_values(tmp_path):
+    model = squeezenet_cifar(
+        base_e=8, incr_e=4, stem_filters=6, squeeze_ratio=0.25, fires=3, pools=(1, 3)
+    )
+    params = initialise(model)
+    params["conv1"]["weight"][0, 0, 0, 0] = np.nan
+    for how in ({"bits": 4}, {"target_kb": 4}):
+        with pytest.raises(UserError, match="conv1/weight holds numbers that are not finite"):
+            compress.compress((model, params), tmp_path / "net.tsq", **how)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "how", [{"bits": 1.5}, {"bits": "4"}, {"bits": True}, {"prune": "x", "bits": 4}, {"target_kb": np.nan},
+            {"target_kb": "3"}, {"target_kb": -1}, {"retrain": 1.5}, {"photos": 3, "target_kb": 2}],
+)  # fmt: skip
+def test_numbers_that_are_none(how, tmp_path):
+    model = squeezenet_cifar(fires=1, pools=())
+    with pytest.raises(UserError, match=r"compress: |pictures are files"):
+        compress.compress((model, initialise(model)), tmp_path / "net.tsq", **how)
+    assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ import pytest
 
 from tinysqueeze.data import Dataset, load
 from tinysqueeze.data.builtin import render
-from tinysqueeze.errors import DataError
+from tinysqueeze.errors import DataError, UserError
 
 
 def small(labels, classes=("a", "b")):
@@ -59,3 +59,15 @@ def test_a_source_or_split_that_does_not_exist_is_named():
         load("nowhere")
     with pytest.raises(DataError, match="no split 'valid'"):
         load("builtin", "valid")
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "8", True, 10**7])
+def test_a_size_that_no_memory_holds_is_refused_at_once(size):
+    with pytest.raises(UserError, match="load: size is None, a whole number from 1 to 4,096, not"):
+        load("builtin", "test", size=size)
+
+
+@pytest.mark.parametrize("images", [None, [[1]], "a.png", {"a": 1}, 3.0])
+def test_images_that_are_no_array(images):
+    with pytest.raises(DataError, match=f"got {type(images).__name__}"):
+        Dataset(images, np.zeros(1, int), ("a",), "n")

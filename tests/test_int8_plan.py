@@ -238,13 +238,37 @@ def test_what_it_refuses(rng):
         compile(network, precision="int8", calibration=x)
     with pytest.raises(UserError, match="calibration images are for"):
         compile(model, calibration=x)
-    with pytest.raises(UserError, match="at least 1 image"):
+    with pytest.raises(UserError, match="batch is a whole number from 1 to"):
         compile(network, 0, precision="int8")
     plan = compile(network, precision="int8")
     with pytest.raises(ShapeError, match="expected images"):
         plan.predict(x[:, 1:])
     with pytest.raises(ShapeError, match="uint8"):
         plan.integers(x)
+    odd = x.copy()
+    odd[0, 0, 0, 0] = np.nan
+    with pytest.raises(ShapeError, match="hold NaN"):
+        plan.predict(odd)
+    for other in (
+        x.astype(np.uint8),
+        x > 0,
+        x + 1j,
+        x.astype(object),
+        "a.png",
+        {"a": 1},
+        None,
+        3.0,
+    ):
+        with pytest.raises(ShapeError, match="images"):
+            plan.predict(other)
+        with pytest.raises(ShapeError, match=r"to calibrate.*images"):
+            compile(model, precision="int8", calibration=other if other is not None else "none")
+    for wrong in (odd, np.full_like(x, 3e38)):  # the second: finite images, sums that are not
+        with pytest.raises(UserError, match="are not all finite"):
+            compile(model, precision="int8", calibration=wrong)
+    for wrong in (x[0], x[:, 1:], x[..., :1]):
+        with pytest.raises(ShapeError, match="to calibrate: expected images"):
+            compile(model, precision="int8", calibration=wrong)
     with pytest.raises(ShapeError):
         compile(model, precision="int8", params={}, calibration=x)
 

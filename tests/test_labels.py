@@ -329,6 +329,17 @@ def test_images_that_no_network_takes(images, says):
         check_images(images, "net", (4, 4, 3))
 
 
+@pytest.mark.parametrize(
+    "sizes", [{"batch": b} for b in (0, 1.5, True, None, "4", 10**12)]
+    + [{"threads": t} for t in (0, -1, 1.5, "2", 10**9)],
+)  # fmt: skip
+@pytest.mark.parametrize("precision", ["4x4", "int8"])
+def test_sizes_that_no_plan_has(sizes, precision):
+    model = squeezenet_cifar()
+    with pytest.raises(UserError, match=f"compile: {next(iter(sizes))} is .*a whole number from 1"):
+        compile(model, precision=precision, **sizes)
+
+
 def test_bytes_are_refused_by_every_engine():
     images = np.zeros((N, *MODEL.input_shape), np.uint8)
     for run in (

@@ -16,7 +16,10 @@ from tinysqueeze.network.params import (
     trained_shapes,
     unflatten,
 )
+from tinysqueeze.network.stepwise import StepByStep
 from tinysqueeze.network.window import Window
+from tinysqueeze.study.trace import trace
+from tinysqueeze.weights.exporting import export
 
 SMALL = squeezenet_cifar(base_e=16, incr_e=8, stem_filters=8, norm=True, bypass="complex")
 
@@ -109,3 +112,22 @@ def test_parameters_of_another_model_are_named() -> None:
         check_fit(SMALL, unflatten({p: a for p, a in flat.items() if p != path}))
     with pytest.raises(ShapeError, match=r"fire2/other/weight: .* has no such parameter"):
         check_fit(SMALL, unflatten(flat | {"fire2/other/weight": np.zeros(2)}))
+
+
+def test_what_is_no_tree_of_arrays_is_refused_by_all_that_takes_one(tmp_path):
+    flat = flatten(initialise(SMALL))
+    path = "conv1/weight"
+    trees = [None, [1], "x", {}] + [
+        unflatten(flat | {path: wrong})
+        for wrong in (None, "x", flat[path].tolist(), flat[path] + 1j, flat[path].astype(object))
+    ]
+    images = np.zeros((1, *SMALL.input_shape), np.float32)
+    for tree in trees:
+        for act in (
+            lambda tree: trace(SMALL, tree, images),
+            lambda tree: export((SMALL, tree), tmp_path / "net.safetensors"),
+            lambda tree: StepByStep(SMALL).load(tree),
+        ):
+            with pytest.raises(ShapeError, match="expects"):
+                act(tree)
+    assert list(tmp_path.iterdir()) == []

@@ -26,6 +26,8 @@ def check_images(
             f"{who}: images must be float32, not {found.dtype}; prepare them as for training: "
             "ts.data.Normalise scales bytes, ts.classify takes them as they are"
         )
+    if not found.ndim:
+        raise ShapeError(f"{who}: expected a batch of images, got one number")
     if shape and (found.ndim != 4 or found.shape[1:] != shape):
         remedy = "compile the plan with input_size for another size"
         raise ShapeError(

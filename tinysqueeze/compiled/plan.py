@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 import numpy as np
 from numba.core import config
@@ -28,11 +28,16 @@ from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import fast
 from tinysqueeze.network.params import assign, check_fit, flatten, initialise, shapes, views
 from tinysqueeze.network.stepwise import StepByStep
+from tinysqueeze.ranges import Range, checked
 
 if TYPE_CHECKING:  # integers are imported when they are asked for
     from tinysqueeze.compiled.int8 import Int8Plan
     from tinysqueeze.devices.int8 import Int8Network
 
+SIZES = {
+    "batch": Annotated[int, Range(1, 1_000_000)],
+    "threads": Annotated[int, Range(1, 256)] | None,
+}
 SINGLE_PIXELS = 96 * 96
 """Images larger than this are predicted one by one: a single one fills the caches."""
 
@@ -281,11 +286,12 @@ def compile(
     params       copied in; default: fresh ones
     calibration  images (N, H, W, C) float32 by which "int8" quantises a model; no labels needed
 
-    Raises UserError for an unknown precision, for "int8" without images to calibrate on, for a network
-    that integers don't do, and for training a graph; ShapeError for parameters that do not fit.
+    Raises UserError for sizes that are none, for an unknown precision, for "int8" without images to
+    calibrate on, for a network that integers don't do, and for training a graph; ShapeError for parameters
+    that do not fit.
     """
-    if batch < 1:
-        raise UserError(f"a batch has at least 1 image, not {batch}")
+    sizes = checked("compile", SIZES, {"batch": batch, "threads": threads})
+    batch, threads = sizes["batch"], sizes["threads"]
     if precision == "int8":
         if training:
             raise UserError("integers are for inference: leave training out, or train in float32")

@@ -1,6 +1,7 @@
 """Datasets by name or path, augmentation, and batches ready for a network."""
 
 from pathlib import Path
+from typing import Annotated
 
 from tinysqueeze.data import builtin
 from tinysqueeze.data.augment import AS_IT_IS, Augment, Normalise
@@ -8,12 +9,14 @@ from tinysqueeze.data.dataset import Dataset
 from tinysqueeze.data.loader import batches, hardest
 from tinysqueeze.data.remote import cache_folder
 from tinysqueeze.errors import DataError
+from tinysqueeze.ranges import Range, checked
 
 __all__ = [
     "AS_IT_IS", "Augment", "Dataset", "Normalise", "batches", "cache_folder", "hardest", "load",
 ]  # fmt: skip
 
 SPLITS = ("train", "test")
+SIZE = {"size": Annotated[int, Range(1, 4096)] | None}
 
 
 def load(
@@ -40,8 +43,10 @@ def load(
     `size` scales the images to size x size pixels. What there is to know, as files that were left out or
     an archive that is not the official one, stands in `notes`.
 
-    Raises DataError where there is nothing of the kind, FormatError where a file is damaged.
+    Raises DataError where there is nothing of the kind, FormatError where a file is damaged, UserError for
+    a size beyond 4,096.
     """
+    size = checked("load", SIZE, {"size": size})["size"]
     if split not in SPLITS:
         raise DataError(f"no split {split!r}; there are {' and '.join(SPLITS)}")
     found = _load(source, split, size, cache, progress, whole)

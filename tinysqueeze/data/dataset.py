@@ -30,10 +30,11 @@ class Dataset:
 
     def __post_init__(self) -> None:
         images = self.images
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        known = isinstance(images, np.ndarray)
+        if not known or images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            got = f"{images.dtype} of shape {images.shape}" if known else type(images).__name__
             raise DataError(
-                f"{self.name}: images must be uint8 of shape (N, height, width, 3), "
-                f"got {images.dtype} of shape {images.shape}"
+                f"{self.name}: images must be uint8 of shape (N, height, width, 3), got {got}"
             )
         try:
             labels = check_classes(self.labels, len(images), len(self.classes), self.name)

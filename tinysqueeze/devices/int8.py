@@ -24,6 +24,7 @@ from tinysqueeze.errors import UserError
 from tinysqueeze.graph.form import Activate, Add, Conv, Copy, Graph, Mean, Node, Pool
 from tinysqueeze.graph.passes import folded_params
 from tinysqueeze.graph.run import Maps, activate, averaged_over, compute, convolve, place
+from tinysqueeze.labels import check_images
 from tinysqueeze.network.models import Model
 from tinysqueeze.network.ops import reference
 from tinysqueeze.network.ops.reference import hard_swish, windows
@@ -214,14 +215,22 @@ def quantise(
     pixel    (scale, zero) a channel if image = scale * (byte - zero): the integer network then takes
              the photograph's own bytes; else the image's range is calibrated as every map's is
 
-    Raises UserError where the network has a layer that integers do not do.
+    Raises UserError where the network has a layer that integers do not do, or maps that are not finite,
+    ShapeError for images that do not fit.
     """
     graph, folds = deployed(model)
     check(graph)
+    images = check_images(images, f"{graph.name}, to calibrate", graph.shapes[0])
     if not len(images):
         raise UserError("quantising needs at least one image to calibrate on")
     flat = flatten(folded_params(folds, params))
-    ranges, means = calibrate(graph, flat, images)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+        ranges, means = calibrate(graph, flat, images)
+    measured = (images, *flat.values(), list(ranges.values()))
+    if not all(np.isfinite(numbers).all() for numbers in measured):
+        raise UserError(
+            f"{graph.name}: images to calibrate on, parameters, or maps between them are not all finite"
+        )
     grids = {value: _grid(*span, graph.shapes[value][-1]) for value, span in ranges.items()}
     offset = np.zeros(graph.shapes[0][-1])
     if pixel is not None:

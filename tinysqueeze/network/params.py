@@ -90,9 +90,21 @@ def pass_on(weight: np.ndarray) -> None:
 
 def check_fit(model: Model, params: Mapping[str, Any]) -> None:
     """Raises ShapeError if the parameters are not this model's: names the first path that differs."""
+    if not isinstance(params, Mapping):
+        raise ShapeError(
+            f"{model.name} expects parameters as nested dicts of arrays, got {type(params).__name__}; "
+            "ts.initialise(model) makes fresh ones"
+        )
     expected, got = shapes(model), flatten(params)
     for path, shape in expected.items():
-        found = got[path].shape if path in got else "nothing"
+        array = got.get(path)
+        if path in got and getattr(array, "dtype", np.dtype(object)).kind not in "fiu":
+            kind = getattr(array, "dtype", type(array).__name__)
+            raise ShapeError(
+                f"{model.name} expects an array of real numbers {tuple(shape)}, got {kind}; give np.float32",
+                path,
+            )
+        found = "nothing" if array is None else array.shape
         if found != tuple(shape):
             raise ShapeError(
                 f"{model.name} expects {tuple(shape)}, got {found}; "

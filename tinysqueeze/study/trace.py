@@ -9,6 +9,8 @@ from tinysqueeze.labels import check_images, check_labels
 from tinysqueeze.network.compose import map_layers
 from tinysqueeze.network.layers import EVAL, Cache, Layer, Mode, Params, Shape
 from tinysqueeze.network.loss import softmax_cross_entropy
+from tinysqueeze.network.models import Model
+from tinysqueeze.network.params import check_fit
 
 
 @dataclass
@@ -94,6 +96,8 @@ def trace(
     images = check_images(images, "trace")
     if labels is not None:
         labels = check_labels(labels, len(images))
+    if isinstance(model, Model):
+        check_fit(model, params)
     records: dict[str, Record] = {}
     probed = map_layers(lambda path, layer: _Probe(path, layer, records), model)
     logits, cache = probed.forward(params, images, mode)

@@ -17,7 +17,8 @@ Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 
 def pictures_in(source: Picture | Iterable[Picture]) -> Iterator[Picture]:
     """Every picture of a file, a folder with its sub-folders, an image, an array (H, W, C) or
-    (N, H, W, C), or of several of these; raises ShapeError for an array of another shape."""
+    (N, H, W, C), or of several of these; raises ShapeError for an array of another shape, and for
+    what is none of these."""
     match source:
         case np.ndarray() if source.ndim == 4:
             yield from source
@@ -27,9 +28,12 @@ def pictures_in(source: Picture | Iterable[Picture]) -> Iterator[Picture]:
             yield source
         case str() | os.PathLike():
             yield from find_images([source])
-        case _:
+        case Iterable():
             for one in source:
                 yield from pictures_in(one)
+        case _:
+            kind = type(source).__name__
+            raise ShapeError(f"pictures are files, folders, images and arrays, not {kind}")
 
 
 def prepared(weights: WeightSet, picture: Picture) -> NDArray[np.float32]:

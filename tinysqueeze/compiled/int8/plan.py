@@ -11,6 +11,7 @@ from tinysqueeze.compiled.int8.program import Int8Program, int8_program
 from tinysqueeze.devices.int8 import Int8Network
 from tinysqueeze.errors import ShapeError
 from tinysqueeze.kernels.team import Team, renewed_after_fork
+from tinysqueeze.labels import check_images
 
 SINGLE_PIXELS = 96 * 96
 """Images larger than this are predicted one by one, by all threads."""
@@ -51,7 +52,14 @@ class Int8Plan:
         return self._program.bytes if self._program else 0
 
     def predict(self, images: np.ndarray) -> NDArray[np.float32]:
-        """Logits (N, classes) of any number of images (N, H, W, C), as the float network takes them."""
+        """Logits (N, classes) of any number of images (N, H, W, C) float32, as the float network takes them.
+
+        Raises ShapeError for images of another shape or dtype, or that hold NaN, for which no byte stands.
+        """
+        graph = self.network.graph
+        images = check_images(images, graph.name, graph.shapes[0])
+        if images.size and np.isnan(images.min()):  # of whose minimum NaN is always one
+            raise ShapeError(f"{graph.name}: the images hold NaN, for which integers have no value")
         scaled = self._run(np.ascontiguousarray(images, np.float32)) * self.network.logit_scale
         return scaled.astype(np.float32)
 

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from tqdm.auto import tqdm
 
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import check_writable
+from tinysqueeze.ranges import Range, checked
 from tinysqueeze.training.interruptible import interruptible
 from tinysqueeze.weights.calibration import Pictures, calibration_images
 from tinysqueeze.weights.compression import fileformat, kept, pipeline
@@ -28,6 +30,10 @@ from tinysqueeze.weights.trained import WeightSet
 IMAGENET = 1000  # classes, whose names every reader finds without the file
 ENOUGH = 100  # photographs to calibrate with
 SIZING = "sizing"
+NUMBERS = {
+    "bits": int | None, "prune": float | None, "retrain": int | None,
+    "target_kb": Annotated[float, Range(0, 1e9)] | None,
+}  # fmt: skip
 SAVE_EVERY = 20.0  # seconds: what a kill may cost at most, beside the layer under way
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, about {remaining} left"
 
@@ -82,6 +88,8 @@ def compress(
         known = open_weights(weights, classes, preprocess=preprocess)
         say(str(known))
         stored = without_imagenets(known) if classes is None else known
+        if bits is not None or target_kb is not None:
+            _check_finite(stored)
         if target_kb is not None:
             return _to_size(
                 known, stored, out, int(target_kb * 1000), photos, coding, progress, say
@@ -103,6 +111,16 @@ def compress(
     size = fileformat.write(out, found, coding)
     kept_at(out, RETRAINING).unlink(missing_ok=True)
     return size
+
+
+def _check_finite(weights: WeightSet) -> None:
+    """Raises UserError for numbers that no shared value is near to."""
+    for path, array in weights.flat.items():
+        if not np.isfinite(array).all():
+            raise UserError(
+                f"{path} holds numbers that are not finite, which share no values: compress without bits and "
+                "size, or train it again"
+            )
 
 
 def without_imagenets(weights: WeightSet) -> WeightSet:
@@ -129,7 +147,9 @@ def _check(
     retrain: int | None,
     coding: str,
 ) -> None:
-    """Raises UserError for options that don't go together."""
+    """Raises UserError for options that don't go together, or are no numbers."""
+    given = {"bits": bits, "prune": prune, "retrain": retrain, "target_kb": target_kb}
+    checked("compress", NUMBERS, given)
     if target_kb is not None and (bits is not None or prune is not None):
         raise UserError("a target size chooses bits and pruning itself: leave out bits and prune")
     if target_kb is not None and retrain is not None:
