@@ -351,3 +351,17 @@ def test_bytes_are_refused_by_every_engine():
     ):
         with pytest.raises(ShapeError, match="images must be float32, not uint8"):
             run()
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.5, math.nan, math.inf, None, "0.1", 1j])
+def test_a_smoothing_that_is_no_share(smoothing):
+    """It would give a loss, and gradients, of no target at all."""
+    logits, labels = np.zeros((N, CLASSES), np.float32), np.zeros(N, np.int64)
+    plan = compile(MODEL, N, params=PARAMS)
+    for loss in (
+        lambda: softmax_cross_entropy(logits, labels, smoothing),
+        lambda: plan.loss_and_grads(IMAGES, labels, smoothing),
+        lambda: StepByStep(MODEL, PARAMS).loss_and_grads(IMAGES, labels, smoothing),
+    ):
+        with pytest.raises(ShapeError, match="smoothing is a share"):
+            loss()

@@ -14,6 +14,7 @@ import tinysqueeze as ts
 from tinysqueeze.cli import main
 from tinysqueeze.cli.train import _announce
 from tinysqueeze.errors import ShapeError, UserError
+from tinysqueeze.files import held_alone
 from tinysqueeze.network.params import flatten
 from tinysqueeze.training import checkpoint
 from tinysqueeze.training import train as train_module
@@ -89,6 +90,28 @@ def test_images_of_ones_own(squares):
         ts.train(SMALL, squares, leraning_rate=0.1)
     with pytest.raises(UserError, match="no recipe named 'slow'"):
         ts.train(SMALL, squares, "slow")
+    with pytest.raises(UserError, match="no engine named 'zz'; there are compiled, stepwise"):
+        ts.train(SMALL, squares, engine="zz")
+    with pytest.raises(UserError, match="a Recipe or the name of one, not 3"):
+        ts.train(SMALL, squares, 3)
+    with pytest.raises(UserError, match=r"data\.load takes, not ndarray"):
+        ts.train(SMALL, squares.images)
+    with pytest.raises(UserError, match="floating-point numbers, not int64"):
+        ts.initialise(ts.build(SMALL), dtype=int)
+
+
+def test_a_folder_takes_one_run_at_a_time(squares, tmp_path):
+    """While another process trains into it, and where another run has come between, this one is refused."""
+    first, second = (start(SMALL, squares, epochs=1, batch_size=16, out=tmp_path) for _ in "ab")
+    with held_alone(tmp_path), pytest.raises(UserError, match="another process is training into"):
+        first.finish(progress=False)
+    assert not list(tmp_path.iterdir())
+    first.finish(progress=False)
+    kept = (tmp_path / checkpoint.NAME).read_bytes()
+    with pytest.raises(UserError, match="holds another run by now"):
+        second.finish(progress=False)
+    assert (tmp_path / checkpoint.NAME).read_bytes() == kept
+    first.finish(progress=False)  # its own folder still
 
 
 def test_a_recipes_name_brings_its_network(squares):

@@ -5,7 +5,8 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ import numpy as np
 from safetensors.numpy import save
 
 from tinysqueeze.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 DEEPEST_JSON = 64
 SHORT = 40  # letters of a name, so that one beside it is not too long
@@ -131,6 +137,30 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         tempfile.TemporaryFile(dir=there).close()
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be written to ({reason(error)})") from None
+
+
+@contextmanager
+def held_alone(folder: Path) -> Iterator[bool]:
+    """Hold a folder (made if it isn't there) against other processes; False while another holds it.
+
+    Lasts as long as the block or the process, whatever ends it. Where a system has no such locks, nobody
+    is kept out.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield True
+        return
+    held, place = True, os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held = False
+        except OSError:  # some network file systems
+            pass
+        yield held
+    finally:
+        os.close(place)
 
 
 def reason(error: Exception) -> str:

@@ -61,6 +61,13 @@ def check_labels(
     )
 
 
+def check_smoothing(smoothing: float, who: str = "loss") -> float:
+    """The share of a label that goes evenly to all classes, 0 to 1. Raises ShapeError, naming `who` asked."""
+    if isinstance(smoothing, int | float | np.integer | np.floating) and 0 <= smoothing <= 1:
+        return float(smoothing)
+    raise ShapeError(f"{who}: smoothing is a share of the label, 0 to 1, not {smoothing!r}")
+
+
 def check_classes(
     labels: npt.ArrayLike, images: int | None, classes: int, who: str = "labels"
 ) -> Classes:

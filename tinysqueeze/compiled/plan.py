@@ -21,7 +21,7 @@ from tinysqueeze.compiled.weights import PRECISIONS
 from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.graph import Add, Copy, GraphModel, is_graphs_own, layer_of
 from tinysqueeze.kernels.team import Team, renewed_after_fork
-from tinysqueeze.labels import check_images, check_labels
+from tinysqueeze.labels import check_images, check_labels, check_smoothing
 from tinysqueeze.network.compose import leaves
 from tinysqueeze.network.layers import Dropout, Params
 from tinysqueeze.network.models import Model
@@ -162,6 +162,7 @@ class Plan:
         if not 1 <= len(images) <= self.batch:
             raise ShapeError(f"a training step takes 1 to {self.batch} images, got {len(images)}")
         labels = check_labels(labels, len(images), self.model.classes, self.model.name)
+        smoothing = check_smoothing(smoothing, self.model.name)
         with self._lock:
             if self._plain:
                 result = self._plain.loss_and_grads(images, labels, smoothing, seed)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tinysqueeze.errors import ShapeError
+from tinysqueeze.errors import ShapeError, UserError
 from tinysqueeze.network.compose import join
 from tinysqueeze.network.layers import Params, Shape
 from tinysqueeze.network.models import Model
@@ -57,8 +57,10 @@ def initialise(
     Weights have the deviation sqrt(2 / fan-in), which keeps the size of activations through ReLUs.
     The last layer starts near zero (deviation 0.01), so that the first predictions are even. With
     `identity` 3x3 filters first pass their input channels on, see `pass_on`; but not the stem's,
-    whose channels are colours, nor the last layer's.
+    whose channels are colours, nor the last layer's. Raises UserError for a dtype that isn't floating.
     """
+    if np.dtype(dtype).kind != "f":
+        raise UserError(f"parameters are floating-point numbers, not {np.dtype(dtype)}")
     rng = np.random.default_rng(seed)
     sizes = shapes(model)
     matrices = [p for p in sizes if p.split("/")[-1] == "weight" and len(sizes[p]) > 1]  # no norm's

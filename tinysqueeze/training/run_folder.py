@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.files import content, write_atomically
+from tinysqueeze.files import content, held_alone, write_atomically
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.ranges import Range, checked, hints_of
 from tinysqueeze.study.count import count
@@ -51,19 +52,38 @@ class About:
 
 @dataclass
 class RunFolder:
-    """Where a run is kept, and its clock (which a resumed run sets back by the time already spent)."""
+    """Where a run is kept, and its clock (which a resumed run sets back by the time already spent).
+
+    `mine` says that the checkpoint that is there, if any, is this run's.
+    """
 
     path: Path
     about: About
     started: float = field(default_factory=time.perf_counter)
+    mine: bool = False
 
     def now(self) -> About:
         """What to say of the run at this moment."""
         spent = self.about.wall_seconds + time.perf_counter() - self.started
         return replace(self.about, wall_seconds=spent)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While no other process trains into this folder. Raises UserError where one does, or has."""
+        with held_alone(self.path) as held:
+            if not held:
+                raise UserError(
+                    f"another process is training into {self.path}: wait for it, or --out elsewhere"
+                )
+            if not self.mine and (self.path / checkpoint.NAME).exists():
+                raise UserError(
+                    f"{self.path} holds another run by now; --out starts this one elsewhere"
+                )
+            yield
+
     def save(self, training: Training) -> None:
         """Write the checkpoint."""
+        self.mine = True
         checkpoint.save(self.path, training, **asdict(self.now()))
 
     def finish(self, training: Training, score: Evaluation | None) -> None:

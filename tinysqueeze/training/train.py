@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -75,18 +76,26 @@ class TrainingRun:
     def finish(self, progress: bool = True) -> Self:
         """Train to the end and evaluate, saving as it goes; of several ranks the first evaluates.
 
-        Raises Stopped after Ctrl-C, and TrainingError where the loss is no longer finite.
+        Raises Stopped after Ctrl-C, TrainingError where the loss is no longer finite, and UserError where
+        another process trains into the same folder.
         """
-        self._train(progress)
-        if self.communicator.rank:
-            return self
+        folder = (
+            self.folder if self.communicator.ranks == 1 else None
+        )  # ranks would wait for the first
+        with folder.alone() if folder else nullcontext():
+            self._train(progress)
+            if not self.communicator.rank:
+                self._evaluate()
+        return self
+
+    def _evaluate(self) -> None:
+        """On the test images, if there are any; and the tables."""
         if self.test is not None:
             whole = self.communicator.ranks == 1 and self.test_epochs  # the last epoch's is the one
             tested = self.training.evaluation if whole else None
             self.evaluation = tested or evaluate_training(self.training, self.test)
         if self.folder:
             self.folder.finish(self.training, self.evaluation)
-        return self
 
     def _train(self, progress: bool) -> None:
         """All that is left, to the last step; all ranks stop after the same one."""
@@ -173,6 +182,7 @@ def start(
     fit together.
     """
     begun = time.perf_counter()
+    _check_kinds(data, recipe, engine, engines)
     if out is not None:
         check_folder(out)
     if out is not None and (Path(out) / checkpoint.NAME).exists():
@@ -185,8 +195,8 @@ def start(
         size = model.get("input_size") if isinstance(model, Mapping) else None
         data, test = load_both(source, size, communicator)
     source = source or data.name
-    own = named.recipe if named else recipe or DEFAULTS.get(source, DEFAULTS["other"])
-    assert isinstance(own, Recipe)
+    given = recipe if isinstance(recipe, Recipe) else None
+    own = named.recipe if named else given or DEFAULTS.get(source, DEFAULTS["other"])
     own = own.changed(**settings)
     network = model if isinstance(model, Model) else _network(model, named, data)
     about = About(source, recipe if isinstance(recipe, str) else None, engine)
@@ -235,8 +245,22 @@ def resume(
             )
         teacher = checkpoint.as_teacher(taught_by, saved.model, saved.classes, threads, make)
     training = checkpoint.resume(saved, threads, communicator.ranks, make, teacher)
-    own = RunFolder(Path(folder), about, begun)
+    own = RunFolder(Path(folder), about, begun, mine=True)
     return TrainingRun(training, dataset, test, own, communicator, test_epochs, notes=saved.notes)
+
+
+def _check_kinds(
+    data: object, recipe: object, engine: str, engines: Mapping[str, EngineMaker]
+) -> None:
+    """Raises UserError for what is no data, no recipe or no engine."""
+    if not isinstance(data, Dataset | str | Path | None):
+        raise UserError(
+            f"data are a ts.data.Dataset, or what data.load takes, not {type(data).__name__}"
+        )
+    if not isinstance(recipe, Recipe | str | None):
+        raise UserError(f"recipe is a Recipe or the name of one, not {recipe!r}")
+    if engine not in engines:
+        raise UserError(f"no engine named {engine!r}; there are {', '.join(engines)}")
 
 
 def load_both(

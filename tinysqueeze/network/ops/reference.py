@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from tinysqueeze.labels import check_labels
+from tinysqueeze.labels import check_labels, check_smoothing
 from tinysqueeze.network.window import Window
 
 # --------------------------------------------------------------------------- windows over an image
@@ -270,9 +270,9 @@ def cross_entropies(
 
     logits (N, classes), labels as in `label_shares`. The target is 1 for the label and 0 elsewhere, or
     the label's shares; smoothing moves that share of it evenly to all classes (Szegedy et al. 2016,
-    section 7). Raises ShapeError for labels that do not fit.
+    section 7). Raises ShapeError for labels that do not fit, or a smoothing that is no share.
     """
-    classes = logits.shape[1]
+    classes, smoothing = logits.shape[1], check_smoothing(smoothing)
     labels = check_labels(labels, len(logits), classes)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
