@@ -227,3 +227,11 @@ def test_a_shape_that_does_not_fit_is_refused_before_anything_runs(layer, in_sha
 def test_a_dropout_rate_of_one_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"rate in \[0, 1\)"):
         Dropout(1.0)
+
+
+@pytest.mark.parametrize("count", [0, -1, 8.5, "8", None])
+def test_a_layer_without_outputs_is_refused_when_it_is_made(count) -> None:
+    with pytest.raises(ShapeError, match="Conv2D: expected filters >= 1, a whole number"):
+        Conv2D(count, 3)
+    with pytest.raises(ShapeError, match="Linear: expected features >= 1, a whole number"):
+        Linear(count)

@@ -72,6 +72,10 @@ class Layer:
             kind = type(self).__name__
             raise ShapeError(f"{kind}: expected {expected}, got {got}; {remedy}")
 
+    def _expect_outputs(self, name: str, count: object) -> None:
+        fits = isinstance(count, int | np.integer) and bool(count >= 1)
+        self._expect(fits, f"{name} >= 1, a whole number", count, "one makes one channel")
+
     def _expect_map(self, shape: Shape) -> None:
         remedy = "images are (N, H, W, C), channels last"
         self._expect(len(shape) == 3, "(H, W, C)", shape, remedy)
@@ -89,6 +93,9 @@ class Conv2D(Layer):
     stride: Pair = 1
     pad: Pair = 0
     bias: bool = True
+
+    def __post_init__(self) -> None:
+        self._expect_outputs("filters", self.filters)
 
     @property
     def window(self) -> Window:
@@ -131,6 +138,9 @@ class Linear(Layer):
 
     features: int
     bias: bool = True
+
+    def __post_init__(self) -> None:
+        self._expect_outputs("features", self.features)
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """(C,) -> (F,)."""

@@ -12,7 +12,7 @@ import numpy as np
 from tinysqueeze.data import Normalise
 from tinysqueeze.data.download import fetch
 from tinysqueeze.errors import DataError, FormatError, UserError
-from tinysqueeze.files import content
+from tinysqueeze.files import content, reason
 from tinysqueeze.network.layers import Params
 from tinysqueeze.network.models import Model, squeezenet1_0
 from tinysqueeze.network.params import check_fit, flatten, shapes, unflatten
@@ -100,9 +100,11 @@ def _opened(source: Weights, download: bool) -> WeightSet:
             found = _trained_here(model, unflatten(flat), AS_BYTES, (), "in memory")
             return replace(found, known_by="")
         case str() | os.PathLike():
-            if checkpoint.is_checkpoint(source):
-                return _from_checkpoint(source)
-            return load_weights(source)
+            try:
+                is_run = checkpoint.is_checkpoint(source)
+            except (OSError, ValueError) as error:  # too long for a name, or with a NUL
+                raise UserError(f"{os.fspath(source)[:40]!r}: {reason(error)}") from None
+            return _from_checkpoint(source) if is_run else load_weights(source)
     raise UserError(
         f"weights are a file, a run folder, a name ({', '.join(SOURCES)}), a finished training or "
         f"(model, params), not {type(source).__name__}"

@@ -106,7 +106,7 @@ export function networkMap(state, goTo) {
       element.tabIndex = here ? 0 : -1;
       if (here) element.setAttribute("aria-current", "true");
       else element.removeAttribute("aria-current");
-      if (here) requestAnimationFrame(() => uncover(element));
+      if (here) requestAnimationFrame(() => own === current && uncover(element));
     }
   }
   function uncover({ offsetLeft: left }) {
