@@ -11,6 +11,7 @@ between them and the pool would be the largest of all, and is never written. A j
 `normed`; what the norm needs of the whole batch is then known.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +46,7 @@ def _largest(remembers: bool, normed: bool = False) -> Callable:
     the image cuts it; `number` is that of the first pixel here. With `normed` it is the largest of
     the activation of x * scale + shift, and `chosen` gets the x that it was made from. Without numbers,
     which inference has no use for, a pixel has only to wait for a maximum: that one was not a number
-    is kept apart.
+    is kept apart; and 3 x 3 pixels, which most windows have, are compared without a loop.
     """
 
     @procedure(floats_t, int_t, int_t, int_t, int_t, int_t, int_t, int_t, floats_t, bytes_t,
@@ -103,9 +104,38 @@ def _largest(remembers: bool, normed: bool = False) -> Callable:
             if normed:
                 e.store(best[2], chosen, c)
 
-        e.each_vector(channels, some_channels)
+        if remembers:
+            e.each_vector(channels, some_channels)
+            return
+        three = e.int(3)
+        usual = b.and_(b.icmp_signed("==", high, three), b.icmp_signed("==", wide, three))
+        with b.if_else(usual) as (all_nine, others):
+            with all_nine:
+                _largest_of_nine(e, x, x_row, x_pixel, channels, y)
+            with others:
+                e.each_vector(channels, some_channels)
 
     return largest
+
+
+def _largest_of_nine(
+    e: Emitter, x: Value, x_row: Value, x_pixel: Value, channels: Value, y: Value
+) -> None:
+    """y = the largest of 3 x 3 pixels. One comparison tells whether either of two is not a number."""
+    b = e.builder
+    rows, columns = ([b.mul(stride, e.int(k)) for k in range(3)] for stride in (x_row, x_pixel))
+    places = [b.add(row, column) for row in rows for column in columns]
+
+    def some_channels(c: Value) -> None:
+        corner = e.at(x, c)
+        values = [e.load(corner, place) for place in places]
+        pairs = zip(values[::2], [*values[1::2], values[-1]], strict=True)
+        odd = functools.reduce(b.or_, [b.fcmp_unordered("uno", *pair) for pair in pairs])
+        while len(values) > 1:
+            values = [*map(e.at_least, values[::2], values[1::2]), *values[len(values) & ~1 :]]
+        e.store(b.select(odd, e.every(float("nan")), values[0]), y, c)
+
+    e.each_vector(channels, some_channels)
 
 
 _largest_plain, _largest_remembered = _largest(False), _largest(True)

@@ -141,6 +141,30 @@ class Emitter:
                 total = self.fma(vector, self.every(weight), total)
         return self.every(0) if total is None else total
 
+    def combine_all(
+        self, matrix: Sequence[Sequence[float]], vectors: Sequence[Value]
+    ) -> list[Value]:
+        """`combine` by each row of a matrix; neighbouring columns, or rows, that differ in signs only
+        are done together: as sum and difference of what both share."""
+        b, rows, taken = self.builder, [list(row) for row in matrix], list(vectors)
+        for j in range(len(taken) - 1):
+            left, right = ([row[k] for row in rows] for k in (j, j + 1))
+            if _differ_in_signs(left, right):
+                taken[j : j + 2] = b.fadd(*taken[j : j + 2]), b.fsub(*taken[j : j + 2])
+                for row in rows:
+                    row[j : j + 2] = (row[j], 0) if row[j] == row[j + 1] else (0, row[j])
+        results: list[Value] = []
+        while len(results) < len(rows):
+            here, below = rows[len(results)], rows[min(len(results) + 1, len(rows) - 1)]
+            if not _differ_in_signs(here, below):
+                results.append(self.combine(here, taken))
+                continue
+            same = [w if w == v else 0 for w, v in zip(here, below, strict=True)]
+            other = [0 if w == v else w for w, v in zip(here, below, strict=True)]
+            even, odd = self.combine(same, taken), self.combine(other, taken)
+            results += [b.fadd(even, odd), b.fsub(even, odd)]
+        return results
+
     # loops ---------------------------------------------------------------------------------
     def loop(
         self,
@@ -184,6 +208,11 @@ class Emitter:
             return []
 
         self.loop(self.int(0), channels, one, step=LANES)
+
+
+def _differ_in_signs(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Are they the same numbers, some of them with the other sign?"""
+    return list(a) != list(b) and [abs(w) for w in a] == [abs(w) for w in b]
 
 
 def procedure(*arguments: types.Type, returns: types.Type = types.void) -> Callable:

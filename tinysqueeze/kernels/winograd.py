@@ -129,13 +129,12 @@ def _emit(
         for j in range(size_in):
             column = e.at(source, b.add(channel, cols_in[j]))
             values = [e.load(column, row) for row in rows_in]
-            columns.append([e.combine(weights, values) for weights in matrix])
+            columns.append(e.combine_all(matrix, values))
         start = e.load(bias, channel) if finish == "bias" else None
         for i in range(size_out):
             row = e.at(target, b.add(channel, rows_out[i]))
             values = [columns[j][i] for j in range(size_in)]
-            for weights, place in zip(matrix, cols_out, strict=True):
-                result = e.combine(weights, values)
+            for result, place in zip(e.combine_all(matrix, values), cols_out, strict=True):
                 if finish == "bias":
                     e.prefetch(row, b.add(place, e.int(LANES)), write=True)
                     result = e.at_least(b.fadd(result, start), lowest)
