@@ -355,7 +355,7 @@ def test_wrong_input_is_refused_with_a_clear_line():
         plan.loss_and_grads(images, labels + 10)
     with pytest.raises(UserError, match="precision"):
         compile(model, precision="f8")
-    with pytest.raises(UserError, match="at least 1"):
+    with pytest.raises(UserError, match="batch is a whole number from 1 to"):
         compile(model, 0)
     with pytest.raises(UserError, match="for inference"):
         compile(model, 4, training=False).loss_and_grads(images, labels)

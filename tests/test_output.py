@@ -337,6 +337,19 @@ def test_a_signal_while_starting_is_one_line(number, seconds):
         assert "interrupted" in err
 
 
+def test_ctrl_c_in_an_import_from_c_is_one_line():
+    """There it comes to be told first, and then as an ImportError."""
+    code = (
+        "import sys\nsys.argv = ['tinysqueeze']\nimport tinysqueeze.starting\n"
+        "sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)\n"
+        "raise ImportError('numpy._core.multiarray failed to import')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    status, _, err = spoken(process)
+    assert status in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert err == "tinysqueeze: interrupted while starting\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_training_saves_and_says_so(folder, tmp_path, number):
     out = tmp_path / "run"

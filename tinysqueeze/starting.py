@@ -7,6 +7,7 @@ from types import FrameType, TracebackType
 
 COMMAND = "tinysqueeze"
 SOON = 0.02  # seconds
+interrupted = False
 
 
 def is_command() -> bool:
@@ -18,9 +19,17 @@ def is_command() -> bool:
 
 
 def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Say that Ctrl-C came while modules were being imported, which nothing else can catch."""
+    """Say that Ctrl-C came while modules were being imported, which nothing else can catch.
+
+    A module in C that imports NumPy says it at once and goes on with an ImportError, which is no news then.
+    """
+    global interrupted
     if issubclass(kind, KeyboardInterrupt):
+        interrupted = True
         print(f"{COMMAND}: interrupted while starting", file=sys.stderr)
+    elif interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
     else:
         sys.__excepthook__(kind, error, trace)
 
