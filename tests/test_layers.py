@@ -229,9 +229,9 @@ def test_a_dropout_rate_of_one_is_refused() -> None:
         Dropout(1.0)
 
 
-@pytest.mark.parametrize("count", [0, -1, 8.5, "8", None])
-def test_a_layer_without_outputs_is_refused_when_it_is_made(count) -> None:
-    with pytest.raises(ShapeError, match="Conv2D: expected filters >= 1, a whole number"):
+@pytest.mark.parametrize("count", [-1, 8.5, "8", None])
+def test_a_layer_of_no_number_of_outputs_is_refused_when_it_is_made(count) -> None:
+    with pytest.raises(ShapeError, match="Conv2D: expected filters, a whole number"):
         Conv2D(count, 3)
-    with pytest.raises(ShapeError, match="Linear: expected features >= 1, a whole number"):
+    with pytest.raises(ShapeError, match="Linear: expected features, a whole number"):
         Linear(count)

@@ -28,11 +28,11 @@ def check_images(
         )
     if not found.ndim:
         raise ShapeError(f"{who}: expected a batch of images, got one number")
-    if shape and (found.ndim != 4 or found.shape[1:] != shape):
+    if shape and found.shape[1:] != shape:
         remedy = "compile the plan with input_size for another size"
         raise ShapeError(
             f"{who}: expected images (N, {', '.join(map(str, shape))}), got {found.shape}; "
-            f"{remedy if found.ndim == 4 else 'one image is image[None]'}"
+            f"{'one image is image[None]' if found.ndim == len(shape) else remedy}"
         )
     return found
 

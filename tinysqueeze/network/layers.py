@@ -73,8 +73,8 @@ class Layer:
             raise ShapeError(f"{kind}: expected {expected}, got {got}; {remedy}")
 
     def _expect_outputs(self, name: str, count: object) -> None:
-        fits = isinstance(count, int | np.integer) and bool(count >= 1)
-        self._expect(fits, f"{name} >= 1, a whole number", count, "one makes one channel")
+        fits = isinstance(count, int | np.integer) and bool(count >= 0)
+        self._expect(fits, f"{name}, a whole number", count, "each makes one channel")
 
     def _expect_map(self, shape: Shape) -> None:
         remedy = "images are (N, H, W, C), channels last"
