@@ -129,6 +129,15 @@ look();
 """
 
 
+CORNER = """
+const { explorer } = document.querySelector('.ts-explorer');
+try {
+  for (let stop = 0; stop < explorer.stops.length; stop++) explorer.set({ stop, at: [0, 0], from: [0, 0] });
+} catch (error) { return error.message; }
+return "";
+"""
+
+
 def test_a_large_network_is_computed_without_blocking_the_page(
     browser, shared_data, tmp_path, capsys
 ):
@@ -152,4 +161,5 @@ def test_a_large_network_is_computed_without_blocking_the_page(
     assert "forward, layer" in words
     assert "backward, layer" in words
     assert found["pauses"] > 30, found
+    assert browser.execute_script(CORNER) == "", "conv10's corner window sees padding only"
     print(f"pauses {found['pauses']}, the longest slice {found['longest']:.0f} ms")

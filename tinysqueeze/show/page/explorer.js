@@ -72,9 +72,10 @@ class Explorer {
       this.draw();
     });
     this.#take(step, []);
+    const middle = state.nodes[0].out.slice(0, 2).map((side) => Math.floor(side / 2));
+    this.set({ at: middle, from: middle });
     this.#rehearse();
-    const { out } = state.nodes[0];
-    this.set({ at: [Math.floor(out[0] / 2), Math.floor(out[1] / 2)], from: [Math.floor(out[0] / 2), Math.floor(out[1] / 2)] });
+    this.set({ at: middle, from: middle });
   }
 
   // Draws one layer of each kind before the page is seen: code that has run is compiled, and a first choice quick.

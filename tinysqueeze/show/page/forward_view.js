@@ -60,7 +60,7 @@ export function forwardView(set) {
     if (conv) {
       const one = node.kernel[0] * node.kernel[1] === 1;
       const term = found.terms[ui.view.term];
-      const [left, right] = namesOf(found, term);
+      const [left, right] = term ? namesOf(found, term) : [];
       const row = ui.patchRow;
       const what = one
         ? `The channel column: the ${ui.part} channels of pixel ${view.at.join(", ")} (first line), filter ${view.out} (second), their products (third)`
@@ -68,7 +68,7 @@ export function forwardView(set) {
       matrix.draw({
         title: what, rows: [found.terms.map((t) => t.a), found.terms.map((t) => t.b), found.terms.map((t) => t.a * t.b)],
         until: lit ?? Infinity, chosen: ui.view.term, theme,
-        text: `${matrixText(ui)}. Term ${ui.view.term + 1}: ${left} ${short(term.a)} · ${right} ${short(term.b)} = ${short(term.a * term.b)}`,
+        text: `${matrixText(ui)}. ${term ? `Term ${ui.view.term + 1}: ${left} ${short(term.a)} · ${right} ${short(term.b)} = ${short(term.a * term.b)}` : "This window sees padding only: there is no term"}`,
       });
     }
   }
