@@ -17,7 +17,7 @@ from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.params import flatten, initialise, unflatten
 from tinysqueeze.weights import Preprocess, WeightSet, write_safetensors
 from tinysqueeze.weights.calibration import dataset_of
-from tinysqueeze.weights.compression import calibrate, compress, fileformat, kept, sizing
+from tinysqueeze.weights.compression import calibrate, compress, fileformat, kept, pipeline, sizing
 from tinysqueeze.weights.compression.calibrate import Layer, rounded_bias
 from tinysqueeze.weights.compression.fileformat import to_bytes
 from tinysqueeze.weights.compression.judging import Agreement, halves, judge
@@ -288,6 +288,17 @@ def test_norms_take_four_bytes_a_channel_and_compute_the_same() -> None:
                 assert isinstance(tensor, Stepped)
         want, got = (model.forward(p, pictures)[0] for p in (params, unflatten(packed.params())))
         assert np.abs(got - want).max() < 0.05 * np.abs(want).max()
+
+
+def test_a_norm_too_large_for_16_bits_stays_in_32() -> None:
+    """A channel that never speaks has no variance: its scale is the root of 1 / eps."""
+    model = squeezenet_cifar(norm=True, **TINY)
+    flat = flatten(initialise(model))
+    path = next(path.removesuffix("/var") for path in flat if path.endswith("/var"))
+    flat[f"{path}/weight"][0] = 1e6
+    merged = pipeline.merged_norms(model, flat)
+    assert [merged[f"{path}/{name}"].half for name in ("weight", "bias")] == [False, True]  # type: ignore[union-attr]
+    assert np.isfinite(merged[f"{path}/weight"].values()).all()
 
 
 def test_agreement_is_counted_by_hand(weights: WeightSet) -> None:

@@ -32,6 +32,7 @@ from tinysqueeze.weights.trained import (
 
 Progress = Callable[[str], None]
 MOST_BITS = 12  # of k-means: 4,096 values
+LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 def pack(weights: WeightSet, tensors: Mapping[str, Tensor]) -> Compressed:
@@ -79,8 +80,11 @@ def merged_norms(model: Model, flat: Mapping[str, NDArray[np.float32]]) -> dict[
             path, names = node.path, ("weight", "bias", "mean", "var")
             arrays = {name: flat[f"{path}/{name}"] for name in names}
             scale, shift = normalised(1.0, 0.0, arrays, node.eps)
-            found[f"{path}/weight"] = Dense(scale.astype(np.float32), half=True)
-            found[f"{path}/bias"] = Dense(shift.astype(np.float32), half=True)
+            for name, merged in (("weight", scale), ("bias", shift)):
+                fits = bool(
+                    np.abs(merged).max() <= LARGEST_HALF
+                )  # a silent channel's scale may not
+                found[f"{path}/{name}"] = Dense(merged.astype(np.float32), half=fits)
             found[f"{path}/mean"] = Stepped(np.zeros(scale.shape, np.int32), 1.0)
             found[f"{path}/var"] = Stepped(np.ones(scale.shape, np.int32), 1.0 - node.eps)
     return found
