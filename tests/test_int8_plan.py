@@ -170,7 +170,7 @@ def test_a_convolution_in_tiles(height, width, channels, filters, pad, relu, poo
 
 
 def test_tiles_only_where_they_are_exact_and_pay(rng):
-    model = net(("a", Conv2D(8, 1)), ("b", Conv2D(64, 3, pad=1)), size=(32, 32, 3))
+    model = net(("a", Conv2D(32, 1)), ("b", Conv2D(64, 3, pad=1)), size=(32, 32, 3))
     network, x = quantised(model, rng)
 
     def tiled(bias=0, shift=40, batch=4):
@@ -188,7 +188,9 @@ def test_tiles_only_where_they_are_exact_and_pay(rng):
     assert tiled(bias=1 - most) == (not config.DISABLE_JIT)
     assert not tiled(bias=-most)  # 27 bits
     assert not tiled(shift=SHIFT_MOST - 5)
-    small, x = quantised(net(("a", Conv2D(8, 1)), ("b", Conv2D(64, 3, pad=1)), size=(5, 5, 3)), rng)
+    small, x = quantised(
+        net(("a", Conv2D(32, 1)), ("b", Conv2D(64, 3, pad=1)), size=(5, 5, 3)), rng
+    )
     plan = check(small, x)
     assert not plan.is_compiled or not plan._program.packed[1].tiled
 

@@ -18,7 +18,7 @@ from tinysqueeze.kernels.byte_winograd import CENTRE, MOST, POSITIONS, SIXES, UN
 
 INT32_MAX = (1 << 31) - 1
 TILE_COST, WEIGHT_COST = 240, 4
-"""What a vector of a tile's results takes besides its products; and weights that are loaded. In products."""
+"""What a tile's results take besides products, and, in tiles, what it takes to load the weights."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +95,12 @@ def _pack_tiled(
 
 
 def pays_in_tiles(layout: Layout, node: Conv, images: int) -> bool:
-    """Is `byte_winograd` faster for so many images at a time? By counting products, and what a tile costs."""
+    """Is `byte_winograd` faster for so many images at a time? By counting what a vector of filters takes."""
     height, width, _ = layout.graph.size(node.target)
     tiles = images * prod(tiles_of(layout, node))
     channels = layout.pixel(node.source)
-    direct = images * height * width * node.window.area * channels // 4
+    in_a_lane = 4 if TARGET.dot == "vnni" else 2  # without it bytes are widened to 16 bits as well
+    direct = images * height * width * node.window.area * channels // in_a_lane
     tiled = (tiles + WEIGHT_COST) * POSITIONS * channels // 2 + tiles * TILE_COST
     return in_tiles(node) and tiled < direct
 

@@ -139,21 +139,19 @@ class _Jobs:
     images: int
     threads: int
     shared: bool
-    v: np.ndarray = field(init=False)  # of Winograd, each thread's own or `shared`
-    m: np.ndarray = field(init=False)  # each thread's own
+    v: np.ndarray = field(init=False)  # Winograd's V of a chunk, for each thread or `shared`
+    m: np.ndarray = field(init=False)  # its M of a block, for each thread
     stages: list[Stage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        sizes = [
-            self.images
-            * prod(tiles_of(self.layout, node))
-            * POSITIONS
-            * self.layout.pixel(node.source)
+        tiles = [
+            prod(tiles_of(self.layout, node)) * self.layout.pixel(node.source)
             for i, node in enumerate(self.layout.graph.nodes)
             if isinstance(node, Conv) and self.packed[i].tiled
         ]
-        self.v = aligned(max(sizes, default=0) * (1 if self.shared else self.threads), np.int16)
-        self.m = aligned(SPARE * self.threads if sizes else 0, np.int32)
+        sets = 1 if self.shared else self.threads
+        self.v = aligned(sets * self.images * POSITIONS * max(tiles, default=0), np.int16)
+        self.m = aligned(self.threads * SPARE if tiles else 0, np.int32)
 
     def add(self, made: Job, units: int, wait: bool = True) -> None:
         """A stage of its own for one image, of so many units; or one more job for each chunk."""
