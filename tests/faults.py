@@ -37,20 +37,20 @@ FILES = {
         "winograd",
     )},
     **{name: f"tinysqueeze/compiled/{name}.py" for name in (
-        "backward", "convolution", "forward", "grouping", "inference", "nodes", "plan", "sequence",
-        "single", "space", "weights",
+        "backward", "convolution", "forward", "grouping", "inference", "nodes", "phases", "plan",
+        "sequence", "single", "space", "weights",
     )},
     "passes": "tinysqueeze/graph/passes.py",
     **{name: f"tinysqueeze/network/ops/{name}.py" for name in ("reference", "fast")},
     **{name: f"tinysqueeze/network/{name}.py" for name in ("compose", "layers", "loss", "others")},
     "loops": "tinysqueeze/network/ops/convolution.py",
-    **{name: f"tinysqueeze/training/{name}.py" for name in ("optimisers", "schedule")},
+    **{name: f"tinysqueeze/training/{name}.py" for name in ("optimisers", "schedule", "teacher")},
 }  # fmt: skip
 
 PLAIN = ("ops", "loss", "labels", "optim", "compose", "layers")
-COMPILED = ("kernels", "stragglers", "battery", "compiled")
+COMPILED = ("kernels", "phases", "stragglers", "battery", "compiled")
 REST = ("gradcheck", "gradcheck_networks", "models", "stepwise", "train", "training_run", "graph",
-        "stepper", "recipes")  # fmt: skip
+        "stepper", "recipes", "teaching")  # fmt: skip
 CORE = PLAIN + COMPILED + REST
 """The test files that have to do with what is planted; with `--core` no others run."""
 
@@ -243,6 +243,28 @@ FAULTS = [
           "predictions with the weights of before"),
     Fault("plan", "self._training.losses[: len(images)].copy()",
           "self._training.losses[: len(images)]", "losses that were handed out change"),
+    # --- an image in phases, pools of nine pixels, a hard-swish on a convolution itself, a teacher ---
+    Fault("phases", "return math.ceil(high / down) if", "return high // down if",
+          "the last row and column of an odd window are lost"),
+    Fault("phases", "stride * (y.width - over - 1) + kernel[1] - pad_wide)", "image.width)",
+          "a pixel that no window sees is multiplied by zero: what is no number stays none"),
+    Fault("pointwise", "row = job.stride * (begin + i) + a - job.pad_high",
+          "row = job.stride * i + a - job.pad_high", "every thread's phases are the first rows'"),
+    Fault("weights", "(row < height) & (column < width)", "row < height",
+          "a square that reaches beyond the window has the next row's weights"),
+    Fault("pooling", "odd = functools.reduce(b.or_, ", "odd = functools.reduce(b.and_, ",
+          "one of nine that is not a number is not seen"),
+    Fault("pooling", 'b.icmp_signed("==", wide, three))', 'b.icmp_signed("<=", wide, three))',
+          "a window that the edge cuts has nine pixels all the same"),
+    Fault("vectors", "(row[j], 0) if row[j] == row[j + 1] else (0, row[j])",
+          "(row[j], 0) if row[j] == row[j + 1] else (0, row[j + 1])",
+          "of sum and difference the wrong sign"),
+    Fault("forward", "first = unbent(layout, i, step) if step.bends else result", "first = result",
+          "what a hard-swish was made of is not kept"),
+    Fault("pointwise", "e.store(b.fadd(e.load(total, c), dx), total, c)", "e.store(dx, total, c)",
+          "only the last pixel moves the bias below a hard-swish"),
+    Fault("teacher", "images * std + mean - own_mean", "images * std - mean + own_mean",
+          "pixels are moved away from what the teacher knows"),
     # --- the operations ---
     Fault("reference", "return np.where(y > 0, dy, 0)", "return np.where(y >= 0, dy, 0)",
           "ReLU passes all"),
