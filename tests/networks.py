@@ -61,12 +61,12 @@ class Draw:
 
 
 def draw(seed: int) -> Draw:
-    """Network number `seed`: two of three are SqueezeNets, the others compositions."""
+    """Network number `seed`: of six, four are SqueezeNets, one a composition and one a stack."""
     rng = np.random.default_rng([seed, 17])
     refused: Counter[str] = Counter()
     while True:
         try:
-            model = composition(rng) if seed % 3 == 2 else squeezenet(rng)
+            model = (composition if seed % 6 == 2 else stack if seed % 6 == 5 else squeezenet)(rng)
             return drawn(seed, model, rng, refused)
         except (ShapeError, UserError) as error:
             refused[_reason(error)] += 1
@@ -94,7 +94,7 @@ def drawn(
 
 def _reason(error: Exception) -> str:
     text = str(error)
-    for sign in ("needs an image", "needs images", "narrower", "arms must give", "body gives",
+    for sign in ("needs an image", "needs images", "narrower", "arms must give", "body gives", "positive",
                  "half the kernel", "no square image", "divisible"):  # fmt: skip
         if sign in text:
             return sign
@@ -123,7 +123,7 @@ def squeezenet(rng: np.random.Generator) -> Model:
         "pools": [i for i in layers if rng.random() < 0.4],
         "fires": fires,
         "base_e": int(rng.integers(2, 40)),
-        "incr_e": int(rng.integers(0, 24)),
+        "incr_e": int(rng.integers(-3, 24)),
         "freq": int(rng.integers(1, 4)),
         "pct3x3": one_of(0.0, 0.5, 1.0, float(rng.random())),
         "squeeze_ratio": one_of(0.125, 0.5, float(rng.uniform(0.05, 1.5))),
@@ -241,6 +241,58 @@ def _residual(rng: np.random.Generator, shape: Shape, depth: int) -> Layer:
     back: tuple[tuple[str, Layer], ...] = (("back", Conv2D(shape[2], 3, pad=1)),)
     tail: tuple[tuple[str, Layer], ...] = (("end", ReLU()),) if rng.random() < 0.5 else ()
     return Residual(Chain((*body.steps, *back, *tail)))
+
+
+# --- stacks -----------------------------------------------------------------------------------
+
+
+def stack(rng: np.random.Generator) -> Model:
+    """Steps as kernels take them: arms, a norm, an activation, a bypass, a pool; some images are large."""
+    large = rng.random() < 0.3
+    low, high, widths = (33, 41, WIDTHS[:10]) if large else (5, 24, WIDTHS)
+    shape: Shape = (*(int(rng.integers(low, high)) for _ in range(2)), int(rng.integers(1, 4)))
+    image, layers = shape, list[Layer]()
+    if rng.random() < 0.5:  # three or four strides wide, as an image in phases is
+        stride = int(rng.integers(2, 5))
+        kernel = int(rng.integers(2 * stride + 1, 4 * stride + 1))
+        layers.append(Conv2D(int(rng.choice(widths)), kernel, stride, int(rng.integers(0, 4))))
+    for _ in range(int(rng.integers(1, 4))):
+        shape = Chain(_named(layers)).out_shape(image)
+        layers += _fused(rng, shape, widths)
+    channels = Chain(_named(layers)).out_shape(image)[2]
+    head = [Conv2D(5, 1), GlobalAvgPool2D()] if rng.random() < 0.4 else [GlobalAvgPool2D()]
+    classes = 5 if len(head) == 2 else channels
+    layers += [*head, Linear(4)] if classes > 20 else head
+    model = Model("stack", _named(layers), image, {})
+    model.out_shape(image)
+    return model
+
+
+def _named(layers: list[Layer]) -> tuple[tuple[str, Layer], ...]:
+    return tuple((f"{type(layer).__name__.lower()}{i}", layer) for i, layer in enumerate(layers))
+
+
+def _fused(rng: np.random.Generator, shape: Shape, widths: tuple[int, ...]) -> list[Layer]:
+    """One step: 1 to 3 convolutions side by side, and what may follow them."""
+    count = int(rng.choice([1, 1, 1, 2, 2, 3]))
+    filters = [int(n) for n in rng.choice(widths, count)]
+    if rng.random() < 0.5 and shape[2] >= count:
+        # as many as there were: a bypass needs no convolution
+        filters = [shape[2] // count] * (count - 1)
+        filters.append(shape[2] - sum(filters))
+    sizes = rng.choice([1, 3, 3, 5], count)
+    convs: list[Layer] = [
+        Conv2D(f, int(k), pad=int(k) // 2) for f, k in zip(filters, sizes, strict=True)
+    ]
+    body = [Concat(_named(convs)) if count > 1 else convs[0]]
+    body += [BatchNorm()] if rng.random() < 0.4 else []
+    body += [[], [ReLU()], [HardSwish()]][int(rng.integers(3))]
+    if rng.random() < 0.4:
+        around = () if sum(filters) == shape[2] else (Conv2D(sum(filters), 1),)
+        body = [Residual(Chain(_named(body)), *around)]
+    pools = [MaxPool2D(3, 2), MaxPool2D(3, 2, 1), MaxPool2D(3, 2, ceil=True), MaxPool2D(3, 1, 1),
+             MaxPool2D(2, 2, ceil=True), MaxPool2D((3, 2), (1, 3))]  # fmt: skip
+    return body + ([pools[int(rng.integers(len(pools)))]] if rng.random() < 0.6 else [])
 
 
 # --- numbers ----------------------------------------------------------------------------------

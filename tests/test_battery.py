@@ -119,6 +119,22 @@ KNOWN = {
          ("m", GlobalAvgPool2D())),
         (7, 6, 3), {},
     ),
+    "a mean of what is pooled": Model(
+        "composition",
+        (("a", CONV), ("r", ReLU()), ("p", MaxPool2D(3, 2, 1)), ("m", GlobalAvgPool2D())), (9, 6, 3), {},
+    ),
+    "a mean of a sum": Model(
+        "composition", (("a", CONV), ("b", Residual(CONV)), ("m", GlobalAvgPool2D())), (5, 6, 3), {},
+    ),
+    "hard-swishes on convolutions": net(
+        ("a", CONV), ("s", HardSwish()), ("p", MaxPool2D(3, 2)),
+        ("b", Residual(Chain((("c", CONV), ("t", HardSwish()))))), ("q", MaxPool2D(3, 1, 1)),
+        ("d", Conv2D(5, 1)), ("u", HardSwish()), ("e", CONV),
+    ),
+    "three arms": net(
+        ("a", Concat((("c", Conv2D(3, 1)), ("d", Conv2D(9, 3, pad=1)), ("e", Conv2D(4, 5, pad=2))))),
+        ("r", ReLU()), ("b", CONV),
+    ),
     "logits side by side": Model(
         "composition",
         (("a", CONV), ("m", GlobalAvgPool2D()), ("b", Concat((("c", Linear(3)), ("d", Linear(2)))))),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from cases import apart, make_params
 
+from tinysqueeze.compiled import compile
 from tinysqueeze.errors import ShapeError
 from tinysqueeze.network.compose import (
     Chain,
@@ -229,6 +230,20 @@ def test_an_arm_named_as_what_concat_keeps_is_refused(rng) -> None:
     arms = Concat((("channels", ReLU()), ("b", ReLU())))
     with pytest.raises(ShapeError, match=r"^channels: there are two"):
         arms.forward({}, rng.standard_normal((2, 3, 3, 1)))
+
+
+def test_a_name_with_a_slash_is_refused(rng) -> None:
+    """As "b" in "a" it would share its arrays with that, of another shape perhaps."""
+    conv = Conv2D(3, 1)
+    two = Chain((("a/b", conv), ("a", Chain((("b", Conv2D(4, 1)),)))))
+    for layer in (two, Concat((("a/b", conv),)), Residual(Chain((("a/b", conv),)))):
+        for call in (layer.param_shapes, layer.buffer_shapes):
+            with pytest.raises(ShapeError, match=r"^a/b: a slash stands between names"):
+                call((5, 5, 3))
+    with pytest.raises(ShapeError, match=r"^a/b: a slash"):
+        Chain((("a/b", ReLU()),)).forward({}, rng.standard_normal((2, 3, 3, 1)))
+    with pytest.raises(ShapeError, match=r"^a/b: a slash"):
+        compile(Model("slash", (*two.steps, ("mean", GlobalAvgPool2D())), (5, 5, 3), {}), 2)
 
 
 def test_a_wrong_array_is_named_by_path_at_run_time(rng) -> None:

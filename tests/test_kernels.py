@@ -171,32 +171,36 @@ def test_max_pool_and_its_gradient(height, width, channels, window):
     dy = rng.standard_normal((n, *small.shape)).astype(np.float32)
     write(x, big, image)
     write(d, small, dy)
-    run(job(max_pool, {"x": x, "y": y}, by_row=0, remember=1, **common), units=n, threads=2)
+    want, places = reference.max_pool2d(image, window)
+    for remember in (0, 1):
+        write(y, small, np.zeros_like(dy))
+        made = job(max_pool, {"x": x, "y": y}, by_row=0, remember=remember, **common)
+        run(made, units=n, threads=2)
+        np.testing.assert_array_equal(read(y, small, n), want)
     run(job(max_pool_backward, {"d": d, "dx": dx}, **common), units=n, threads=2)
-    want, argmax = reference.max_pool2d(image, window)
-    np.testing.assert_array_equal(read(y, small, n), want)
-    want_dx = reference.max_pool2d_backward(argmax, image.shape, window, dy)
+    want_dx = reference.max_pool2d_backward(places, image.shape, window, dy)
     np.testing.assert_allclose(read(dx, big, n), want_dx, atol=1e-6)
 
 
 @needs_jit
 @pytest.mark.parametrize("remember", [0, 1])
-def test_a_pool_shows_what_is_not_a_number(remember):
+@pytest.mark.parametrize("side", [2, 3])
+def test_a_pool_shows_what_is_not_a_number(side, remember):
     """Wherever in the window it is, and whatever the others are."""
-    x = np.zeros((4, 2, 2, TARGET.lanes), np.float32)
-    for n in range(4):
-        x[n, n // 2, n % 2] = np.nan
-    y, argmax = np.zeros((4, TARGET.lanes), np.float32), np.zeros((4, TARGET.lanes), np.uint8)
-    window = {f"{what}_{side}": n for what, n in (("kernel", 2), ("stride", 2), ("pad", 0))
-              for side in ("high", "wide")}  # fmt: skip
+    area, lanes = side**2, TARGET.lanes
+    x = np.zeros((area, area, lanes), np.float32)
+    x[np.arange(area), np.arange(area)] = np.nan
+    y, argmax = np.zeros((area, lanes), np.float32), np.zeros((area, lanes), np.uint8)
+    window = {f"{what}_{axis}": n for what, n in (("kernel", side), ("stride", side), ("pad", 0))
+              for axis in ("high", "wide")}  # fmt: skip
     run(max_pool.job(
-        x=x, x_unit=x[0].size, x_thread=0, x_next=x[0].size, x_row=x[0, 0].size, x_pixel=TARGET.lanes,
-        height=2, width=2, y=y, y_unit=TARGET.lanes, y_thread=0, y_next=TARGET.lanes, y_row=TARGET.lanes,
-        y_pixel=TARGET.lanes, argmax=argmax, argmax_unit=TARGET.lanes, out_height=1, out_width=1,
-        channels=TARGET.lanes, by_row=0, remember=remember, **window,
-    ), units=4)  # fmt: skip
+        x=x, x_unit=area * lanes, x_thread=0, x_next=area * lanes, x_row=side * lanes, x_pixel=lanes,
+        height=side, width=side, y=y, y_unit=lanes, y_thread=0, y_next=lanes, y_row=lanes, y_pixel=lanes,
+        argmax=argmax, argmax_unit=lanes, out_height=1, out_width=1, channels=lanes, by_row=0,
+        remember=remember, **window,
+    ), units=area)  # fmt: skip
     assert np.isnan(y).all()
-    assert not remember or np.array_equal(argmax[:, 0], np.arange(4))
+    assert not remember or np.array_equal(argmax[:, 0], np.arange(area))
 
 
 @needs_jit

@@ -26,8 +26,11 @@ def sub(tree: dict[str, Any], name: str) -> dict[str, Any]:
 def put(tree: dict[str, Any], name: str, part: dict[str, Any]) -> None:
     """The reverse of `sub`: file child `name`'s dict in the parent's.
 
-    Raises ShapeError where something of that name is there already: the two would share it.
+    Raises ShapeError where something of that name is there already, or may be by another way ("a/b" and
+    "b" in "a"): the two would share it.
     """
+    if "/" in name:
+        raise ShapeError("a slash stands between names; give the layer a name without one", name)
     part = {name: part} if name else part
     for twice in filter(tree.__contains__, part):
         raise ShapeError("there are two of this name; give each layer a name of its own", twice)
