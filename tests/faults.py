@@ -12,6 +12,13 @@ FILES = {
         "backward", "convolution", "forward", "grouping", "inference", "nodes", "phases", "plan",
         "sequence", "single", "space", "weights",
     )},
+    **{name: f"tinysqueeze/kernels/{name}.py" for name in (
+        "byte_products", "byte_tile", "byte_winograd",
+    )},
+    **{f"int8 {name}": f"tinysqueeze/compiled/int8/{name}.py" for name in (
+        "maps", "products", "program",
+    )},
+    "int8": "tinysqueeze/devices/int8.py",
     "passes": "tinysqueeze/graph/passes.py",
     **{name: f"tinysqueeze/network/ops/{name}.py" for name in ("reference", "fast")},
     **{name: f"tinysqueeze/network/{name}.py" for name in ("compose", "layers", "loss", "others")},
@@ -21,9 +28,10 @@ FILES = {
 
 PLAIN = ("ops", "loss", "labels", "optim", "compose", "layers")
 COMPILED = ("kernels", "phases", "stragglers", "battery", "compiled")
+INTEGERS = ("byte_kernels", "int8_plan", "int8")
 REST = ("gradcheck", "gradcheck_networks", "models", "stepwise", "train", "training_run", "graph",
         "stepper", "recipes", "teaching")  # fmt: skip
-CORE = PLAIN + COMPILED + REST
+CORE = PLAIN + COMPILED + INTEGERS + REST
 """The test files that have to do with what is planted; with `--core` no others run."""
 
 
@@ -237,6 +245,34 @@ FAULTS = [
           "only the last pixel moves the bias below a hard-swish"),
     Fault("teacher", "images * std + mean - own_mean", "images * std - mean + own_mean",
           "pixels are moved away from what the teacher knows"),
+    # --- integers ---
+    Fault("byte_tile", 'b.icmp_signed("<=", e.int(r), last)', 'b.icmp_signed("<", e.int(r), last)',
+          "the last pixel does not count for the logits"),
+    Fault("byte_tile", "INTS) for step in (8, 12))", "INTS) for step in (4, 12))",
+          "another column of the table of scales is added"),
+    Fault("byte_products", "y[lane] = 0", "y[lane] += 0",
+          "logits of the batch before: a missing clear"),
+    Fault("byte_products", "min(row_begin + count * job.rows_per_unit, job.rows_in_all)",
+          "row_begin + count * job.rows_per_unit", "rows behind the last one are written"),
+    Fault("byte_winograd", "for p, pixel in reversed(list(enumerate(pixels))):",
+          "for p, pixel in enumerate(pixels):", "what hangs over the edge of a map is written last"),
+    Fault("byte_winograd", "b.add(ones, b.mul(twos, four)), b.add(one, last),",
+          "b.add(ones, b.mul(twos, four)), b.add(other, last),", "a number of a matrix"),
+    Fault("int8 products", "order.reshape(4, 4, 4).transpose(1, 0, 2)", "order.reshape(4, 4, 4)",
+          "filters packed in another order than they are stored"),
+    Fault("int8 products", "sums = np.abs(conv.weight.astype(np.int64)).sum(axis=(0, 1, 2)) * 255",
+          "sums = np.abs(conv.weight.astype(np.int64)).sum(axis=(0, 1, 2))",
+          "sums of more bits than are kept"),
+    Fault("int8 maps", "born[number], dies[number] = (uses[0] if number else 0), uses[-1]",
+          "born[number], dies[number] = (uses[0] if number else 0), uses[0]",
+          "a map is written over one that is still read"),
+    Fault("int8 program", "height=x.height, width=x.width, out_height=y.height,",
+          "height=x.width, width=x.height, out_height=y.height,", "the sides of a map that is not square"),
+    Fault("int8 program", "bool(following) and following[0].sources ==",
+          "bool(following) or following[0].sources ==",
+          "no wait before a map that the other threads still write"),
+    Fault("int8", "bias=conv.bias + np.rint(drift)", "bias=conv.bias - np.rint(drift)",
+          "biases are corrected away from what they are in floats"),
     # --- the operations ---
     Fault("reference", "return np.where(y > 0, dy, 0)", "return np.where(y >= 0, dy, 0)",
           "ReLU passes all"),

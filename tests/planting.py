@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from faults import COMPILED, CORE, FAULTS, FILES, PLAIN, Fault
+from faults import COMPILED, CORE, FAULTS, FILES, INTEGERS, PLAIN, Fault
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 1200
@@ -128,9 +128,16 @@ def outcomes(
             shutil.copytree(clean, place)  # with what is compiled already
             file = place / FILES[fault.file]
             file.write_text(planted(file.read_text(encoding="utf-8"), fault), encoding="utf-8")
-            own = FILES[fault.file].split("/")[1] in ("kernels", "compiled", "graph")
-            yield Outcome(number, fault, *run_tests(place, COMPILED if own else PLAIN, core))
+            yield Outcome(number, fault, *run_tests(place, first_of(fault), core))
             shutil.rmtree(place)
+
+
+def first_of(fault: Fault) -> tuple[str, ...]:
+    """The test files that have to do with it most of all."""
+    if fault.file.startswith(("byte", "int")):
+        return INTEGERS
+    own = FILES[fault.file].split("/")[1] in ("kernels", "compiled", "graph")
+    return COMPILED if own else PLAIN
 
 
 def sample(count: int | None, seed: int = 0) -> list[int]:

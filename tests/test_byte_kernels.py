@@ -20,7 +20,7 @@ from tinysqueeze.kernels.byte_maps import (
     byte_table,
     byte_total,
 )
-from tinysqueeze.kernels.integers import dot
+from tinysqueeze.kernels.integers import dot, dot_shorts
 from tinysqueeze.kernels.target import dot_of
 from tinysqueeze.kernels.team import Program, Stage, Team
 from tinysqueeze.kernels.vectors import INTS, ints, ints_t, procedure
@@ -59,25 +59,31 @@ def some_bytes(rng, *shape):
     return rng.choice(np.array([0, 1, 127, 128, 254, 255, 77], np.uint8), shape)
 
 
+@pytest.mark.parametrize(
+    ("multiply", "xs", "ws"),
+    [
+        (dot, np.array([0, 1, 127, 128, 254, 255, 77], np.uint8), np.array([-127, -1, 0, 1, 127], np.int8)),
+        (dot_shorts, *[np.array([-32768, -12750, -1, 0, 1, 77, 17340, 32767], np.int16)] * 2),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("how", ["vnni", "pairs", "plain"])
-def test_four_products_a_lane(how, rng):
-    """At the largest numbers there are, where a multiplication in 16 bits would overflow."""
+def test_products_of_a_lane(how, multiply, xs, ws, rng):
+    """At the largest numbers there are, where a multiplication in fewer bits would overflow."""
     if how != "plain" and TARGET.dot not in ("vnni", how):
         pytest.skip(f"this processor adds products of bytes by {TARGET.dot!r}")
 
     @procedure(ints_t, ints_t, ints_t)
     def add(e, x, w, total):
-        e.store(dot(e, *(e.load(a, kind=INTS) for a in (total, x, w)), how), total)
+        e.store(multiply(e, *(e.load(a, kind=INTS) for a in (total, x, w)), how), total)
 
     @njit
     def go(x, w, total):
         add(ints(x), ints(w), ints(total))
 
     for _ in range(20):
-        x = some_bytes(rng, LANES, 4)
-        w = rng.choice(np.array([-127, -1, 0, 1, 127], np.int8), (LANES, 4))
+        x, w = (rng.choice(numbers, (LANES, 4 // numbers.itemsize)) for numbers in (xs, ws))
         total = rng.integers(-(1 << 31), 1 << 31, LANES).astype(np.int32)
-        expected = total + (x.astype(np.int32) * w).sum(axis=1, dtype=np.int32)
+        expected = total + (x.astype(np.int32) * w).sum(axis=1, dtype=np.int32)  # wraps around
         go(x.ctypes.data, w.ctypes.data, total.ctypes.data)
         np.testing.assert_array_equal(total, expected)
 

@@ -101,9 +101,9 @@ def exact(
     return joined(e, even, b.shl(odd, all_lanes(LONGS, 32)))
 
 
-def _sums(
+def sums(
     e: Emitter, rows: int, vectors: int, x_row: list[Value], x_steps: Value, w: Value,
-    depth: Value, bias: Value,
+    depth: Value, bias: Value, multiply: Callable[..., Value] = dot,
 ) -> list[Value]:  # fmt: skip
     """The loop over the depth: totals [row * vectors + vector]."""
     b = e.builder
@@ -116,7 +116,7 @@ def _sums(
         total = []
         for r in range(rows):
             four = e.splat(load_int(e, e.at(x_row[r], offset)))
-            total += [dot(e, flat[r * vectors + v], four, weights[v]) for v in range(vectors)]
+            total += [multiply(e, flat[r * vectors + v], four, weights[v]) for v in range(vectors)]
         return total
 
     return e.loop(e.int(0), depth, step, start)
@@ -130,7 +130,7 @@ def _index(e: Emitter, table: Value, row: int, last: Value, window: int = 1) -> 
     return b.sext(b.load(e.at(table, place)), INT)
 
 
-def _by_width(
+def by_width(
     e: Emitter, wide: Value, emit: Callable[[int, int], None], rows_of: tuple[int, ...] = ROWS
 ) -> None:
     """What `emit(rows, vectors)` emits for the tile that is `wide` vectors wide, decided as it runs."""
@@ -166,9 +166,9 @@ def _byte_tile(window: int) -> Callable:
         def emit(rows: int, vectors: int) -> None:
             end = b.sdiv(last, e.int(window))
             x_row = [e.at(x, _index(e, x_rows, r, end, window)) for r in range(rows)]
-            sums = _sums(e, rows, vectors, x_row, x_steps, w, depth, bias)
-            windows = [sums[r * vectors : (r + window) * vectors] for r in range(0, rows, window)]
-            total = [_largest(e, one[v::vectors]) for one in windows for v in range(vectors)]
+            total = sums(e, rows, vectors, x_row, x_steps, w, depth, bias)
+            windows = [total[r * vectors : (r + window) * vectors] for r in range(0, rows, window)]
+            total = [largest(e, one[v::vectors]) for one in windows for v in range(vectors)]
             y_row = [e.at(y, _index(e, y_rows, r, end)) for r in range(rows // window)]
             least = b.trunc(lowest, INT32)
             edges = [e.splat(n, LANES // 2) for n in (zero, lowest, e.int(255))]
@@ -178,12 +178,12 @@ def _byte_tile(window: int) -> Callable:
                 with otherwise:
                     _store(e, total, y_row, scales, least, lambda *given: exact(*given, *edges))
 
-        _by_width(e, wide, emit, ROWS if window == 1 else POOLED_ROWS)
+        by_width(e, wide, emit, ROWS if window == 1 else POOLED_ROWS)
 
     return tile
 
 
-def _largest(e: Emitter, sums: list[Value]) -> Value:
+def largest(e: Emitter, sums: list[Value]) -> Value:
     """Of one or more vectors of int32, lane by lane."""
     best, *others = sums
     for one in others:
@@ -223,7 +223,7 @@ def sum_tile(
 
     def emit(rows: int, vectors: int) -> None:
         x_row = [e.at(x, _index(e, x_rows, r, last)) for r in range(rows)]
-        total = _sums(e, rows, vectors, x_row, x_steps, w, depth, bias)
+        total = sums(e, rows, vectors, x_row, x_steps, w, depth, bias)
         edges = [e.splat(n, LANES // 2) for n in (e.int(0), lowest, e.int((1 << 31) - 1))]
         for v in range(vectors):
             logits = e.load(y, e.int(v * LANES), INTS)
@@ -233,4 +233,4 @@ def sum_tile(
                 logits = b.add(logits, b.and_(one, there))  # a row beyond the last repeats it
             e.store(logits, y, e.int(v * LANES))
 
-    _by_width(e, wide, emit)
+    by_width(e, wide, emit)

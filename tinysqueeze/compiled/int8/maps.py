@@ -10,6 +10,7 @@ from tinysqueeze.compiled.steps import Map
 from tinysqueeze.devices.int8 import Int8Network
 from tinysqueeze.devices.memory import Buffer, lowest_fit
 from tinysqueeze.graph import Add, Conv, Graph, Node, Pool
+from tinysqueeze.kernels.byte_winograd import OUT
 
 SLACK = 4
 """Bytes that may be read beyond the end of a map: the last four channels need not all exist."""
@@ -132,15 +133,29 @@ def pooled_at_once(graph: Graph) -> dict[int, Pool]:
     }  # fmt: skip
 
 
+def in_tiles(node: Conv) -> bool:
+    """May it be done by Winograd's tiles? (The image has too few channels.)"""
+    window = node.window
+    return node.source > 0 and (window.kernel, window.stride) == ((3, 3), (1, 1))
+
+
+def tiles_of(layout: Layout, node: Conv) -> tuple[int, int]:
+    """Rows and columns of tiles that cover a convolution's results."""
+    height, width, _ = layout.graph.size(node.target)
+    return -(-height // OUT), -(-width // OUT)
+
+
 def _halo(graph: Graph, node: Conv) -> Halo:
-    """The padding that a convolution reads, and what its last windows see beyond it."""
+    """The padding that a convolution reads, and what its last windows, or tiles, see beyond it."""
     window, (height, width, _) = node.window, graph.size(node.source)
+    whole = OUT if in_tiles(node) else 1
     sides = zip(
         graph.size(node.target)[:2], window.stride, window.kernel, window.pad, (height, width),
         strict=True,
     )  # fmt: skip
     ends = [
-        max(0, (out - 1) * step + kernel - pad - size) for out, step, kernel, pad, size in sides
+        max(0, (-(-out // whole) * whole - 1) * step + kernel - pad - size)
+        for out, step, kernel, pad, size in sides
     ]
     return Halo(window.pad[0], window.pad[1], *ends)
 

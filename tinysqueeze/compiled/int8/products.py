@@ -1,40 +1,48 @@
 """The integers of a convolution as its kernel wants them: packed weights, biases, scales, tables."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysqueeze.compiled.int8.maps import Layout
+from tinysqueeze.compiled.int8.maps import Layout, in_tiles, tiles_of
 from tinysqueeze.compiled.space import aligned
 from tinysqueeze.devices.int8 import Int8Conv, Int8Network
 from tinysqueeze.graph import Conv
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.byte_products import panel_starts
 from tinysqueeze.kernels.byte_tile import SHIFT_LEAST, SHIFT_MOST, is_interleaved
+from tinysqueeze.kernels.byte_winograd import CENTRE, MOST, POSITIONS, SIXES, UNIT, G
 
 INT32_MAX = (1 << 31) - 1
+TILE_COST, WEIGHT_COST = 240, 4
+"""What a tile's results take besides products, and, in tiles, what it takes to load the weights."""
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A convolution ready for `byte_product` or `byte_sum`.
+    """A convolution ready for `byte_product`, `byte_sum` or `byte_winograd`.
 
     steps    where four bytes of a patch begin, seen from its first, int32 (depth,)
     weight   int8, panel by panel (depth, vectors, LANES, 4): 0 for bytes that are none of its channels
     bias     int32 (F,), padded to vectors; what the source's zero adds to a sum is taken off here
+    scales   the table of `byte_tile`; `quick` says that it was made for `quick`
 
     The filters of each panel stand in the order that its tile wants, in all three.
-    scales   the table of `byte_tile`; `quick` says that it was made for `quick`
+
+    `tiled`, for `byte_winograd`: steps are those of two numbers of 16 bits; weight is U, int16, panel by
+    panel (POSITIONS, depth, vectors, LANES, 2); bias (POSITIONS, F).
     """
 
     steps: NDArray[np.int32]
-    weight: NDArray[np.int8]
+    weight: NDArray[np.int8] | NDArray[np.int16]
     bias: NDArray[np.int32]
     scales: NDArray[np.uint8]
     quick: bool
     vectors: int
+    tiled: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -42,31 +50,74 @@ class Packed:
         return sum(a.nbytes for a in (self.steps, self.weight, self.bias, self.scales))
 
 
-def pack(network: Int8Network, layout: Layout, i: int, node: Conv) -> Packed:
-    """Pack node i."""
-    conv, zero = network.convs[i], network.grids[node.source].zero
+def pack(network: Int8Network, layout: Layout, i: int, node: Conv, images: int) -> Packed:
+    """Pack node i, which is done for so many images at a time."""
+    conv = network.convs[i]
     weight = dense(conv.weight, node.groups)
-    channels, filters = weight.shape[2:]
-    steps, fours, lanes = patch(layout, node)
-    vectors = TARGET.padded(filters) // TARGET.lanes
-    packed = np.zeros((len(steps), 4, vectors * TARGET.lanes), np.int8)
-    packed[fours, lanes, :filters] = weight.reshape(-1, filters)
-    from_zero = np.broadcast_to(zero, channels) @ weight.sum(axis=(0, 1), dtype=np.int64)
-    bias = np.zeros(vectors * TARGET.lanes, np.int32)
-    bias[:filters] = (conv.bias - from_zero).astype(np.int32)  # wraps around, as the sums do
+    vectors = TARGET.padded(weight.shape[3]) // TARGET.lanes
     is_wide = node.target == network.wide
+    zero = 0 if is_wide else int(network.grids[node.target].zero[0])
+    bias = np.zeros(vectors * TARGET.lanes, np.int64)
+    from_zero = np.broadcast_to(network.grids[node.source].zero, weight.shape[2])
+    bias[: node.filters] = conv.bias - from_zero @ weight.sum(axis=(0, 1), dtype=np.int64)
+    if not is_wide and pays_in_tiles(layout, node, images) and fits(conv, MOST):
+        higher = replace(conv, shift=conv.shift + SIXES)
+        if is_quick(higher):
+            return _pack_tiled(layout, node, weight, bias, higher, zero)
+    steps, fours, lanes = patch(layout, node)
+    packed = np.zeros((len(steps), 4, vectors * TARGET.lanes), np.int8)
+    packed[fours, lanes, : node.filters] = weight.reshape(-1, node.filters)
     order = np.arange(vectors * TARGET.lanes) if is_wide else filter_order(vectors)
-    packed = packed[:, :, order].transpose(0, 2, 1)
-    strips = [
-        packed[:, start * TARGET.lanes : stop * TARGET.lanes].ravel()
-        for start, stop in pairwise(panel_starts(vectors))
-    ]
-    zero_out = 0 if is_wide else int(network.grids[node.target].zero[0])
     quick = not is_wide and is_quick(conv)
-    scales = scale_table(conv, order, zero_out if quick else None)
     return Packed(
-        steps, _copied(np.concatenate(strips)), _copied(bias[order]), scales, quick, vectors
+        steps, strips(packed[:, :, order]), _copied(wrapped(bias[order])),
+        scale_table(conv, order, zero if quick else None), quick, vectors,
+    )  # fmt: skip
+
+
+def _pack_tiled(
+    layout: Layout, node: Conv, weight: NDArray[np.int8], bias: NDArray[np.int64], conv: Int8Conv,
+    zero: int,
+) -> Packed:  # fmt: skip
+    """For `byte_winograd`: U = G weight Gᵀ."""
+    u = np.einsum("ia,abcf,jb->ijcf", G, weight.astype(np.int64), G)
+    packed = np.zeros((POSITIONS, layout.pixel(node.source), len(bias)), np.int16)
+    packed[:, layout.maps[node.source].positions, : node.filters] = u.reshape(
+        POSITIONS, -1, node.filters
     )
+    biases = np.zeros((POSITIONS, len(bias)), np.int32)
+    biases[CENTRE] = wrapped(bias * UNIT)
+    steps = np.arange(0, 2 * packed.shape[1], 4, dtype=np.int32)
+    return Packed(
+        steps, strips(packed.reshape(POSITIONS, -1, 2, len(bias))), _copied(biases.ravel()),
+        scale_table(conv, np.arange(len(bias)), zero), True, len(bias) // TARGET.lanes, True,
+    )  # fmt: skip
+
+
+def pays_in_tiles(layout: Layout, node: Conv, images: int) -> bool:
+    """Is `byte_winograd` faster for so many images at a time? By counting what a vector of filters takes."""
+    height, width, _ = layout.graph.size(node.target)
+    tiles = images * prod(tiles_of(layout, node))
+    channels = layout.pixel(node.source)
+    in_a_lane = 4 if TARGET.dot == "vnni" else 2  # without it bytes are widened to 16 bits as well
+    direct = images * height * width * node.window.area * channels // in_a_lane
+    tiled = (tiles + WEIGHT_COST) * POSITIONS * channels // 2 + tiles * TILE_COST
+    return in_tiles(node) and tiled < direct
+
+
+def wrapped(numbers: NDArray[np.int64]) -> NDArray[np.int32]:
+    """As sums in 32 bits wrap around."""
+    return numbers.astype(np.int32)
+
+
+def strips(packed: np.ndarray) -> np.ndarray:
+    """Weights (..., numbers in a lane, filters) as one strip for each panel, (..., filters, numbers)."""
+    starts = panel_starts(packed.shape[-1] // TARGET.lanes)
+    panels = [
+        packed[..., start * TARGET.lanes : stop * TARGET.lanes].swapaxes(-1, -2).ravel()
+        for start, stop in pairwise(starts)
+    ]
+    return _copied(np.concatenate(panels))
 
 
 def filter_order(vectors: int) -> np.ndarray:
@@ -113,10 +164,10 @@ def patch(layout: Layout, node: Conv) -> tuple[NDArray[np.int32], np.ndarray, np
     return steps, (rows * len(starts) + fours).ravel(), np.tile(lanes, high)
 
 
-def fits(conv: Int8Conv) -> bool:
-    """Can no sum leave the range of int32, whatever the bytes?"""
+def fits(conv: Int8Conv, most: int = INT32_MAX + 1) -> bool:
+    """Is each sum smaller, whatever the bytes?"""
     sums = np.abs(conv.weight.astype(np.int64)).sum(axis=(0, 1, 2)) * 255
-    return bool((sums + np.abs(conv.bias.astype(np.int64)) <= INT32_MAX).all())
+    return bool((sums + np.abs(conv.bias.astype(np.int64)) < most).all())
 
 
 def is_quick(conv: Int8Conv) -> bool:

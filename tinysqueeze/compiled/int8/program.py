@@ -5,10 +5,11 @@ that no map leaves its cache and nobody waits. A single image is shared by all t
 """
 
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 
-from tinysqueeze.compiled.int8.maps import Layout, fill, lay_out
+from tinysqueeze.compiled.int8.maps import Layout, fill, lay_out, tiles_of
 from tinysqueeze.compiled.int8.products import INT32_MAX, Packed, pack
 from tinysqueeze.compiled.layout import window_fields
 from tinysqueeze.compiled.space import NONE, View, aligned, job, pixel_table
@@ -33,13 +34,23 @@ from tinysqueeze.kernels.byte_products import (
     byte_sum,
     panel_starts,
 )
+from tinysqueeze.kernels.byte_winograd import (
+    OUT,
+    POSITIONS,
+    SPARE,
+    byte_winograd,
+    byte_winograd_input,
+)
 from tinysqueeze.kernels.kernel import Job, Kernel
 from tinysqueeze.kernels.team import Program, Stage, Team
 
-CACHE = 320_000
+CACHE = 460_000
 """Bytes of maps that a thread's chunk of images may take: a part of its second cache, which weights are
-in as well. (Measured for images of 32 pixels: from 2 to 7 of them a chunk the time differs by 3 %, with
-12 some layers take a third more.)"""
+in as well."""
+TOGETHER = 3
+"""A chunk of so many images or more holds a multiple: then Winograd's tiles, of which small maps have 4,
+come in whole tiles of registers. (Images of 32 pixels, 3 of them: 4 took 7 % longer, 6 took 2 %; of the
+network of the recipe `fast`, 3 of them: 2 took 9 % longer.)"""
 
 
 @dataclass
@@ -49,7 +60,7 @@ class Int8Program:
     network: Int8Network
     layout: Layout
     batch: int
-    memory: np.ndarray
+    memory: tuple[np.ndarray, ...]
     packed: dict[int, Packed]
     logits: np.ndarray
     encode: Job
@@ -59,7 +70,7 @@ class Int8Program:
     def bytes(self) -> int:
         """All that it has allocated."""
         packed = sum(one.nbytes for one in self.packed.values())
-        return self.memory.nbytes + self.logits.nbytes + packed
+        return sum(a.nbytes for a in self.memory) + self.logits.nbytes + packed
 
     def run(self, team: Team, images: np.ndarray) -> np.ndarray:
         """The int32 logits (N, classes) of images, float32 or encoded; a fresh array."""
@@ -72,12 +83,15 @@ class Int8Program:
 def int8_program(network: Int8Network, batch: int, threads: int, shared: bool) -> Int8Program:
     """For batches; or `shared`, where all threads work on one image."""
     graph, layout = network.graph, lay_out(network.graph)
-    packed = {
-        i: pack(network, layout, i, n) for i, n in enumerate(graph.nodes) if isinstance(n, Conv)
-    }
     stored = [i for i in layout.maps if i not in (network.wide, graph.output, *layout.pools)]
     most = CACHE // layout.places(stored, 1)[1]
-    images = 1 if shared else max(1, min(most, -(-batch // threads)))
+    most = 1 if shared else max(1, min(most, -(-batch // threads)))
+    images = most if most < TOGETHER else most - most % TOGETHER
+    packed = {
+        i: pack(network, layout, i, node, images)
+        for i, node in enumerate(graph.nodes)
+        if isinstance(node, Conv)
+    }
     places, end = layout.places(stored, images)
     memory = aligned(end * (1 if shared else threads), np.uint8)
     views = {i: layout.view(i, memory[at:], 0 if shared else end) for i, at in places.items()}
@@ -91,8 +105,26 @@ def int8_program(network: Int8Network, batch: int, threads: int, shared: bool) -
     for i, node in enumerate(graph.nodes):
         jobs.node(i, node)
     return Int8Program(
-        network, layout, len(logits), memory, packed, logits, encode, Program(jobs.stages)
-    )
+        network, layout, len(logits), (memory, jobs.v, jobs.m), packed, logits, encode,
+        Program(jobs.stages),
+    )  # fmt: skip
+
+
+def tile_places(y: View, images: int, side: int) -> np.ndarray:
+    """Where the pixels of each tile lie, int32 (images, rows and columns of tiles, side, side), flat.
+
+    Those beyond the map are sent to the first one of their row or column, which is written after them.
+    """
+
+    def along(size: int, step: int) -> np.ndarray:
+        first = np.arange(0, size, side)[:, None]
+        places = first + np.arange(side)
+        return np.where(places < size, places, first) * step
+
+    rows = along(y.height, y.row)[:, None, :, None]
+    columns = along(y.width, y.pixel)[None, :, None, :]
+    image = y.next * np.arange(images).reshape(-1, 1, 1, 1, 1)
+    return (image + rows + columns).astype(np.int32).ravel()
 
 
 @dataclass
@@ -107,7 +139,19 @@ class _Jobs:
     images: int
     threads: int
     shared: bool
+    v: np.ndarray = field(init=False)  # Winograd's V of a chunk, for each thread or `shared`
+    m: np.ndarray = field(init=False)  # its M of a block, for each thread
     stages: list[Stage] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        tiles = [
+            prod(tiles_of(self.layout, node)) * self.layout.pixel(node.source)
+            for i, node in enumerate(self.layout.graph.nodes)
+            if isinstance(node, Conv) and self.packed[i].tiled
+        ]
+        sets = 1 if self.shared else self.threads
+        self.v = aligned(sets * self.images * POSITIONS * max(tiles, default=0), np.int16)
+        self.m = aligned(self.threads * SPARE if tiles else 0, np.int32)
 
     def add(self, made: Job, units: int, wait: bool = True) -> None:
         """A stage of its own for one image, of so many units; or one more job for each chunk."""
@@ -166,6 +210,9 @@ class _Jobs:
 
     def convolve(self, i: int, node: Conv) -> None:
         """A convolution into its channels of the map, or into the logits."""
+        if self.packed[i].tiled:
+            self._in_tiles(node, self.packed[i])
+            return
         packed, window, x = self.packed[i], node.window, self.views[node.source]
         height, width = self.layout.graph.size(node.target)[:2]
         relu, place = node.activation == "relu", self.layout.place(node)
@@ -208,6 +255,32 @@ class _Jobs:
             by_row=self.shared and not by_panel,
         )  # fmt: skip
         self.add(made, panels if by_panel else -(-rows // tile), wait=not self._goes_on(i))
+
+    def _in_tiles(self, node: Conv, packed: Packed) -> None:
+        """A convolution by Winograd: its source as V, then all the rest."""
+        x, pooled = self.views[node.source], node.target in self.layout.pools
+        high, wide = tiles_of(self.layout, node)
+        y = self.views[self.layout.written(node)].part(
+            self.layout.place(node), packed.vectors * TARGET.lanes
+        )
+        v = {
+            "v": self.v, "v_thread": 0 if self.shared else self.v.nbytes // self.threads,
+            "v_tile": 2 * x.pixel, "v_position": 2 * x.pixel * self.images * high * wide,
+        }  # fmt: skip
+        corner = {"x": x.moved(-node.window.pad[0], -node.window.pad[1])}
+        made = job(
+            byte_winograd_input, corner, **v, channels=x.pixel, tiles_high=high, tiles_wide=wide,
+            by_row=self.shared,
+        )  # fmt: skip
+        self.add(made, high)
+        made = job(
+            byte_winograd, {"y": y}, **v, steps=packed.steps, u=packed.weight, depth=len(packed.steps),
+            vectors=packed.vectors, bias=packed.bias, scales=packed.scales,
+            lowest=self.zero(node.target) if node.activation == "relu" else 0, m=self.m,
+            m_thread=4 * SPARE, places=tile_places(y, self.images, OUT // 2 if pooled else OUT),
+            tiles=high * wide, by_tile=self.shared, pooled=pooled,
+        )  # fmt: skip
+        self.add(made, high * wide)
 
     def _goes_on(self, i: int) -> bool:
         """Does the next node read the same map as node i? Then nobody need wait between them."""
