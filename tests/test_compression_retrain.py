@@ -24,6 +24,7 @@ from tinysqueeze.weights.compression.from_run import RETRAINING
 from tinysqueeze.weights.compression.kept import kept_at
 from tinysqueeze.weights.compression.tensors import Dense, Shared, Tensor
 
+TARGET = 2.4  # thousand bytes
 TINY = {"base_e": 8, "incr_e": 8, "stem_filters": 8, "fires": 2, "pools": (1,)}
 
 
@@ -123,12 +124,34 @@ def test_one_command_prunes_retrains_shares_and_stores(
     assert "top-1 100.00%" in capsys.readouterr().out
 
 
-def test_ctrl_c_keeps_the_retraining_and_the_same_command_goes_on(
+def test_one_command_calibrates_and_retrains_to_a_size(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a network that so few bytes hold badly; what is printed is what the file gives."""
+    out = tmp_path / "small.tsq"
+    assert main(compress(run_folder, out, "--target-kb", str(TARGET), "--threads", "1")) == 0
+    said = capsys.readouterr().out
+    stages = ("with 118 training images", "as trained", "calibrated  ", "retrained  ", " after: ")
+    for stage in stages:
+        assert stage in said, said
+    assert 0.95 * 1000 * TARGET < out.stat().st_size <= 1000 * TARGET
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert main(["evaluate", str(out), "--data", str(run_folder.parent / "pictures/test")]) == 0
+    after = said.split(" without training, ")[1].split("%")[0]
+    assert f"top-1 {after}%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--bits", "4", "--finetune", "1"], ["--target-kb", str(TARGET)]],
+    ids=["bits", "size"],
+)
+def test_ctrl_c_keeps_the_retraining_and_the_same_command_goes_on(
+    options: list[str], run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Interrupted or not, the same file comes out."""
     whole, parted = tmp_path / "whole.tsq", tmp_path / "parted.tsq"
-    options = ["--bits", "4", "--finetune", "1", "--threads", "1", "--retrain", "200"]
+    options = [*options, "--threads", "1", "--retrain", "200"]
     assert main([*compress(run_folder, whole), *options]) == 0
     command = [*compress(run_folder, parted), *options]
     with subprocess.Popen(
@@ -146,22 +169,35 @@ def test_ctrl_c_keeps_the_retraining_and_the_same_command_goes_on(
     assert main(command) == 0
     assert "going on with" in capsys.readouterr().out
     assert parted.read_bytes() == whole.read_bytes()
-    assert not kept_at(parted, RETRAINING).exists()
+    assert {path.name for path in tmp_path.iterdir()} == {parted.name, whole.name}
 
 
 @pytest.mark.parametrize(
-    ("options", "status"),
-    [("--target-kb 3", 1), ("--prune 1.5", 1), ("--bits 40", 1), ("--finetune -1", 2)],
+    ("options", "status", "says"),
+    [
+        ("--prune 1.5", 1, "prune must be"),
+        ("--bits 40", 1, "bits must be"),
+        ("--finetune -1", 2, "not '-1'"),
+        ("--target-kb 3 --prune 0.5", 1, "leave out bits and prune"),
+        ("--target-kb 3 --bits 4", 1, "leave out bits and prune"),
+        ("--target-kb 3 --finetune 1", 1, "leave it out"),
+        ("--target-kb 3 --photos builtin", 1, "leave out photos"),
+        ("--target-kb 3 --preprocess caffe", 1, "leave out preprocess"),
+        ("--target-kb 0.3", 1, "does not fit into 300 bytes"),
+    ],
 )
 def test_wrong_options_of_the_pipeline(
     options: str,
     status: int,
+    says: str,
     run_folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(compress(run_folder, tmp_path / "x.tsq", *options.split())) == status
-    assert capsys.readouterr().err.splitlines()[-1].startswith("tinysqueeze: ")
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("tinysqueeze: ")
+    assert says in said
     assert not list(tmp_path.iterdir())
 
 

@@ -21,7 +21,7 @@ from tinysqueeze.weights.compression import calibrate, compress, fileformat, kep
 from tinysqueeze.weights.compression.calibrate import Layer, rounded_bias
 from tinysqueeze.weights.compression.fileformat import to_bytes
 from tinysqueeze.weights.compression.judging import Agreement, halves, judge
-from tinysqueeze.weights.compression.rounding import Rounded
+from tinysqueeze.weights.compression.rounding import Rounded, feedback_factor
 from tinysqueeze.weights.compression.sizing import Sizing, Step, search
 from tinysqueeze.weights.compression.tensors import Dense, Stepped
 
@@ -217,6 +217,16 @@ def test_a_place_counts_by_what_the_relu_lets_through(weights: WeightSet) -> Non
     assert np.allclose(found.cross, np.einsum("rd,re,r->de", rows, now, share) / share.sum())
     plain = calibrate.moments(conv, [seen], [other])
     assert np.allclose(plain.own, now.T @ now / len(now))
+
+
+def test_inputs_that_never_change_are_rounded_as_well() -> None:
+    """Behind a layer whose weights are all 0; of their variance, rounding leaves less than nothing."""
+    same = np.append(30 * np.random.default_rng(0).standard_normal(20), 1.0)
+    rows = np.tile(same, (1001, 1))
+    own = rows.T @ rows / len(rows)
+    seen = calibrate.Moments(own, own)
+    assert (own[:-1, :-1] - np.outer(own[:-1, -1], own[:-1, -1])).diagonal().min() < 0
+    assert np.isfinite(feedback_factor(seen.centred())).all()
 
 
 def test_layers_before_a_relu() -> None:

@@ -251,7 +251,9 @@ def test_names_of_imagenet_alone_are_left_out(tmp_path: Path) -> None:
     [
         ({"prune": 0.5}, "prune needs bits"),
         ({"bits": 4, "target_kb": 3}, "leave out bits and prune"),
-        ({"retrain": 1, "target_kb": 3}, "leave out the target size"),
+        ({"retrain": 1, "target_kb": 3}, "retraining needs a run folder"),
+        ({"retrain": 1, "photos": "x"}, "leave out photos"),
+        ({"finetune": 1, "bits": 4}, "leave it out, or say retrain"),
         ({"photos": "x"}, "photos need a target size"),
         ({"coding": "zip"}, "coding is ans or huffman, not 'zip'"),
         ({"retrain": 1}, "retraining needs a run folder"),

@@ -12,6 +12,7 @@ from tinysqueeze.cli.weights import NAMES, add_about
 from tinysqueeze.weights import open_weights
 from tinysqueeze.weights.compression import fileformat
 from tinysqueeze.weights.compression.compress import ENOUGH, compress
+from tinysqueeze.weights.compression.from_run import FINETUNED
 from tinysqueeze.weights.compression.kept import Stopped
 
 
@@ -21,7 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Compress a network into a .tsq file. Without --bits or --target-kb no weight changes. With "
         "--bits, the paper's way: prune, share weights by k-means, code. With --target-kb, the best "
         "network of that size; --photos makes it much better. With --retrain, for a network trained here, "
-        "the paper's whole pipeline: prune, retrain, share, fine-tune the shared values."
+        "the paper's whole pipeline: prune, retrain, share, fine-tune the shared values; or, with "
+        "--target-kb, the best network of that size, trained on as it is stored."
     )
     parser.add_argument("weights", metavar="WEIGHTS", help=NAMES)
     add = partial(option, parser)
@@ -38,11 +40,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--retrain N",
-        "train a pruned run folder for N epochs (--prune 0.7 if not given, of all layers "
-        "together; without --bits as few as a validation part of the training images allows)",
+        "train a run folder for N epochs: pruned (--prune 0.7 if not given, of all layers "
+        "together; without --bits as few as a validation part of the training images allows), or with "
+        "--target-kb its rounded weights, first calibrated with training images, taught by the network "
+        "as it was",
         values.whole(),
     )
-    add("--finetune N", "then epochs for the shared values", values.whole(0), 2)
+    add(
+        "--finetune N",
+        f"then epochs for the shared values ({FINETUNED} if not given)",
+        values.whole(0),
+    )
     add("--data DATA", "to retrain on (otherwise as trained)")
     add("--threads N", "processor threads to retrain with (otherwise all)", values.threads)
     parser.add_argument(

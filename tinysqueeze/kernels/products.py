@@ -67,6 +67,7 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
     spare = tiles * TILE - rows
     short = spare * (TILE - 1) if spare <= tiles else 0
     table, steps = ints(job.x_rows), ints(job.x_steps)
+    far = 1 if job.y_thread == 0 else 0  # not scratch
     for n in range(job.batch):
         for panel in range(begin, end):
             column = panel * PANEL
@@ -89,13 +90,13 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
                 last = rows - row - 1
                 if not wide:
                     narrow_tile(xs, row_table, steps, last, floats(w), LANES, job.depth, ys, place,
-                                starts, job.add, job.floor, upcoming)  # fmt: skip
+                                starts, job.add, job.floor, far, upcoming)  # fmt: skip
                 elif row < short:
                     short_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
-                               starts, job.add, job.floor, upcoming)  # fmt: skip
+                               starts, job.add, job.floor, far, upcoming)  # fmt: skip
                 else:
                     wide_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
-                              starts, job.add, job.floor, upcoming)  # fmt: skip
+                              starts, job.add, job.floor, far, upcoming)  # fmt: skip
                 row += tile
 
 
@@ -136,10 +137,10 @@ def weight_gradient(job: Any, first: int, count: int, thread: int) -> None:
                 last = job.rows - row - 1
                 if wide:
                     wide_sum(xs, rows, steps, last, ds, job.d_step, depth, ys, outs,
-                             nothing, 1, no_floor, nothing)  # fmt: skip
+                             nothing, 1, no_floor, 0, nothing)  # fmt: skip
                 else:
                     narrow_sum(xs, rows, steps, last, ds, job.d_step, depth, ys, outs,
-                               nothing, 1, no_floor, nothing)  # fmt: skip
+                               nothing, 1, no_floor, 0, nothing)  # fmt: skip
 
 
 @kernel("source rows columns solid vectors target row_count")

@@ -51,6 +51,8 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
         bias: `vectors` vectors to begin with.
         add: if not 0, what is in y already is added as well.
         floor: results below it become it: 0 for ReLU, minus infinity for none.
+        far: if not 0, the cache lines of the result are asked for beforehand. Where it lies near
+            already, in a thread's own scratch, asking costs more than it gives.
         upcoming: the `rows * depth` floats from here will be needed next. With `stream` they are asked
             for in the meantime, since a core that waits for memory does nothing else.
     """
@@ -59,12 +61,12 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
         floats_t, ints_t, ints_t, int_t,
         floats_t, int_t, int_t,
         floats_t, ints_t,
-        floats_t, int_t, types.float32, floats_t,
+        floats_t, int_t, types.float32, int_t, floats_t,
     )  # fmt: skip
     def tile(
         e: Emitter, x: Value, x_rows: Value, x_steps: Value, last: Value, w: Value,
         w_step: Value, depth: Value, y: Value, y_rows: Value, bias: Value, add: Value,
-        floor: Value, upcoming: Value,
+        floor: Value, far: Value, upcoming: Value,
     ) -> None:  # fmt: skip
         b = e.builder
         columns = [e.int(v * TARGET.lanes) for v in range(vectors)]
@@ -79,7 +81,8 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
             x_row.append(e.at(x, index(x_rows, place)))
             y_row.append(e.at(y, index(y_rows, place)))
 
-        _ask_for(e, y_row, columns)
+        with b.if_then(b.icmp_signed("!=", far, e.int(0))):
+            _ask_for(e, y_row, columns)
         start = [[e.load(bias, c) for c in columns] for _ in range(rows)]
         start = _add_existing(e, add, start, y_row, columns)
 

@@ -45,6 +45,7 @@ BATCH = 10
 ROWS = 20_000  # places looked at in a layer: 30 times the widest layer's inputs
 RIDGE = 0.01  # how firmly the fit holds on to the original weights, of H's mean diagonal
 PROBED = 30  # images are enough to measure a sensitivity
+SAME = 1e-12  # of an input's square: a variance that is none
 STEPS = 8  # sensitivities are powers of 2 ** (1 / STEPS): thirty images don't say more
 STEP_BYTES = 5  # of a grid in the file, beside its levels: step and coding
 PROBE = 3e-3  # in `sensitivities`: squared error of a layer's output, of its variance
@@ -63,7 +64,10 @@ class Moments:
     def centred(self) -> Matrix:
         """(D, D) covariance: what is left of an error once the bias has made up for its mean."""
         mean = self.own[:-1, -1]
-        return self.own[:-1, :-1] - np.outer(mean, mean)
+        found = self.own[:-1, :-1] - np.outer(mean, mean)
+        # Of an input that never changes, rounding may leave less than nothing.
+        np.fill_diagonal(found, np.maximum(found.diagonal(), SAME * self.own.diagonal()[:-1]))
+        return found
 
     def fitted(self, full: Matrix) -> Matrix:
         """The weights (D + 1, F), bias last, whose outputs on x are nearest to x₀ᵀ full."""

@@ -1,8 +1,6 @@
 """Trained weights into a small file, by one call: without loss, as in the paper, or to a size."""
 
 import os
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,29 +11,32 @@ from tqdm.auto import tqdm
 from tinysqueeze.errors import UserError
 from tinysqueeze.files import check_writable
 from tinysqueeze.ranges import Range, checked
-from tinysqueeze.training.interruptible import interruptible
 from tinysqueeze.weights.calibration import Pictures, calibration_images
-from tinysqueeze.weights.compression import fileformat, kept, pipeline
+from tinysqueeze.weights.compression import fileformat, pipeline
 from tinysqueeze.weights.compression.deep_compression import deep_compression_tensors
 from tinysqueeze.weights.compression.fileformat import Compressed
-from tinysqueeze.weights.compression.from_run import PRUNED, RETRAINING, Request, compress_run
+from tinysqueeze.weights.compression.from_run import (
+    FINETUNED,
+    PRUNED,
+    RETRAINING,
+    Request,
+    compress_run,
+)
 from tinysqueeze.weights.compression.judging import Labelled, halves, judge
-from tinysqueeze.weights.compression.kept import Stopped, kept_at
+from tinysqueeze.weights.compression.kept import kept_at
 from tinysqueeze.weights.compression.pipeline import Progress
-from tinysqueeze.weights.compression.sizing import Step, search
+from tinysqueeze.weights.compression.run_to_size import compress_run_to_size
+from tinysqueeze.weights.compression.searching import SIZING, searched
 from tinysqueeze.weights.opening import Source, Weights, open_weights, source_file
 from tinysqueeze.weights.preprocess import Preprocess
 from tinysqueeze.weights.trained import WeightSet
 
 IMAGENET = 1000  # classes, whose names every reader finds without the file
 ENOUGH = 100  # photographs to calibrate with
-SIZING = "sizing"
 NUMBERS = {
     "bits": int | None, "prune": float | None, "retrain": int | None,
     "target_kb": Annotated[float, Range(0, 1e9)] | None,
 }  # fmt: skip
-SAVE_EVERY = 20.0  # seconds: what a kill may cost at most, beside the layer under way
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, about {remaining} left"
 
 
 def compress(
@@ -47,7 +48,7 @@ def compress(
     bits: int | None = None,
     prune: float | None = None,
     retrain: int | None = None,
-    finetune: int = 2,
+    finetune: int | None = None,
     data: str | None = None,
     threads: int | None = None,
     coding: str = "ans",
@@ -69,8 +70,11 @@ def compress(
     bits        the paper's way: 2**bits values a layer, shared by k-means
     prune       with bits: first set this share (0 to 1) of each layer to zero
     retrain     for a run folder: prune, train for so many epochs, share, fine-tune the shared values for
-                `finetune` epochs; on `data` (otherwise as trained) and `threads` (otherwise all); `prune`
-                is then of all layers together (otherwise 0.7) and `bits` are chosen, unless given
+                `finetune` epochs (otherwise 2); on `data` (otherwise as trained) and `threads` (otherwise
+                all); `prune` is then of all layers together (otherwise 0.7) and `bits` are chosen, unless
+                given. With target_kb: calibrate with training images, then train for so many epochs through
+                the rounding, taught by the network as it was; `say` hears how well each does on images that
+                neither has seen
     coding      "ans", or "huffman", the paper's with relative indices
     classes     a file with the classes' names (otherwise those of the weights; ImageNet's are left out,
                 since every reader finds them)
@@ -81,19 +85,16 @@ def compress(
     `kept.Stopped` after Ctrl-C or a kill while retraining or looking for a size (the same call goes on), and
     what `open_weights` does.
     """
-    _check(target_kb, photos, bits, prune, retrain, coding)
+    _check(target_kb, photos, bits, prune, retrain, finetune, coding)
+    target = None if target_kb is None else int(target_kb * 1000)
     out = Path(path)
     check_writable(out, (".tsq",))  # by its name it is read again
     if retrain is None:
         known = open_weights(weights, classes, preprocess=preprocess)
         say(str(known))
         stored = without_imagenets(known) if classes is None else known
-        if bits is not None or target_kb is not None:
-            _check_finite(stored)
-        if target_kb is not None:
-            return _to_size(
-                known, stored, out, int(target_kb * 1000), photos, coding, progress, say
-            )
+        if target is not None:
+            return _to_size(known, stored, out, target, photos, coding, progress, say)
         found = (
             pipeline.shared(stored, bits, prune or 0.0)
             if bits is not None
@@ -104,23 +105,15 @@ def compress(
         raise UserError("a run folder knows how its images are prepared: leave out preprocess")
     if not isinstance(weights, str | os.PathLike):
         raise UserError("retraining needs a run folder: train with out=, and give that")
-    share = PRUNED if prune is None else prune
-    found = compress_run(
-        Request(weights, out, retrain, share, bits, finetune, data, coding, threads, progress, say)
-    )
+    asked = Request(
+        weights, out, retrain, PRUNED if prune is None else prune, bits,
+        FINETUNED if finetune is None else finetune, data, coding, threads, progress, say,
+    )  # fmt: skip
+    found = compress_run(asked) if target is None else compress_run_to_size(asked, target)
     size = fileformat.write(out, found, coding)
-    kept_at(out, RETRAINING).unlink(missing_ok=True)
+    for doing in (RETRAINING,) if target is None else (RETRAINING, SIZING):
+        kept_at(out, doing).unlink(missing_ok=True)
     return size
-
-
-def _check_finite(weights: WeightSet) -> None:
-    """Raises UserError for numbers that no shared value is near to."""
-    for path, array in weights.flat.items():
-        if not np.isfinite(array).all():
-            raise UserError(
-                f"{path} holds numbers that are not finite, which share no values: compress without bits and "
-                "size, or train it again"
-            )
 
 
 def without_imagenets(weights: WeightSet) -> WeightSet:
@@ -145,6 +138,7 @@ def _check(
     bits: int | None,
     prune: float | None,
     retrain: int | None,
+    finetune: int | None,
     coding: str,
 ) -> None:
     """Raises UserError for options that don't go together, or are no numbers."""
@@ -152,8 +146,15 @@ def _check(
     checked("compress", NUMBERS, given)
     if target_kb is not None and (bits is not None or prune is not None):
         raise UserError("a target size chooses bits and pruning itself: leave out bits and prune")
-    if target_kb is not None and retrain is not None:
-        raise UserError("retraining shares weights by bits: leave out the target size")
+    if photos is not None and retrain is not None:
+        raise UserError(
+            "retraining calibrates with the images it trains with, and is judged by others: leave out photos"
+        )
+    if finetune is not None and (retrain is None or target_kb is not None):
+        raise UserError(
+            "finetune is for values shared after pruning and retraining: leave it out, or say retrain and no "
+            "target size"
+        )
     if prune is not None and bits is None and retrain is None:
         raise UserError("prune needs bits: how many are to be left of what is not pruned?")
     if photos is not None and target_kb is None:
@@ -178,46 +179,12 @@ def _to_size(
     if photos is not None:
         chosen, others = halves(known, photos)
         images = calibration_images(known, chosen, ENOUGH, progress)
-    path = kept_at(out, SIZING)
-    begun = kept.origin(stored, target, images, coding)
-    sizing = kept.read(path, begun)
-    if path.exists():
-        say(f"going on with {path}")
-    told = _searched(
-        search(stored, target, images, sizing, coding),
-        lambda: kept.save(path, sizing, begun),
-        progress,
-    )
-    if told:
-        raise Stopped(told, path)
-    assert sizing.best is not None
-    size = fileformat.write(out, sizing.best, coding)
-    path.unlink(missing_ok=True)
+    found = searched(stored, target, images, out, coding, progress, say)
+    size = fileformat.write(out, found, coding)
+    kept_at(out, SIZING).unlink(missing_ok=True)
     if images is not None:
-        _judged(known, pipeline.unpack(sizing.best), images, others, progress, say)
+        _judged(known, pipeline.unpack(found), images, others, progress, say)
     return size
-
-
-def _searched(steps: Iterator[Step], save: Callable[[], None], progress: bool) -> int:
-    """Take all the steps, with a bar; what is found is saved now and then, and before it stops.
-
-    Returns the signal that stopped it, or 0.
-    """
-    saved_at = time.perf_counter()
-    with (
-        interruptible() as interrupt,
-        tqdm(total=1.0, bar_format=BAR, smoothing=0, disable=None if progress else True) as bar,
-    ):
-        for step in steps:
-            bar.set_description_str(step.what, refresh=False)
-            bar.update(step.share - bar.n)
-            if interrupt.by or time.perf_counter() - saved_at > SAVE_EVERY:
-                save()
-                saved_at = time.perf_counter()
-            if interrupt.by:
-                return interrupt.by
-        bar.update(1 - bar.n)
-    return 0
 
 
 def _judged(

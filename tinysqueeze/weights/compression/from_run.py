@@ -1,6 +1,7 @@
 """A run folder made small: pruned, retrained, shared, fine-tuned, stored; what each stage costs."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,9 @@ from tinysqueeze.training import checkpoint
 from tinysqueeze.training.checkpoint import Saved
 from tinysqueeze.training.interruptible import interruptible
 from tinysqueeze.training.loop import Report, drive
+from tinysqueeze.training.recipe import Recipe
 from tinysqueeze.training.state import Training, begin
+from tinysqueeze.training.teacher import Teacher
 from tinysqueeze.weights.compression import fileformat, pipeline, prune, trained
 from tinysqueeze.weights.compression.fileformat import Compressed
 from tinysqueeze.weights.compression.kept import Stopped, kept_at
@@ -27,10 +30,13 @@ from tinysqueeze.weights.compression.tensors import Tensor
 from tinysqueeze.weights.opening import open_weights
 
 PRUNED = 0.7  # of all weights, where it is not said
+FINETUNED = 2  # epochs, where it is not said
 RETRAINING = "retraining"
 HELD_OUT = 0.02  # of the training images, for the choices; the retraining lacks them, so few
 
 Masks = dict[str, NDArray[np.bool_]]
+Origin = dict[str, object]
+"""What a retraining began from, as JSON: another one must not go on with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +48,7 @@ class Request:
     epochs: int
     prune: float = PRUNED
     bits: int | None = None
-    finetune: int = 2
+    finetune: int = FINETUNED
     data: str | None = None
     coding: str = "ans"
     threads: int | None = None
@@ -58,6 +64,12 @@ class Request:
             raise UserError("retraining takes 1 epoch at least, fine-tuning 0")
         if self.bits is not None and not 1 <= self.bits <= pipeline.MOST_BITS:
             raise UserError(f"bits must be 1 to {pipeline.MOST_BITS}, not {self.bits}")
+
+    def images(self, saved: Saved) -> tuple[Dataset, Dataset, Dataset]:
+        """Those to train with, those held out of the training images, and the test images."""
+        source, size = self.data or saved.meta["extra"]["data"], saved.model.input_shape[0]
+        images, test = (data.load(source, split, size=size) for split in ("train", "test"))
+        return *images.split(HELD_OUT), test
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +92,11 @@ class Table:
             f"{'':<22}{'not zero':>9}{'bytes':>12}{'smaller':>9}{'validation':>12}{'test':>9}"
         )
 
-    def line(self, name: str, params: Params, size: int | None = None) -> float:
-        """Evaluate and tell; returns the test accuracy."""
+    def line(self, name: str, params: Params, size: int | None = None) -> tuple[float, float]:
+        """Evaluate and tell; returns the validation and the test accuracy. The engine is as before."""
         total = len(self.validation) + len(self.test)
+        vector = self.training.engine.vector
+        now = vector.copy()
         with tqdm(
             total=total,
             unit="image",
@@ -94,26 +108,31 @@ class Table:
                 trained.accuracy(self.training, params, images, bar.update)
                 for images in (self.validation, self.test)
             )
+        vector[:] = now
         left = prune.density(flatten(params))
         small = f"{size:>12,}{self.plain / size:>8.1f}x" if size else " " * 21
         self.asked.say(f"{name:<22}{left:>9.1%}{small}{seen:>12.2%}{new:>9.2%}")
-        return new
+        return seen, new
+
+    def stored(self, name: str, found: Compressed) -> tuple[float, float]:
+        """`line` of what a file will hold, read from its bytes."""
+        coded = fileformat.to_bytes(found, self.asked.coding)
+        return self.line(name, unflatten(fileformat.from_bytes(coded).params()), len(coded))
 
 
 def compress_run(asked: Request) -> Compressed:
     """The whole pipeline. Raises UserError, and Stopped after Ctrl-C."""
     saved, weights = checkpoint.read(Path(asked.run)), open_weights(asked.run)
-    source, size = asked.data or saved.meta["extra"]["data"], saved.model.input_shape[0]
-    images, test = (data.load(source, split, size=size) for split in ("train", "test"))
-    dataset, validation = images.split(HELD_OUT)
-    training, keep = _begin(asked, saved, dataset)
+    dataset, validation, test = asked.images(saved)
+    params, keep = trained.pruned(saved.params, asked.prune)
+    recipe = trained.retraining_recipe(saved.recipe, asked.epochs)
+    origin: Origin = {"pruned": asked.prune, "from": saved.meta["sha256"], "data": str(asked.data)}
+    training = begun(asked, saved, dataset, params, recipe, origin)
     plain = 4 * sum(array.size for array in weights.flat.values())
     table = Table(training, validation, test, plain, asked)
     table.head()
-    now = training.engine.vector.copy()
-    before = table.line("as trained", saved.params, table.plain)
-    training.engine.vector[:] = now
-    _retrain(asked, training, dataset, keep)
+    _, before = table.line("as trained", saved.params, table.plain)
+    to_the_end(asked, training, retrain(training, dataset, keep), dataset, origin)
     left = {path: array.copy() for path, array in flatten(training.best_params).items()}
     table.line("pruned, retrained", unflatten(left))
     bits = asked.bits or _chosen_bits(asked, training, left, validation)
@@ -122,56 +141,52 @@ def compress_run(asked: Request) -> Compressed:
     def stored() -> Compressed:
         return pipeline.pack(weights, trained.for_storing(weights.model, tensors))
 
-    def stage(name: str) -> float:
-        coded = fileformat.to_bytes(stored(), asked.coding)
-        return table.line(name, fileformat.from_bytes(coded).params(), len(coded))
-
-    after = stage(f"shared, {bits} bits")
+    _, after = table.stored(f"shared, {bits} bits", stored())
     if asked.finetune:
         tensors = _finetune(asked, training, tensors, dataset, validation)
-        after = stage("fine-tuned")
+        _, after = table.stored("fine-tuned", stored())
     asked.say(
         f"test accuracy {before:.2%} before, {after:.2%} after: {100 * (after - before):+.2f} points"
     )
     return stored()
 
 
-def _begin(asked: Request, saved: Saved, dataset: Dataset) -> tuple[Training, Masks]:
-    """The pruned network before its first step, or where an earlier call was stopped."""
-    params, keep = trained.pruned(saved.params, asked.prune)
-    recipe = trained.retraining_recipe(saved.recipe, asked.epochs)
-    path = kept_at(asked.out, RETRAINING)
+def begun(
+    asked: Request,
+    saved: Saved,
+    dataset: Dataset,
+    params: Params,
+    recipe: Recipe,
+    origin: Origin,
+    teacher: Teacher | None = None,
+) -> Training:
+    """A retraining of `params` before its first step, or where an earlier call was stopped."""
+    path, threads = kept_at(asked.out, RETRAINING), asked.threads
     if not path.exists():
-        return begin(saved.model, dataset, recipe, params, saved.normalise, asked.threads), keep
+        return begin(
+            saved.model, dataset, recipe, params, saved.normalise, threads, teacher=teacher
+        )
     earlier = checkpoint.read(path)
-    same = earlier.meta["extra"] == _origin(asked, saved)
-    if not same or earlier.recipe != recipe:
+    if earlier.meta["extra"] != origin or earlier.recipe != recipe:
         raise UserError(
             f"{path} is a retraining of another network or with other options; delete it, or write "
             "to another file"
         )
-    training = checkpoint.resume(earlier, asked.threads)
+    training = checkpoint.resume(earlier, threads, teacher=teacher)
     asked.say(f"going on with {path} at epoch {training.epoch + 1}, batch {training.batch + 1}")
-    return training, keep
+    return training
 
 
-def _origin(asked: Request, saved: Saved) -> dict[str, object]:
-    """What a retraining began from."""
-    return {"pruned": asked.prune, "from": saved.meta["sha256"], "data": str(asked.data)}
-
-
-def _retrain(asked: Request, training: Training, dataset: Dataset, keep: Masks) -> None:
-    """Train what is left, saved every minute; the engine ends with the last step's parameters."""
-    saved = checkpoint.read(Path(asked.run))
-    steps = len(dataset) // training.recipe.batch_size
-    save = partial(
-        checkpoint.save, kept_at(asked.out, RETRAINING), training, **_origin(asked, saved)
-    )
+def to_the_end(
+    asked: Request, training: Training, reports: Iterator[Report], dataset: Dataset, origin: Origin
+) -> None:
+    """Take all the steps, with a bar, saved every minute. Raises Stopped after Ctrl-C."""
+    path = kept_at(asked.out, RETRAINING)
     with (
         interruptible() as interrupt,
         tqdm(
-            total=steps * training.recipe.epochs,
-            initial=training.epoch * steps + training.batch,
+            total=training.recipe.steps(len(dataset)),
+            initial=training.step,
             unit="batch",
             desc="retraining",
             disable=not asked.progress,
@@ -182,9 +197,10 @@ def _retrain(asked: Request, training: Training, dataset: Dataset, keep: Masks) 
             bar.set_postfix_str(f"loss {report.loss:.3f}, accuracy {report.accuracy:.1%}", False)
             bar.update()
 
-        told = drive(retrain(training, dataset, keep), show, save, lambda: interrupt.by)
+        save = partial(checkpoint.save, path, training, **origin)
+        told = drive(reports, show, save, lambda: interrupt.by)
     if told:
-        raise Stopped(told, kept_at(asked.out, RETRAINING))
+        raise Stopped(told, path)
 
 
 def _chosen_bits(

@@ -90,6 +90,16 @@ def merged_norms(model: Model, flat: Mapping[str, NDArray[np.float32]]) -> dict[
     return found
 
 
+def check_finite(weights: WeightSet) -> None:
+    """Raises UserError for numbers that no shared value is near to."""
+    for path, array in weights.flat.items():
+        if not np.isfinite(array).all():
+            raise UserError(
+                f"{path} holds numbers that are not finite, which share no values: compress without bits and "
+                "size, or train it again"
+            )
+
+
 def shared(weights: WeightSet, bits: int, prune: float = 0.0) -> Compressed:
     """The paper's pipeline: prune the smallest fraction of each layer, share the rest by k-means.
 
@@ -97,6 +107,7 @@ def shared(weights: WeightSet, bits: int, prune: float = 0.0) -> Compressed:
     """
     if not 1 <= bits <= MOST_BITS or not 0 <= prune < 1:
         raise UserError(f"bits must be 1 to {MOST_BITS} and prune at least 0 and less than 1")
+    check_finite(weights)
     pruned = {
         path: array * mask(array, prune) if is_rounded(path, array) else array
         for path, array in weights.flat.items()
