@@ -248,17 +248,20 @@ def _residual(rng: np.random.Generator, shape: Shape, depth: int) -> Layer:
 
 def stack(rng: np.random.Generator) -> Model:
     """Steps as kernels take them: arms, a norm, an activation, a bypass, a pool; some images are large."""
-    large = rng.random() < 0.3
-    low, high, widths = (33, 41, WIDTHS[:10]) if large else (5, 24, WIDTHS)
+    large = rng.random() < 0.5
+    low, high, widths = (33, 37, WIDTHS[:10]) if large else (5, 24, WIDTHS)
     shape: Shape = (*(int(rng.integers(low, high)) for _ in range(2)), int(rng.integers(1, 4)))
     image, layers = shape, list[Layer]()
-    if rng.random() < 0.5:  # three or four strides wide, as an image in phases is
+    filters, active = int(rng.choice(widths)), [[], [ReLU()], [HardSwish()]][int(rng.integers(3))]
+    if rng.random() < 0.4:  # three or four strides wide, as an image in phases is
         stride = int(rng.integers(2, 5))
         kernel = int(rng.integers(2 * stride + 1, 4 * stride + 1))
-        layers.append(Conv2D(int(rng.choice(widths)), kernel, stride, int(rng.integers(0, 4))))
+        layers.append(Conv2D(filters, kernel, stride, int(rng.integers(0, 4))))
+    elif large:  # what comes first is not done by Winograd
+        layers.append(Conv2D(filters, 3, pad=1))
     for _ in range(int(rng.integers(1, 4))):
         shape = Chain(_named(layers)).out_shape(image)
-        layers += _fused(rng, shape, widths)
+        layers += _fused(rng, shape, widths, active)
     channels = Chain(_named(layers)).out_shape(image)[2]
     head = [Conv2D(5, 1), GlobalAvgPool2D()] if rng.random() < 0.4 else [GlobalAvgPool2D()]
     classes = 5 if len(head) == 2 else channels
@@ -272,7 +275,9 @@ def _named(layers: list[Layer]) -> tuple[tuple[str, Layer], ...]:
     return tuple((f"{type(layer).__name__.lower()}{i}", layer) for i, layer in enumerate(layers))
 
 
-def _fused(rng: np.random.Generator, shape: Shape, widths: tuple[int, ...]) -> list[Layer]:
+def _fused(
+    rng: np.random.Generator, shape: Shape, widths: tuple[int, ...], active: list[Layer]
+) -> list[Layer]:
     """One step: 1 to 3 convolutions side by side, and what may follow them."""
     count = int(rng.choice([1, 1, 1, 2, 2, 3]))
     filters = [int(n) for n in rng.choice(widths, count)]
@@ -280,13 +285,13 @@ def _fused(rng: np.random.Generator, shape: Shape, widths: tuple[int, ...]) -> l
         # as many as there were: a bypass needs no convolution
         filters = [shape[2] // count] * (count - 1)
         filters.append(shape[2] - sum(filters))
-    sizes = rng.choice([1, 3, 3, 5], count)
+    sizes = rng.choice([1, 3, 3, 3, 5], count)
     convs: list[Layer] = [
         Conv2D(f, int(k), pad=int(k) // 2) for f, k in zip(filters, sizes, strict=True)
     ]
     body = [Concat(_named(convs)) if count > 1 else convs[0]]
     body += [BatchNorm()] if rng.random() < 0.4 else []
-    body += [[], [ReLU()], [HardSwish()]][int(rng.integers(3))]
+    body += active if rng.random() < 0.8 else []
     if rng.random() < 0.4:
         around = () if sum(filters) == shape[2] else (Conv2D(sum(filters), 1),)
         body = [Residual(Chain(_named(body)), *around)]

@@ -148,6 +148,11 @@ KNOWN = {
     "strides along one side": net(
         ("a", CONV), ("b", Conv2D(8, 3, (1, 2), 1)), ("c", Conv2D(8, 3, (2, 1), 1)), ("d", CONV),
     ),
+    "padded along one side": net(("a", CONV), ("b", Conv2D(8, (3, 5), 1, (2, 0))), ("c", CONV)),
+    "a norm beside a bypass, rows of other lengths": net(
+        ("a", CONV), ("b", Residual(Chain((("c", CONV), ("n", BatchNorm()), ("r", ReLU()))))),
+        ("d", Conv2D(8, 1)),
+    ),
     "a pool that overlaps one way": net(("a", CONV), ("p", MaxPool2D((3, 2), (1, 2))), ("b", CONV)),
     "a pool of more pixels than a byte counts": net(("a", CONV), ("p", MaxPool2D(17, 1)), size=(18, 19, 3)),
     "rows of tiles that hang over the edge": net(("a", CONV), ("b", CONV), ("c", CONV), size=(27, 25, 5)),
