@@ -48,7 +48,7 @@ FILES = {
 }  # fmt: skip
 
 PLAIN = ("ops", "loss", "labels", "optim", "compose", "layers")
-COMPILED = ("kernels", "stragglers", "battery", "compiled")
+COMPILED = ("kernels", "phases", "stragglers", "battery", "compiled")
 REST = ("gradcheck", "gradcheck_networks", "models", "stepwise", "train", "training_run", "graph",
         "stepper", "recipes")  # fmt: skip
 CORE = PLAIN + COMPILED + REST
@@ -105,6 +105,9 @@ FAULTS = [
           "(a * m + b) * channels", "threads take edge tiles from the first one's scratch"),
     Fault("products", "wide = column + PANEL <= job.vectors * LANES",
           "wide = column + PANEL < job.vectors * LANES", "half of the last panel is left out"),
+    Fault("products", "w = job.w + 4 * job.depth * (column * job.batch + n * width)",
+          "w = job.w + 4 * job.depth * (column * job.batch + n * PANEL)",
+          "the last panel's positions are looked for too far apart"),
     Fault("products", "depth = count * job.pixels", "depth = job.pixels",
           "only a chunk's first image moves the weights"),
     Fault("products", "for t in range(1, job.threads):", "for t in range(1, min(job.threads, 2)):",
