@@ -1,4 +1,4 @@
-"""An image convolved in phases, by Winograd, against step-by-step execution."""
+"""Winograd for an image in phases, and panel by panel for few tiles, against step-by-step execution."""
 
 import itertools
 
@@ -9,7 +9,8 @@ from numba.core import config
 
 from tinysqueeze.compiled import compile
 from tinysqueeze.compiled.steps import PhaseStep
-from tinysqueeze.network.models import squeezenet1_0
+from tinysqueeze.kernels import TARGET
+from tinysqueeze.network.models import squeezenet1_0, squeezenet_cifar
 from tinysqueeze.network.stepwise import StepByStep
 
 pytestmark = pytest.mark.skipif(
@@ -48,3 +49,23 @@ def test_an_image_in_phases(kernel, stride, pad, size, rng):
     images[1, size // 2, size // 2] = np.nan
     spoilt = np.isnan(plan.predict(images)).any(axis=1)
     np.testing.assert_array_equal(spoilt, [False, True, False])
+
+
+@pytest.mark.parametrize(("size", "pools", "precision"), [
+    (12, (), "4x4"), (12, (3,), "4x4"), (9, (), "4x4"), (6, (), "2x2"), (5, (), "2x2"),
+])  # fmt: skip
+def test_few_tiles_of_one_image_are_made_panel_by_panel(size, pools, precision, rng):
+    """Nine tiles; three panels of output channels, the last of them one vector, and whole ones."""
+    wide = 5 * TARGET.panel  # of which half are 3x3
+    changes = {"input_size": size, "pools": pools, "fires": 3, "stem_filters": 20, "stem_pad": 1}
+    model = squeezenet_cifar(**changes, base_e=wide, incr_e=3 * TARGET.panel, freq=1)
+    params, images = lively(model, rng), rng.standard_normal((2, *model.input_shape), np.float32)
+    expected = StepByStep(model, params).predict(images)
+    for threads in (1, 2, 3):
+        plan = compile(
+            model, 1, training=False, precision=precision, threads=threads, params=params
+        )
+        convs = [c for made in plan._inference_program().layout.convs.values() for c in made]
+        assert any(conv.weights.by_panels for conv in convs)
+        got = plan.predict(images)
+        np.testing.assert_allclose(got, expected, atol=2e-5 * abs(expected).max())

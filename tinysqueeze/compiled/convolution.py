@@ -21,7 +21,7 @@ from tinysqueeze.compiled.weights import Gradients, Sums, Weights
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.kernel import Job, Kernel
 from tinysqueeze.kernels.pointwise import copy_map
-from tinysqueeze.kernels.products import clear, product, weight_gradient
+from tinysqueeze.kernels.products import clear, panel_product, product, weight_gradient
 from tinysqueeze.kernels.winograd import (
     winograd_input,
     winograd_input_adjoint,
@@ -156,15 +156,21 @@ class Convolution:
         filters, channels, wide = self.weights.filters, x.pixel, self.tiles[1]
         width = TARGET.panel if by_panel else filters
         v, u = self._scratch("V", tiles, channels), self._scratch("M", tiles, width)
-        products = product_job(
-            {}, **fields("x x_thread x_batch", v), x_rows=ramp(tiles, channels),
-            x_steps=self.positions.astype(np.int32), w=self.weights.forward,
-            w_batch=self.weights.source.channels * filters, depth=self.weights.source.channels,
-            vectors=self.arm.vectors, bias=self._zeros(), floor=-np.inf,
-            **fields("y y_thread y_batch", u), y_unit=-TARGET.panel if by_panel else 0,
-            y_rows=ramp(tiles, width), batch=self.weights.positions, rows_per_unit=high * wide,
-            by_panel=by_panel,
-        )  # fmt: skip
+        common: dict[str, Any] = fields("x x_thread x_batch", v) | fields("y y_thread y_batch", u)
+        common |= {
+            "x_rows": ramp(tiles, channels), "x_steps": self.positions.astype(np.int32),
+            "w": self.weights.forward, "depth": self.weights.source.channels,
+            "vectors": self.arm.vectors, "bias": self._zeros(), "floor": -np.inf,
+            "y_unit": -TARGET.panel if by_panel else 0, "y_rows": ramp(tiles, width),
+            "batch": self.weights.positions,
+        }  # fmt: skip
+        if self.weights.by_panels:
+            products = panel_product.job(rows=tiles, **common)
+        else:
+            products = product_job(
+                {}, w_batch=self.weights.source.channels * filters, rows_per_unit=high * wide,
+                by_panel=by_panel, **common,
+            )  # fmt: skip
         output = job(
             winograd_output, {"y": y}, **self._tile, **fields("u u_thread u_position", u),
             u_next=width, channels=filters, bias=self.bias, floor=self.low, height=self.result.height,

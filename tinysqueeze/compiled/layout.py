@@ -11,7 +11,7 @@ from tinysqueeze.compiled.nodes import NodeRun
 from tinysqueeze.compiled.sequence import Chunks, Sequence
 from tinysqueeze.compiled.space import NONE, Halo, Space, View, job
 from tinysqueeze.compiled.steps import ConvStep, JoinStep, Map, MeanStep, NodeStep, StepList
-from tinysqueeze.compiled.weights import Weights, winograd_size
+from tinysqueeze.compiled.weights import Weights, by_panels, winograd_size
 from tinysqueeze.kernels.head import pixel_mean
 from tinysqueeze.kernels.kernel import Job, Kernel
 from tinysqueeze.kernels.pointwise import add_map, copy_map
@@ -82,8 +82,9 @@ def lay_out(
     batch: int,
     precision: str,
     grads: Arrays | None = None,
+    one_by_one: bool = False,
 ) -> Layout:
-    """Everything but the buffers; with `grads` for training."""
+    """Everything but the buffers; with `grads` for training, `one_by_one` for `single`."""
     layout = Layout(steps, space, params, batch)
     pack, transform = layout.packing.each(), layout.packing.each()
     for i, step in enumerate(steps.steps):
@@ -91,7 +92,7 @@ def lay_out(
             layout.nodes[i] = NodeRun(steps, step, params, grads)
         if not isinstance(step, ConvStep):
             continue
-        layout.convs[i] = _convolutions(layout, step, precision, grads is not None)
+        layout.convs[i] = _convolutions(layout, step, precision, grads is not None, one_by_one)
         for conv in layout.convs[i]:
             halo = halo_of(conv.arm, conv.m, steps.maps[step.source], step.result)
             layout.halos[step.source] = layout.halo(step.source).around(halo)
@@ -100,7 +101,7 @@ def lay_out(
 
 
 def _convolutions(
-    layout: Layout, step: ConvStep, precision: str, training: bool
+    layout: Layout, step: ConvStep, precision: str, training: bool, one_by_one: bool
 ) -> list[Convolution]:
     """The arms of a step."""
     space, source = layout.space, layout.steps.maps[step.source]
@@ -112,7 +113,8 @@ def _convolutions(
         m = winograd_size(arm, step.source, step.result, precision)
         own = {name: layout.params.get(f"{arm.path}/{name}") for name in ("weight", "bias")}
         needs_dx = training and step.source != 0
-        weights = Weights(space, arm, source, m, own, needs_dx)
+        in_panels = one_by_one and by_panels(m, step.result)
+        weights = Weights(space, arm, source, m, own, needs_dx, in_panels)
         made.append(
             Convolution(
                 space, arm, weights, step.result, positions, count, bias[arm.offset :], step.low

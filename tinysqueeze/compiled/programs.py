@@ -128,7 +128,7 @@ def inference_program(
     shared = one_by_one and can_share(steps)
 
     def build(space: Space) -> tuple[Layout, Sequence]:
-        layout = lay_out(steps, space, own, 1 if shared else batch, precision)
+        layout = lay_out(steps, space, own, 1 if shared else batch, precision, one_by_one=shared)
         return layout, (single if shared else inference)(layout)
 
     layout, work = in_space(threads, build)

@@ -39,6 +39,12 @@ def winograd_size(arm: Arm, source: int, result: Map, precision: str) -> int:
     return min(PRECISIONS[precision], 2 if max(result.height, result.width) <= 2 else 4)
 
 
+def by_panels(m: int, result: Map) -> bool:
+    """Has one image so few Winograd tiles that its weights are read panel by panel (`panel_product`)?"""
+    tiles = -(-result.height // m) * -(-result.width // m) if m else 0
+    return TARGET.tile_rows < tiles <= 2 * TARGET.tile_rows
+
+
 @dataclass
 class Gradients:
     """The threads' own sums of all gradients, in one piece of memory that is cleared as one."""
@@ -58,7 +64,7 @@ class Weights:
     """One convolution's weight and bias: packed for use, and their gradients unpacked.
 
     forward   (X, panels, K, panel): K runs over (kernel row, kernel column, channel), X is 1; for
-              Winograd K are the channels and X the 16 or 36 positions
+              Winograd K are the channels and X the 16 or 36 positions; `by_panels` (panels, X, K, panel)
     backward  the same transposed: K runs over filters, the panels over input channels
     """
 
@@ -70,11 +76,12 @@ class Weights:
         m: int,
         params: dict[str, Any],
         needs_dx: bool = False,
+        by_panels: bool = False,
     ) -> None:
         self.arm, self.source, self.m, self.space = arm, source, m, space
         self.weight: np.ndarray = params["weight"]
         self.bias: np.ndarray | None = params.get("bias")
-        self.needs_dx = needs_dx
+        self.needs_dx, self.by_panels = needs_dx, by_panels
         self.kernel_area = arm.window.area
         self.side = m + arm.window.kernel[0] - 1 if m else 1
         self.positions = self.side**2
@@ -128,8 +135,9 @@ class Weights:
         taps = self.space.array(f"{self.arm.path} {name} taps", len(rows) * size)
         self._pack(packing, self.weight, rows, columns, taps)
         transform = winograd_weights.job(
-            m=self.m, side=self.side, taps=self.arm.window.kernel[0], w=taps, u=target, size=size
-        )
+            m=self.m, side=self.side, taps=self.arm.window.kernel[0], w=taps, u=target, size=size,
+            piece=rows.shape[1] * TARGET.panel if self.by_panels else size,
+        )  # fmt: skip
         transforming.add(transform, units=size // TARGET.lanes)
 
     def _pack(

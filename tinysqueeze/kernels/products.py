@@ -18,6 +18,7 @@ from tinysqueeze.kernels.tile import (
     narrow_sum,
     narrow_tile,
     short_tile,
+    tall_tile,
     wide_strip,
     wide_sum,
     wide_tile,
@@ -98,6 +99,37 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
                     wide_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
                               starts, job.add, job.floor, far, upcoming)  # fmt: skip
                 row += tile
+
+
+@kernel("""
+    x x_thread x_batch x_rows x_steps w depth vectors bias floor:f
+    y y_unit y_thread y_batch y_rows batch rows
+""")
+def panel_product(job: Any, first: int, count: int, thread: int) -> None:
+    """`product` by panels for at most `2 * TILE` rows: Winograd of one small image, which waits for weights.
+
+    Those of a panel lie in the order in which they are read, position behind position; while a tile works,
+    it asks for the next position's. The bias is the same for all panels: no numbers but zeros.
+    """
+    x = job.x + 4 * thread * job.x_thread
+    y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
+    x_rows, y_rows, steps, last = (
+        ints(job.x_rows),
+        ints(job.y_rows),
+        ints(job.x_steps),
+        job.rows - 1,
+    )
+    for panel in range(first, first + count):
+        column = panel * PANEL
+        width = min(PANEL, job.vectors * LANES - column)
+        for n in range(job.batch):
+            w = job.w + 4 * job.depth * (column * job.batch + n * width)
+            xs = floats(x + 4 * n * job.x_batch)
+            for lane in range(0, width, LANES):
+                ys = floats(y + 4 * (n * job.y_batch + column + lane))
+                upcoming = floats(w + 4 * job.depth * (width + lane))
+                tall_tile(xs, x_rows, steps, last, floats(w + 4 * lane), width, job.depth, ys, y_rows,
+                          floats(job.bias), 0, job.floor, upcoming)  # fmt: skip
 
 
 @kernel("""

@@ -272,15 +272,24 @@ def winograd_output_adjoint(job: Any, first: int, count: int, thread: int) -> No
                 )  # fmt: skip
 
 
-@kernel("m side taps w u size")
+@kernel("m side taps w u size piece")
 def winograd_weights(job: Any, first: int, count: int, thread: int) -> None:
-    """U = G w Gᵀ for packed weights w, (taps, taps, size) -> (side, side, size). Units are vectors."""
-    w = floats(job.w + 4 * first * LANES)
-    u = floats(job.u + 4 * first * LANES)
-    _weight(
-        job.m, w, job.taps * job.size, job.size, u, job.side * job.size, job.size,
-        count * LANES, w, float32(0),
-    )  # fmt: skip
+    """U = G w Gᵀ for packed weights w, (taps, taps, size) -> (size / piece, side, side, piece).
+
+    Units are vectors. The last piece may be smaller.
+    """
+    begin, end = first * LANES, (first + count) * LANES
+    while begin < end:
+        before = begin // job.piece * job.piece
+        piece = min(job.piece, job.size - before)
+        stop = min(end, before + piece)
+        w = floats(job.w + 4 * begin)
+        u = floats(job.u + 4 * (before * job.side * job.side + begin - before))
+        _weight(
+            job.m, w, job.taps * job.size, job.size, u, job.side * piece, piece,
+            stop - begin, w, float32(0),
+        )  # fmt: skip
+        begin = stop
 
 
 @kernel("m side u u_thread w w_thread size")
