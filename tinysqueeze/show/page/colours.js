@@ -18,14 +18,15 @@ export function themeOf(element) {
 // Where to begin: in a frame of another page, its ground counts, not that of the frame's own body.
 const outermost = (element) => window.frameElement ?? element;
 
-// Calls back when the page turns light or dark.
-export function onTheme(change) {
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => requestAnimationFrame(change));
+// Calls back when the page turns light or dark, until `signal` is aborted.
+export function onTheme(change, signal) {
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => requestAnimationFrame(change), { signal });
   const observer = new MutationObserver(change);
   const around = window.frameElement?.ownerDocument ?? document;
   for (const element of [around.documentElement, around.body]) {
     observer.observe(element, { attributes: true, attributeFilter: ["class", "data-theme", "data-jp-theme-light"] });
   }
+  signal?.addEventListener("abort", () => observer.disconnect());
 }
 
 // 511 colours from the most negative over zero, which is the page's own grey, to the most positive.
