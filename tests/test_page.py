@@ -66,7 +66,9 @@ def opened(browser, shown, tmp_path):
         ready += " tell('trouble') : setTimeout(look, 50); look();"
         assert browser.execute_async_script(ready) == "ready"
         return lambda code, *given: browser.execute_script(
-            f"const explorer = {find}; const given = arguments; {code}", *given
+            f"const explorer = {find}; const given = arguments; try {{ {code} }} "
+            "finally { explorer.settle(); }",  # what is drawn a frame later
+            *given,
         )
 
     return open_page
@@ -145,6 +147,7 @@ def test_the_maps_of_all_channels_alone_add_up_to_y(opened, rng):
         const { bias } = explorer.step.seen.get('fire2/expand3x3').params;
         const shown = Array.from({ length: explorer.part }, (_, inp) => {
           explorer.set({ inp });
+          explorer.settle();
           const one = [...document.querySelectorAll('.ts-figure')].find((f) => /alone/.test(f.textContent));
           return Number(one.querySelector('.ts-line').textContent.split(' ')[0].replace('−', '-'));
         });

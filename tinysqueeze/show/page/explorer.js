@@ -57,13 +57,17 @@ export class Explorer {
     this.set({ at: middle, from: middle });
     this.#rehearse();
     this.set({ at: middle, from: middle });
+    this.settle();
   }
 
   // Draws one layer of each kind before the page is seen: code that has run is compiled, and a first choice quick.
   #rehearse() {
     const kindOf = ({ kind, kernel } = {}) => `${kind} ${kernel}`;
     const kinds = new Map(this.stops.map(([path, direction], stop) => [kindOf(this.nodes.get(path)) + direction, stop]));
-    for (const stop of kinds.values()) this.set({ stop });
+    for (const stop of kinds.values()) {
+      this.set({ stop });
+      this.settle();
+    }
     this.set({ stop: 0, out: 0, inp: 0, tap: 0, term: 0 });
   }
 
@@ -226,14 +230,31 @@ export class Explorer {
     this.loss.element.hidden = path !== "loss";
     this.sum.element.hidden = this.place.element.hidden = this.update.hidden = path === "loss";
     if (path === "loss") {
+      this.rest = null;
       this.loss.draw(ui);
       return;
     }
-    (direction === "→" ? this.forward : this.backward).draw(ui);
+    const side = direction === "→" ? this.forward : this.backward;
+    side.draw(ui);
     this.place.draw(ui);
-    this.sum.draw(this.found, this.held(), this.found.name);
     this.update.hidden = !["dweight", "dbias"].includes(this.what);
-    if (!this.update.hidden) write(this.update, this.#updateText(node));
+    this.#later(() => {
+      side.rest(ui);
+      this.sum.draw(this.found, this.held(), this.found.name);
+      if (!this.update.hidden) write(this.update, this.#updateText(node));
+    });
+  }
+
+  // What stands further down is drawn a frame later: the maps and the window answer a hand at once.
+  #later(work) {
+    if (!this.rest) requestAnimationFrame(() => setTimeout(() => this.settle()));
+    this.rest = work;
+  }
+
+  // Everything drawn, now.
+  settle() {
+    this.rest?.();
+    this.rest = null;
   }
 
   #headline(path, direction, node) {
