@@ -24,6 +24,7 @@ from tinysqueeze.show.page import (
     style,
 )
 from tinysqueeze.show.page.html import HERE
+from tinysqueeze.show.pictures.style import DIVERGING
 from tinysqueeze.show.widgets import Stepper, fire_designer
 from tinysqueeze.study.stepper import Steps
 
@@ -445,6 +446,27 @@ def test_the_overview_fits_a_phone(browser, opened, rng, screenshot):
         "const f = document.querySelector('.ts-overview'); return f.scrollWidth > f.clientWidth"
     )
     screenshot("overview_400_dark")
+
+
+@pytest.mark.browser
+def test_colours_mean_what_they_mean_in_the_lessons_pictures(opened, rng):
+    """In a picture that Python draws and in the page: which sign is the blue end."""
+    from matplotlib import colormaps
+
+    red, _, blue, _ = colormaps[DIVERGING](1.0)  # of a positive number
+    run = opened(steps_of(SMALL, False, rng))
+    go(run, "fire2/expand3x3", "→")
+    cells = run(
+        "return [...document.querySelectorAll('.ts-cell')].map((cell) =>"
+        " [cell.textContent, getComputedStyle(cell).backgroundColor])"
+    )
+    seen = set()
+    for text, colour in cells:
+        r, _, b = map(int, re.findall(r"[0-9]+", colour)[:3])
+        if "pad" not in text and abs(r - b) > 30:
+            assert (b > r) == ((blue > red) == (number(text) > 0)), (text, colour)
+            seen.add(number(text) > 0)
+    assert seen == {True, False}
 
 
 VIEWED = """

@@ -1,7 +1,8 @@
 // Colours: the page's own light or dark, and how numbers become colours in it.
 
-const LIGHT = { low: [70, 40, 130], none: [247, 247, 247], high: [200, 95, 0] };
-const DARK = { low: [178, 155, 240], none: [38, 38, 46], high: [255, 170, 70] };
+// Orange is negative and violet positive, as in the lessons' pictures.
+const LIGHT = { low: [200, 95, 0], none: [247, 247, 247], high: [70, 40, 130] };
+const DARK = { low: [255, 170, 70], none: [38, 38, 46], high: [178, 155, 240] };
 
 // "light" or "dark": what the first opaque background behind an element is.
 export function themeOf(element) {
