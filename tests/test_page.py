@@ -1,5 +1,6 @@
 """The explorer's page: its numbers are Python's, everything on it can be reached, it needs nobody."""
 
+import base64
 import json
 import re
 import sys
@@ -23,7 +24,8 @@ from tinysqueeze.show.page import (
     style,
 )
 from tinysqueeze.show.page.html import HERE
-from tinysqueeze.show.widgets import Stepper
+from tinysqueeze.show.pictures.style import DIVERGING
+from tinysqueeze.show.widgets import Stepper, fire_designer
 from tinysqueeze.study.stepper import Steps
 
 SMALL = squeezenet_cifar(
@@ -65,7 +67,9 @@ def opened(browser, shown, tmp_path):
         ready += " tell('trouble') : setTimeout(look, 50); look();"
         assert browser.execute_async_script(ready) == "ready"
         return lambda code, *given: browser.execute_script(
-            f"const explorer = {find}; const given = arguments; {code}", *given
+            f"const explorer = {find}; const given = arguments; try {{ {code} }} "
+            "finally { explorer.settle(); }",  # what is drawn a frame later
+            *given,
         )
 
     return open_page
@@ -144,6 +148,7 @@ def test_the_maps_of_all_channels_alone_add_up_to_y(opened, rng):
         const { bias } = explorer.step.seen.get('fire2/expand3x3').params;
         const shown = Array.from({ length: explorer.part }, (_, inp) => {
           explorer.set({ inp });
+          explorer.settle();
           const one = [...document.querySelectorAll('.ts-figure')].find((f) => /alone/.test(f.textContent));
           return Number(one.querySelector('.ts-line').textContent.split(' ')[0].replace('−', '-'));
         });
@@ -441,3 +446,84 @@ def test_the_overview_fits_a_phone(browser, opened, rng, screenshot):
         "const f = document.querySelector('.ts-overview'); return f.scrollWidth > f.clientWidth"
     )
     screenshot("overview_400_dark")
+
+
+@pytest.mark.browser
+def test_colours_mean_what_they_mean_in_the_lessons_pictures(opened, rng):
+    """In a picture that Python draws and in the page: which sign is the blue end."""
+    from matplotlib import colormaps
+
+    red, _, blue, _ = colormaps[DIVERGING](1.0)  # of a positive number
+    run = opened(steps_of(SMALL, False, rng))
+    go(run, "fire2/expand3x3", "→")
+    cells = run(
+        "return [...document.querySelectorAll('.ts-cell')].map((cell) =>"
+        " [cell.textContent, getComputedStyle(cell).backgroundColor])"
+    )
+    seen = set()
+    for text, colour in cells:
+        r, _, b = map(int, re.findall(r"[0-9]+", colour)[:3])
+        if "pad" not in text and abs(r - b) > 30:
+            assert (b > r) == ((blue > red) == (number(text) > 0)), (text, colour)
+            seen.add(number(text) > 0)
+    assert seen == {True, False}
+
+
+VIEWED = """
+const [code, traits, tell] = arguments;
+const running = new Set();
+const [begin, end] = [window.setInterval, window.clearInterval];
+window.setInterval = (...given) => { const id = begin(...given); running.add(id); return id; };
+window.clearInterval = (id) => { running.delete(id); end(id); };
+const watching = new Set();
+const { observe, disconnect } = MutationObserver.prototype;
+MutationObserver.prototype.observe = function (...given) { watching.add(this); observe.apply(this, given); };
+MutationObserver.prototype.disconnect = function () { watching.delete(this); disconnect.apply(this); };
+const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const heard = [];
+const model = {
+  get: (name) => (name === 'state' ? bytes(traits.state) : traits[name]),
+  set: () => {}, save_changes: () => {},
+  on: (event, listener) => heard.push(listener),
+  off: (event, listener) => heard.splice(heard.indexOf(listener), 1),
+};
+(async () => {
+  const { default: { render } } = await import('data:text/javascript;base64,' + code);
+  const el = document.body.appendChild(document.createElement('div'));
+  const free = render({ model, el });
+  const pause = (ms) => new Promise((go) => setTimeout(go, ms));
+  if (traits.state) {
+    while (!el.querySelector('.ts-headline')) await pause(20);
+    heard[0](); // a state that comes while the view stands replaces the explorer, and what it held
+    while (el.querySelector('.ts-headline')) await pause(5);
+    while (!el.querySelector('.ts-headline')) await pause(20);
+    for (const name of ['walk', 'add']) el.querySelector('.ts-' + name).click();
+  }
+  const counts = () => [running.size, watching.size, heard.length];
+  const before = counts();
+  await free();
+  const theme = el.firstChild.dataset.theme;
+  document.body.style.background = theme === 'dark' ? '#fff' : '#000';
+  document.body.classList.toggle('turned');
+  await pause(50);
+  tell({ before, after: counts(), turned: el.firstChild.dataset.theme !== theme });
+})().catch((error) => tell({ error: String(error) }));
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("what", ["explorer", "sliders"])
+def test_a_view_that_goes_leaves_nothing_running(what, browser, shown, tmp_path, rng):
+    """anywidget's contract: `render` returns what frees listeners, timers and observers."""
+    if what == "explorer":
+        steps = steps_of(SMALL, False, rng)
+        start, traits = "widget.js", {"state": base64.b64encode(pack(steps, LOOK)).decode()}
+    else:
+        panel = fire_designer()
+        start, traits = "slider_widget.js", panel._state()
+    (tmp_path / "empty.html").write_text("<!doctype html><title>empty</title>")
+    shown(tmp_path / "empty.html")
+    code = base64.b64encode(module(start).encode()).decode()
+    found = browser.execute_async_script(VIEWED, code, traits)
+    timers = 2 if what == "explorer" else 0  # walk, and the sum
+    assert found == {"before": [timers, 1, 1], "after": [0, 0, 0], "turned": False}

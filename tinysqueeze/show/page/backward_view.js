@@ -42,7 +42,7 @@ export function backwardView(set) {
       if (ui.what === what) views[what].draw(ui);
     }
   }
-  return { element, draw };
+  return { element, draw, rest: (ui) => views[ui.what].rest?.(ui) };
 }
 
 const slopeMap = (set, name = "dy") => pixelMap(name, {
@@ -65,7 +65,7 @@ function toInput(set) {
   const element = h("div", {}, h("div", { className: "ts-pair" }, h("div", {}, slope.element, slopes.element), h("div", {}, back.element, backs.element)), grids, line, row.element);
   let counted = {};
   function draw(ui) {
-    const { node, record, view, theme, found, lit } = ui;
+    const { node, record, view, theme, found } = ui;
     const { x, y, dy, dx } = record;
     const conv = isConv(node);
     const windowed = Boolean(node.kernel);
@@ -94,15 +94,16 @@ function toInput(set) {
       drawScatter(ui, out, counted);
     }
     row.element.hidden = !conv;
-    if (conv) {
-      const term = found.terms[ui.view.term];
-      const [left, right] = term ? namesOf(found, term) : [];
-      row.draw({
-        title: "dy (first line) times weight (second): their products (third)", theme, until: lit ?? Infinity, chosen: ui.view.term,
-        rows: found.terms.length ? [found.terms.map((t) => t.a), found.terms.map((t) => t.b), found.terms.map((t) => t.a * t.b)] : [[0], [0], [0]],
-        text: term ? `drows = dy @ weightᵀ, then col2im adds it up. Term ${ui.view.term + 1}: ${left} ${short(term.a)} · ${right} ${short(term.b)} = ${short(term.a * term.b)}` : "no window saw this pixel: dx is 0",
-      });
-    }
+  }
+  function rest({ node, view, theme, found, lit }) {
+    if (!isConv(node)) return;
+    const term = found.terms[view.term];
+    const [left, right] = term ? namesOf(found, term) : [];
+    row.draw({
+      title: "dy (first line) times weight (second): their products (third)", theme, until: lit ?? Infinity, chosen: view.term,
+      rows: found.terms.length ? [found.terms.map((t) => t.a), found.terms.map((t) => t.b), found.terms.map((t) => t.a * t.b)] : [[0], [0], [0]],
+      text: term ? `drows = dy @ weightᵀ, then col2im adds it up. Term ${view.term + 1}: ${left} ${short(term.a)} · ${right} ${short(term.b)} = ${short(term.a * term.b)}` : "no window saw this pixel: dx is 0",
+    });
   }
   function drawScatter({ node, record, view, theme, found, part, own }, out, count) {
     const { dy, params, y } = record;
@@ -122,7 +123,7 @@ function toInput(set) {
     counts.draw({ title: "how many windows saw each pixel", ...count, at: view.at, theme, text: `${plural(found.windows, "window")} saw pixel ${view.at.join(", ")}` });
     write(line, `Scatter-add: the windows overlap, so ${plural(found.windows, "share")} ${found.windows === 1 ? "makes" : "add up to"} dx = ${short(found.value)}; a cell is a place in the window that saw the pixel.`);
   }
-  return { element, draw };
+  return { element, draw, rest };
 }
 
 // dweight: for each pixel, what the weight saw times dy there, added up over all pixels and images.

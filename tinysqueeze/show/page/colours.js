@@ -1,7 +1,8 @@
 // Colours: the page's own light or dark, and how numbers become colours in it.
 
-const LIGHT = { low: [70, 40, 130], none: [247, 247, 247], high: [200, 95, 0] };
-const DARK = { low: [178, 155, 240], none: [38, 38, 46], high: [255, 170, 70] };
+// Orange is negative and violet positive, as in the lessons' pictures.
+const LIGHT = { low: [200, 95, 0], none: [247, 247, 247], high: [70, 40, 130] };
+const DARK = { low: [255, 170, 70], none: [38, 38, 46], high: [178, 155, 240] };
 
 // "light" or "dark": what the first opaque background behind an element is.
 export function themeOf(element) {
@@ -18,14 +19,15 @@ export function themeOf(element) {
 // Where to begin: in a frame of another page, its ground counts, not that of the frame's own body.
 const outermost = (element) => window.frameElement ?? element;
 
-// Calls back when the page turns light or dark.
-export function onTheme(change) {
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => requestAnimationFrame(change));
+// Calls back when the page turns light or dark, until `signal` is aborted.
+export function onTheme(change, signal) {
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => requestAnimationFrame(change), { signal });
   const observer = new MutationObserver(change);
   const around = window.frameElement?.ownerDocument ?? document;
   for (const element of [around.documentElement, around.body]) {
     observer.observe(element, { attributes: true, attributeFilter: ["class", "data-theme", "data-jp-theme-light"] });
   }
+  signal?.addEventListener("abort", () => observer.disconnect());
 }
 
 // 511 colours from the most negative over zero, which is the page's own grey, to the most positive.

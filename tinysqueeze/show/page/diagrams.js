@@ -98,7 +98,9 @@ export function placesOf(size, kernel, stride, pad, places) {
     if (inside && !isSeen(i)) unseen++;
     const look = !inside ? "ts-padding" : isSeen(i) ? "ts-picture" : "ts-unseen";
     const x = (i + pad) * cell;
-    shapes.push(draw("rect", { x, y: 0, width: cell, height: cell, class: look }), note(x + cell / 2, 19, inside ? String(i) : "0", inside && isSeen(i) ? "ts-dark" : "ts-quiet"));
+    shapes.push(draw("rect", { x, y: 0, width: cell, height: cell, class: look }));
+    if (look === "ts-unseen") shapes.push(draw("path", { d: `M${x},15l15,-15M${x},30l30,-30M${x + 15},30l15,-15`, class: "ts-hatch" }));
+    shapes.push(note(x + cell / 2, 19, inside ? String(i) : "0", inside && isSeen(i) ? "ts-dark" : "ts-quiet"));
   }
   starts.forEach((start, place) => {
     const [x, y] = [(start + pad) * cell, cell + 6 + place * 22];

@@ -11,7 +11,6 @@ import { networkMap } from "./network_map.js";
 import { short, thousands } from "./numbers.js";
 import { overview } from "./overview.js";
 import { placeControls } from "./place.js";
-import { unpack } from "./state.js";
 import { Step, unhurried } from "./step.js";
 import { exact, sumPanel } from "./sum.js";
 import { explain, index, weightName } from "./terms.js";
@@ -19,30 +18,10 @@ import { walkButton } from "./walk.js";
 
 const AHEAD = 2e8; // multiply-adds up to which the next step is computed before it is asked for
 
-// What anywidget and the page call: draws model's "state" into el.
-export function render({ model, el }) {
-  const line = h("p", { className: "ts-line", role: "status" }, "computing the step …");
-  const root = h("div", { className: "ts-explorer" }, line);
-  el.append(root);
-  root.dataset.theme = themeOf(el);
-  const open = async () => {
-    try {
-      const state = await unpack(model.get("state"));
-      const step = await unhurried(new Step(state).whole(), (words) => { line.textContent = `computing the step: ${words}`; });
-      root.explorer = new Explorer(root, state, step); // for the console, and for tests
-    } catch (error) {
-      root.replaceChildren(h("p", { role: "alert" }, `The step can't be shown: ${error.message}`));
-      throw error;
-    }
-  };
-  model.on("change:state", open);
-  return open();
-}
-
-class Explorer {
-  constructor(root, state, step) {
-    this.root = root;
-    this.state = state;
+// signal: aborted when the page or the notebook is done with it.
+export class Explorer {
+  constructor(root, state, step, signal) {
+    Object.assign(this, { root, state, signal });
     this.theme = root.dataset.theme;
     this.nodes = new Map(state.nodes.map((node) => [node.path, node]));
     const paths = [...this.nodes.keys()];
@@ -66,23 +45,29 @@ class Explorer {
     this.working = h("p", { className: "ts-line", role: "status", hidden: true });
     this.update = h("p", { className: "ts-line ts-update" });
     this.place = placeControls(set);
+    this.walk = walkButton(this);
     root.replaceChildren(...this.#frame());
     onTheme(() => {
       this.theme = root.dataset.theme = themeOf(root.parentElement);
       this.draw();
-    });
+    }, signal);
+    for (const one of [this.sum, this.walk]) signal.addEventListener("abort", one.stop);
     this.#take(step, []);
     const middle = state.nodes[0].out.slice(0, 2).map((side) => Math.floor(side / 2));
     this.set({ at: middle, from: middle });
     this.#rehearse();
     this.set({ at: middle, from: middle });
+    this.settle();
   }
 
   // Draws one layer of each kind before the page is seen: code that has run is compiled, and a first choice quick.
   #rehearse() {
     const kindOf = ({ kind, kernel } = {}) => `${kind} ${kernel}`;
     const kinds = new Map(this.stops.map(([path, direction], stop) => [kindOf(this.nodes.get(path)) + direction, stop]));
-    for (const stop of kinds.values()) this.set({ stop });
+    for (const stop of kinds.values()) {
+      this.set({ stop });
+      this.settle();
+    }
     this.set({ stop: 0, out: 0, inp: 0, tap: 0, term: 0 });
   }
 
@@ -115,7 +100,7 @@ class Explorer {
       this.working.hidden = false;
       this.working.textContent = `computing: ${words}`;
     };
-    const step = await unhurried(work, say, () => this.computing === mine);
+    const step = await unhurried(work, say, () => this.computing === mine && !this.signal.aborted);
     if (!step) return;
     this.working.hidden = true;
     this.computing = null;
@@ -135,7 +120,7 @@ class Explorer {
     const work = Object.values(this.state.counts).reduce((sum, one) => sum + one.multiply_adds, 0) * this.state.labels.length;
     if (this.blocked || work > AHEAD) return;
     const { step } = this;
-    const now = () => step === this.step && !this.computing;
+    const now = () => step === this.step && !this.computing && !this.signal.aborted;
     await new Promise((go) => setTimeout(go, 50));
     const after = now() && await unhurried(step.next(this.rate ?? this.state.rate), () => {}, now);
     if (!after || !now()) return;
@@ -245,14 +230,31 @@ class Explorer {
     this.loss.element.hidden = path !== "loss";
     this.sum.element.hidden = this.place.element.hidden = this.update.hidden = path === "loss";
     if (path === "loss") {
+      this.rest = null;
       this.loss.draw(ui);
       return;
     }
-    (direction === "→" ? this.forward : this.backward).draw(ui);
+    const side = direction === "→" ? this.forward : this.backward;
+    side.draw(ui);
     this.place.draw(ui);
-    this.sum.draw(this.found, this.held(), this.found.name);
     this.update.hidden = !["dweight", "dbias"].includes(this.what);
-    if (!this.update.hidden) write(this.update, this.#updateText(node));
+    this.#later(() => {
+      side.rest(ui);
+      this.sum.draw(this.found, this.held(), this.found.name);
+      if (!this.update.hidden) write(this.update, this.#updateText(node));
+    });
+  }
+
+  // What stands further down is drawn a frame later: the maps and the window answer a hand at once.
+  #later(work) {
+    if (!this.rest) requestAnimationFrame(() => setTimeout(() => this.settle()));
+    this.rest = work;
+  }
+
+  // Everything drawn, now.
+  settle() {
+    this.rest?.();
+    this.rest = null;
   }
 
   #headline(path, direction, node) {
@@ -284,7 +286,7 @@ class Explorer {
     this.headline = h("h3", { className: "ts-headline", role: "status" });
     const bar = h("div", { className: "ts-row ts-bar-top", role: "toolbar", "aria-label": "Walk through the step" },
       go("|◀", "the first layer", () => 0), go("◀", "back", (here) => here - 1), go("next ▶", "next", (here) => here + 1),
-      go("to the loss", "to the loss", () => loss), go("▶|", "the last stop", () => this.stops.length - 1), walkButton(this), this.select);
+      go("to the loss", "to the loss", () => loss), go("▶|", "the last stop", () => this.stops.length - 1), this.walk.element, this.select);
     return [
       h("header", {}, h("h2", {}, `A training step of ${state.name}`),
         h("p", { className: "ts-line" }, `${plural(sums("parameters"), "parameter")}, ${thousands(sums("multiply_adds"))} multiply-adds an image. ${state.about}`)),

@@ -34,7 +34,7 @@ export function forwardView(set) {
     h("div", { className: "ts-grids" }, sums, alone.element), matrix.element);
 
   function draw(ui) {
-    const { node, record, view, theme, found, lit } = ui;
+    const { node, record, view, theme } = ui;
     const { x, y } = record;
     const conv = isConv(node);
     const inp = conv ? ui.group * ui.part + view.inp : node.kind === "flatten" ? view.inp : view.out;
@@ -55,22 +55,25 @@ export function forwardView(set) {
     if (wide && conv) drawProducts(ui, inp);
     else if (wide) drawPool(ui, inp);
     alone.element.hidden = !conv || y.size[0] * y.size[1] === 1 || ui.part === 1;
-    if (!alone.element.hidden) drawAlone(ui, inp);
     matrix.element.hidden = !conv;
-    if (conv) {
-      const one = node.kernel[0] * node.kernel[1] === 1;
-      const term = found.terms[ui.view.term];
-      const [left, right] = term ? namesOf(found, term) : [];
-      const row = ui.patchRow;
-      const what = one
-        ? `The channel column: the ${ui.part} channels of pixel ${view.at.join(", ")} (first line), filter ${view.out} (second), their products (third)`
-        : `The same as im2col: row ${row} of the patches (first line) times column ${view.out} of the weights (second), products (third)`;
-      matrix.draw({
-        title: what, rows: [found.terms.map((t) => t.a), found.terms.map((t) => t.b), found.terms.map((t) => t.a * t.b)],
-        until: lit ?? Infinity, chosen: ui.view.term, theme,
-        text: `${matrixText(ui)}. ${term ? `Term ${ui.view.term + 1}: ${left} ${short(term.a)} · ${right} ${short(term.b)} = ${short(term.a * term.b)}` : "This window sees padding only: there is no term"}`,
-      });
-    }
+  }
+
+  // What says the same in other words, a frame later.
+  function rest(ui) {
+    const { node, view, theme, found, lit } = ui;
+    if (!isConv(node)) return;
+    if (!alone.element.hidden) drawAlone(ui, ui.group * ui.part + view.inp);
+    const one = node.kernel[0] * node.kernel[1] === 1;
+    const term = found.terms[view.term];
+    const [left, right] = term ? namesOf(found, term) : [];
+    const what = one
+      ? `The channel column: the ${ui.part} channels of pixel ${view.at.join(", ")} (first line), filter ${view.out} (second), their products (third)`
+      : `The same as im2col: row ${ui.patchRow} of the patches (first line) times column ${view.out} of the weights (second), products (third)`;
+    matrix.draw({
+      title: what, rows: [found.terms.map((t) => t.a), found.terms.map((t) => t.b), found.terms.map((t) => t.a * t.b)],
+      until: lit ?? Infinity, chosen: view.term, theme,
+      text: `${matrixText(ui)}. ${term ? `Term ${view.term + 1}: ${left} ${short(term.a)} · ${right} ${short(term.b)} = ${short(term.a * term.b)}` : "This window sees padding only: there is no term"}`,
+    });
   }
 
   function drawProducts({ node, record, view, theme, found, lit, part }, inp) {
@@ -119,6 +122,7 @@ export function forwardView(set) {
       for (const sign of grids.querySelectorAll(".ts-sign")) sign.hidden = !isConv(ui.node);
       draw(ui);
     },
+    rest,
   };
 }
 

@@ -10,6 +10,9 @@ export function grid(choose) {
   const box = h("div", { className: "ts-cells" });
   const title = h("div", { className: "ts-title" });
   const element = h("div", { className: "ts-grid", role: "group" }, title, box);
+  // More digits, when a cell is pointed at: titles of all cells, each time, are a tenth of a frame's work.
+  const say = ({ target }) => { target.title = Number.isFinite(target.shown) ? short(target.shown) : ""; };
+  for (const event of ["pointerover", "focusin"]) box.addEventListener(event, say);
   let made = "";
   function draw({ title: text, size: [height, width], values, chosen = -1, lit = null, theme, most, none = "pad 0" }) {
     write(title, text);
@@ -27,7 +30,8 @@ export function grid(choose) {
       cell.classList.toggle("ts-dim", lit !== null && !lit(k));
       const look = value === null ? "" : cellStyle(value, full, theme);
       if (cell.shown === value && cell.css === look) return;
-      Object.assign(cell, { shown: value, title: value === null ? "" : short(value) });
+      cell.shown = value;
+      if (cell.title) say({ target: cell });
       write(cell, value === null ? none : shortest(value));
       style(cell, look);
     });

@@ -23,9 +23,12 @@ SMALL_FILE = "small_cifar10.tsq"
 RATE = 0.005  # a trained network needs small steps on so few images
 
 
+# By an earlier recipe tiny, 14 epochs (10 of 25, then 4 of 5 from there at a falling rate), on a copy of
+# CIFAR-10 that had been through JPEG.
 ABOUT = (
-    "An earlier recipe tiny on a JPEG-coded copy of CIFAR-10, 14 epochs (10 of 25, then 4 of 5 from there "
-    "at a falling rate), compressed to 89,740 bytes: 83.7 % of 5,000 test images"
+    "A small SqueezeNet that learned from CIFAR-10's training photographs, 32×32 pixels each, to tell ten "
+    "kinds of things apart, from airplanes to trucks. Of 5,000 photographs that it had not seen it names "
+    "83.7 % right. Its weights are compressed to 89,740 bytes"
 )
 
 

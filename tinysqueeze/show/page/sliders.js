@@ -5,6 +5,7 @@ import { h } from "./dom.js";
 import { PANELS } from "./panels.js";
 
 // What anywidget and the page call: model's "panel" is {name, title, controls, data}, "values" by control.
+// Returns what frees the listeners and the observer when the view goes.
 export function render({ model, el }) {
   const { name, title, controls, data } = model.get("panel");
   const values = { ...model.get("values") };
@@ -31,14 +32,20 @@ export function render({ model, el }) {
     picture.replaceChildren(shown.picture);
   }
 
-  model.on("change:values", () => { // Python set them
+  function follow() { // Python set them
     const now = model.get("values");
     if (controls.every((control) => values[control.name] === now[control.name])) return;
     Object.assign(values, now);
     draw();
-  });
-  onTheme(draw);
+  }
+  const life = new AbortController();
+  model.on("change:values", follow);
+  onTheme(draw, life.signal);
   draw();
+  return () => {
+    model.off("change:values", follow);
+    life.abort();
+  };
 }
 
 function rowsOf({ head, rows = [] }) {

@@ -2,7 +2,7 @@
 
 import { fitFrame } from "./frame.js";
 import { Model } from "./model.js";
-import { render } from "./explorer.js";
+import { render } from "./view.js";
 import { bytesOf } from "./state.js";
 
 const place = document.getElementById("explorer");

@@ -18,8 +18,8 @@ export function walkButton(explorer) {
     if (last()) explorer.set({ stop: 0 });
     walking = setInterval(() => {
       explorer.set({ stop: explorer.view.stop + 1 });
-      if (last() || !walk.isConnected) stop();
+      if (last()) stop();
     }, A_STOP);
   }
-  return walk;
+  return { element: walk, stop };
 }

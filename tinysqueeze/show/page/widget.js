@@ -1,5 +1,5 @@
 // The explorer as a notebook's widget, by the contract of anywidget.
 
-import { render } from "./explorer.js";
+import { render } from "./view.js";
 
 export default { render };
