@@ -109,3 +109,33 @@ def screenshot(browser, tmp_path):
     folder = Path(os.environ.get("TINYSQUEEZE_SCREENSHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     return lambda name: browser.save_screenshot(str(folder / f"{name}.png"))
+
+
+@pytest.fixture
+def opened(browser, shown, tmp_path):
+    """Open a step's page as a file, with no network; gives a function that runs JavaScript in it.
+
+    There `explorer` is what the page runs.
+    """
+    from explored import LOOK
+
+    from tinysqueeze.show.page import save
+
+    def open_page(steps, look=None, width: int = 1280, scheme: str = "light"):
+        save(steps, tmp_path / "step.html", look or LOOK)
+        shown(tmp_path / "step.html", width, scheme)
+        find = "document.querySelector('.ts-explorer').explorer"
+        browser.set_script_timeout(120)
+        ready = (
+            "const tell = arguments[0]; const look = () => document.querySelector('.ts-headline')"
+        )
+        ready += " ? tell('ready') : document.querySelector('.ts-explorer > [role=alert]') ?"
+        ready += " tell('trouble') : setTimeout(look, 50); look();"
+        assert browser.execute_async_script(ready) == "ready"
+        return lambda code, *given: browser.execute_script(
+            f"const explorer = {find}; const given = arguments; try {{ {code} }} "
+            "finally { explorer.settle(); }",  # what is drawn a frame later
+            *given,
+        )
+
+    return open_page

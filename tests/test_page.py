@@ -1,18 +1,15 @@
 """The explorer's page: its numbers are Python's, everything on it can be reached, it needs nobody."""
 
-import base64
 import json
 import re
 import sys
 
 import numpy as np
 import pytest
-from test_stepper import EVERY_LAYER, POOLED
+from explored import LOOK, NETWORKS, SMALL, go, number, steps_of
 
 from tinysqueeze.network.compose import Chain
-from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, HardSwish, Layer, Mode
-from tinysqueeze.network.models import squeezenet_cifar
-from tinysqueeze.network.ops import reference
+from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, HardSwish
 from tinysqueeze.network.params import flatten, unflatten
 from tinysqueeze.show.page import (
     Look,
@@ -20,60 +17,11 @@ from tinysqueeze.show.page import (
     pack,
     page,
     plain,
-    save,
     style,
 )
 from tinysqueeze.show.page.html import HERE
-from tinysqueeze.show.pictures.style import DIVERGING
-from tinysqueeze.show.widgets import Stepper, fire_designer
+from tinysqueeze.show.widgets import Stepper
 from tinysqueeze.study.stepper import Steps
-
-SMALL = squeezenet_cifar(
-    norm=True, bypass="complex", stem_filters=8, fires=3, freq=1, pools=(1, 3), base_e=16, incr_e=8,
-    squeeze_ratio=0.25, input_size=16, activation="hard-swish", linear_squeeze=True,
-)  # fmt: skip
-NETWORKS = {"every layer": EVERY_LAYER, "pooled": POOLED, "squeezenet": SMALL}
-LOOK = Look(tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3)
-
-
-def steps_of(network: Layer, training: bool, rng: np.random.Generator) -> Steps:
-    """A step in float32 on two images, with parameters at random, batch norm's buffers too."""
-    shape = (16, 16, 3) if network is SMALL else (9, 8, 3)
-    images = rng.standard_normal((2, *shape), np.float32)
-    shapes = flatten(network.param_shapes(shape))
-    params = {p: rng.standard_normal(s, np.float32) / np.sqrt(s[-1]) for p, s in shapes.items()}
-    buffers = flatten(network.buffer_shapes(shape))
-    params |= {p: rng.uniform(0.5, 1, s).astype(np.float32) for p, s in buffers.items()}
-    mode = Mode(reference, np.random.default_rng(5)) if training else Mode(reference)
-    return Steps(network, unflatten(params), images, np.array([1, 3]), mode)
-
-
-@pytest.fixture
-def opened(browser, shown, tmp_path):
-    """Open a step's page as a file, with no network; gives a function that runs JavaScript in it.
-
-    There `explorer` is what the page runs.
-    """
-
-    def open_page(steps: Steps, look: Look = LOOK, width: int = 1280, scheme: str = "light"):
-        save(steps, tmp_path / "step.html", look)
-        shown(tmp_path / "step.html", width, scheme)
-        find = "document.querySelector('.ts-explorer').explorer"
-        browser.set_script_timeout(120)
-        ready = (
-            "const tell = arguments[0]; const look = () => document.querySelector('.ts-headline')"
-        )
-        ready += " ? tell('ready') : document.querySelector('.ts-explorer > [role=alert]') ?"
-        ready += " tell('trouble') : setTimeout(look, 50); look();"
-        assert browser.execute_async_script(ready) == "ready"
-        return lambda code, *given: browser.execute_script(
-            f"const explorer = {find}; const given = arguments; try {{ {code} }} "
-            "finally { explorer.settle(); }",  # what is drawn a frame later
-            *given,
-        )
-
-    return open_page
-
 
 EVERY_NUMBER = """
 const found = {};
@@ -155,16 +103,6 @@ def test_the_maps_of_all_channels_alone_add_up_to_y(opened, rng):
         return [shown.reduce((a, b) => a + b, bias[3]), explorer.held()];
     """)
     assert shown == pytest.approx(held, abs=2e-3)  # each is printed with four digits
-
-
-def go(run, path: str, direction: str) -> None:
-    """To a stop, by the console."""
-    find = "([path, way]) => path === given[0] && way === given[1]"
-    run(f"explorer.set({{ stop: explorer.stops.findIndex({find}) }})", path, direction)
-
-
-def number(text: str) -> float:
-    return float(text.replace("−", "-"))
 
 
 def printed_sum(browser) -> np.float32:
@@ -376,154 +314,3 @@ def test_packing_is_the_same_each_time_and_keeps_the_steppers_place(rng):
     assert pack(steps) == pack(steps)
     plain(steps)
     assert steps.stop.path == "loss"
-
-
-HOVER = """
-const frame = document.querySelector('.ts-overview');
-const { left, top } = frame.querySelector('.ts-map-inner').getBoundingClientRect();
-const at = { clientX: left + given[0] + 9, clientY: top + given[1] + 9, bubbles: true };
-frame.dispatchEvent(new PointerEvent(given[2], at));
-const lit = (name) => frame.querySelector(`path.${name}`).getAttribute('d').split('z').length - 1;
-return [frame.nextSibling.textContent, ['strong', 'middle', 'weak'].map(lit).reduce((a, b) => a + b)];
-"""
-WHERE = """
-const label = [...document.querySelectorAll('.ts-overview .ts-name')].find((one) =>
-  one.textContent.replaceAll('\\u200b', '') === given[0]);
-return [label.offsetLeft, label.offsetTop + 38];
-"""
-
-
-@pytest.mark.browser
-def test_the_overview_lights_and_names_what_feeds_a_map(browser, opened, rng, screenshot):
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.common.keys import Keys
-
-    steps = steps_of(SMALL, False, rng)
-    run = opened(steps)
-    browser.find_element(By.CSS_SELECTOR, ".ts-all summary").click()
-    point = lambda path, kind="pointermove": run(HOVER, *run(WHERE, path), kind)  # noqa: E731
-    for path, words, count in (
-        ("conv1", "all 3 channels of the image", 3),
-        ("fire2/expand3x3", "all 4 channels of fire2/squeeze", 4),
-        ("pool1", "made of channel 0 of conv1_swish", 1),
-        ("fire3/squeeze", "all 16 channels of fire2/sum", 16),
-        ("fire3/sum", "channel 0 of fire3/expand_swish and channel 0 of fire3/bypass/norm", 2),
-        ("conv5", "all 32 channels of fire4/sum", 32),
-    ):
-        text, lit = point(path)
-        assert f"{path}, channel 0" in text
-        assert words in text, text
-        assert lit == count, (path, text)
-    squares = (steps.trace["conv1"].params["weight"][..., 0] ** 2).sum((0, 1))
-    text, _ = point("conv1")
-    best = int(squares.argmax())
-    assert f"most of channel {best} ({100 * squares[best] / squares.sum():.0f} %)" in text
-    point("fire2/expand3x3", "click")
-    assert "→ fire2/expand3x3" in browser.find_element(By.CSS_SELECTOR, ".ts-headline").text
-    frame = browser.find_element(By.CSS_SELECTOR, ".ts-overview")
-    frame.send_keys(Keys.ARROW_DOWN, Keys.ENTER)
-    assert run("return explorer.view.out") == 1
-    frame.send_keys(Keys.HOME)
-    assert "of the image" in frame.find_element(By.XPATH, "following-sibling::p").text
-    frame.send_keys(Keys.ARROW_RIGHT, Keys.ENTER)
-    assert "→ conv1 " in browser.find_element(By.CSS_SELECTOR, ".ts-headline").text
-    go(run, "fire2/expand3x3", "←")
-    assert "goes to all 4 channels of fire2/squeeze" in point("fire2/expand3x3")[0]
-    painted = run(
-        "return [...document.querySelectorAll('.ts-overview canvas')].some((canvas) =>"
-        " canvas.getContext('2d').getImageData(0, 40, 500, 60).data.some((v) => v > 0))"
-    )
-    assert painted
-    screenshot("overview")
-
-
-@pytest.mark.browser
-def test_the_overview_fits_a_phone(browser, opened, rng, screenshot):
-    run = opened(steps_of(SMALL, False, rng), width=400, scheme="dark")
-    run("document.querySelector('.ts-all').open = true")
-    assert run("return document.documentElement.scrollWidth") <= 400
-    assert run(
-        "const f = document.querySelector('.ts-overview'); return f.scrollWidth > f.clientWidth"
-    )
-    screenshot("overview_400_dark")
-
-
-@pytest.mark.browser
-def test_colours_mean_what_they_mean_in_the_lessons_pictures(opened, rng):
-    """In a picture that Python draws and in the page: which sign is the blue end."""
-    from matplotlib import colormaps
-
-    red, _, blue, _ = colormaps[DIVERGING](1.0)  # of a positive number
-    run = opened(steps_of(SMALL, False, rng))
-    go(run, "fire2/expand3x3", "→")
-    cells = run(
-        "return [...document.querySelectorAll('.ts-cell')].map((cell) =>"
-        " [cell.textContent, getComputedStyle(cell).backgroundColor])"
-    )
-    seen = set()
-    for text, colour in cells:
-        r, _, b = map(int, re.findall(r"[0-9]+", colour)[:3])
-        if "pad" not in text and abs(r - b) > 30:
-            assert (b > r) == ((blue > red) == (number(text) > 0)), (text, colour)
-            seen.add(number(text) > 0)
-    assert seen == {True, False}
-
-
-VIEWED = """
-const [code, traits, tell] = arguments;
-const running = new Set();
-const [begin, end] = [window.setInterval, window.clearInterval];
-window.setInterval = (...given) => { const id = begin(...given); running.add(id); return id; };
-window.clearInterval = (id) => { running.delete(id); end(id); };
-const watching = new Set();
-const { observe, disconnect } = MutationObserver.prototype;
-MutationObserver.prototype.observe = function (...given) { watching.add(this); observe.apply(this, given); };
-MutationObserver.prototype.disconnect = function () { watching.delete(this); disconnect.apply(this); };
-const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-const heard = [];
-const model = {
-  get: (name) => (name === 'state' ? bytes(traits.state) : traits[name]),
-  set: () => {}, save_changes: () => {},
-  on: (event, listener) => heard.push(listener),
-  off: (event, listener) => heard.splice(heard.indexOf(listener), 1),
-};
-(async () => {
-  const { default: { render } } = await import('data:text/javascript;base64,' + code);
-  const el = document.body.appendChild(document.createElement('div'));
-  const free = render({ model, el });
-  const pause = (ms) => new Promise((go) => setTimeout(go, ms));
-  if (traits.state) {
-    while (!el.querySelector('.ts-headline')) await pause(20);
-    heard[0](); // a state that comes while the view stands replaces the explorer, and what it held
-    while (el.querySelector('.ts-headline')) await pause(5);
-    while (!el.querySelector('.ts-headline')) await pause(20);
-    for (const name of ['walk', 'add']) el.querySelector('.ts-' + name).click();
-  }
-  const counts = () => [running.size, watching.size, heard.length];
-  const before = counts();
-  await free();
-  const theme = el.firstChild.dataset.theme;
-  document.body.style.background = theme === 'dark' ? '#fff' : '#000';
-  document.body.classList.toggle('turned');
-  await pause(50);
-  tell({ before, after: counts(), turned: el.firstChild.dataset.theme !== theme });
-})().catch((error) => tell({ error: String(error) }));
-"""
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("what", ["explorer", "sliders"])
-def test_a_view_that_goes_leaves_nothing_running(what, browser, shown, tmp_path, rng):
-    """anywidget's contract: `render` returns what frees listeners, timers and observers."""
-    if what == "explorer":
-        steps = steps_of(SMALL, False, rng)
-        start, traits = "widget.js", {"state": base64.b64encode(pack(steps, LOOK)).decode()}
-    else:
-        panel = fire_designer()
-        start, traits = "slider_widget.js", panel._state()
-    (tmp_path / "empty.html").write_text("<!doctype html><title>empty</title>")
-    shown(tmp_path / "empty.html")
-    code = base64.b64encode(module(start).encode()).decode()
-    found = browser.execute_async_script(VIEWED, code, traits)
-    timers = 2 if what == "explorer" else 0  # walk, and the sum
-    assert found == {"before": [timers, 1, 1], "after": [0, 0, 0], "turned": False}

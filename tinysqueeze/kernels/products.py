@@ -129,7 +129,7 @@ def panel_product(job: Any, first: int, count: int, thread: int) -> None:
                 ys = floats(y + 4 * (n * job.y_batch + column + lane))
                 upcoming = floats(w + 4 * job.depth * (width + lane))
                 tall_tile(xs, x_rows, steps, last, floats(w + 4 * lane), width, job.depth, ys, y_rows,
-                          floats(job.bias), 0, job.floor, upcoming)  # fmt: skip
+                          floats(job.bias), 0, job.floor, 1, upcoming)  # fmt: skip
 
 
 @kernel("""
