@@ -42,6 +42,7 @@ def test_a_recipe_is_whole(name):
 
 def test_the_networks_are_what_they_claim():
     assert count(network("tiny")).parameters < 125_000
+    assert count(network("small")).parameters < 455_000
     paper = network("paper")
     assert count(paper).parameters == count(squeezenet_cifar()).parameters == 729_034
     assert not any(isinstance(layer, BatchNorm) for _, layer, *_ in leaves(paper, (32, 32, 3)))

@@ -45,8 +45,8 @@ SHALLOW: dict[str, Any] = {
 }  # fmt: skip
 """Six Fire modules, two each at 16x16, 8x8 and 4x4 pixels, fewer filters than the paper's but squeeze
 layers half as wide as the expand layers: a small network sees more images in the same time, and the
-3x3 filters are nearly free with Winograd. In ten minutes later pools end alike; wider layers too, until
-their squeeze layers are linear."""
+3x3 filters are nearly free with Winograd. In ten minutes later pools end alike, in an hour they gain a
+point; wider layers end alike, too, until their squeeze layers are linear."""
 
 SWISH: dict[str, Any] = {
     "linear_squeeze": True, "activation": "hard-swish", "stem_kernel": 5, "stem_pad": 2, "pool_kernel": 3,
@@ -72,6 +72,15 @@ RECIPES: dict[str, NamedRecipe] = {
             epochs=52, batch_size=256, schedule=Schedule(0.2, warmup=0.05), optimiser=Muon(),
             norm_bias_rate=16, smoothing=0.1, augment=Augment(pad=4, flip="alternate", cutmix=0.5),
             average=0.998, scoring=Scoring(flip=True, shift=True, every=13),
+        ),
+    ),
+    "small": NamedRecipe(
+        "454,602 parameters: 92.1 % in 89 minutes of one core",
+        SHALLOW | SWISH | {"pools": (1, 4, 6)},
+        Recipe(
+            epochs=75, batch_size=256, schedule=Schedule(0.2, warmup=0.05), optimiser=Muon(),
+            norm_bias_rate=16, smoothing=0.1, augment=Augment(pad=3, flip="alternate", cutmix=0.25),
+            average=0.998, scoring=Scoring(flip=True, shift=True, every=25),
         ),
     ),
     "tiny": NamedRecipe(
