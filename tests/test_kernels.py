@@ -16,7 +16,7 @@ from tinysqueeze.compiled.weights import Gradients, Weights, winograd_size
 from tinysqueeze.kernels import KERNELS, TARGET, is_cached, warm_up
 from tinysqueeze.kernels.head import softmax_cross_entropy
 from tinysqueeze.kernels.kernel import source_digest
-from tinysqueeze.kernels.pointwise import dropout
+from tinysqueeze.kernels.pointwise import dropout, hard_swish_backward, mask, mask_by_signs
 from tinysqueeze.kernels.pooling import max_pool, max_pool_backward
 from tinysqueeze.kernels.products import clear
 from tinysqueeze.kernels.target import lanes_of
@@ -227,6 +227,37 @@ def test_softmax_cross_entropy(classes, smoothing, size, mixed, rng):
     np.testing.assert_allclose(losses.mean(), loss, rtol=1e-5)
     np.testing.assert_allclose(d, dlogits, atol=1e-6)
     np.testing.assert_array_equal(hits, logits.argmax(1) == labels)
+
+
+@needs_jit
+@pytest.mark.parametrize("kernel", [mask, mask_by_signs, hard_swish_backward])
+def test_a_bias_gradient_of_many_pixels_keeps_its_digits(kernel):
+    """Equal terms: each rounds the same way, so that sums in one row would drift (by 2e-4 here)."""
+    n, side, lanes = 8, 64, 5 * TARGET.lanes
+    d, seen = np.full((n, side, side, lanes), 0.1, np.float32), np.full((n, side, side, lanes), 5.0)
+    z, total = np.zeros_like(d), np.zeros((2, lanes), np.float32)  # of all, and of a row
+    places = {
+        "unit": d[0].size,
+        "thread": 0,
+        "next": d[0].size,
+        "row": side * lanes,
+        "pixel": lanes,
+    }
+    others = {
+        mask: {"y": seen.astype(np.float32), "floor": 0.0}
+        | {f"y_{k}": v for k, v in places.items()},
+        mask_by_signs: {"signs": (seen > 0).astype(np.uint8), "signs_unit": d[0].size},
+        hard_swish_backward: {"x": seen.astype(np.float32)}
+        | {f"x_{k}": v for k, v in places.items() if k != "pixel"},
+    }[kernel]
+    others |= {f"d_{k}": v for k, v in places.items()}
+    others |= {f"z_{k}": places[k] for k in ("unit", "thread", "next")}
+    if kernel is not mask_by_signs:
+        others["z_row"] = places["row"]
+    run(kernel.job(d=d, z=z, total=total, total_thread=0, height=side, width=side, channels=lanes,
+                   **others), units=n)  # fmt: skip
+    np.testing.assert_array_equal(z, d)
+    np.testing.assert_allclose(total[0], d[..., 0].sum(dtype=np.float64), rtol=5e-6)
 
 
 @needs_jit

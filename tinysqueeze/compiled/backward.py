@@ -187,7 +187,9 @@ class _Backward:
         chunks = self.work.chunks(self.layout.count(i))
         around = self._bypass(step, d, chunks)
         before = d if around is None else around
-        totals = self.sums.reserve(step.result.padded)  # for the biases of all arms
+        totals = self.sums.reserve(
+            2 * step.result.padded
+        )  # for the biases of all arms, and of a row
         if step.norm:
             self._norm_sums(i, step, before, chunks)
             chunks = self.work.chunks(self.layout.count(i))

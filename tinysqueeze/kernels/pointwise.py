@@ -106,6 +106,17 @@ def carry(job: Any, first: int, count: int, thread: int) -> None:
     _copy(floats(x), floats(y), job.vectors)
 
 
+@procedure(floats_t, floats_t, int_t)
+def _join(e: Emitter, row: Value, total: Value, channels: Value) -> None:
+    """total += row, and the row begins anew: a batch's pixels one after the other would lose digits."""
+
+    def one(c: Value) -> None:
+        e.store(e.builder.fadd(e.load(total, c), e.load(row, c)), total, c)
+        e.store(e.every(0), row, c)
+
+    e.each_vector(channels, one)
+
+
 @procedure(floats_t, int_t, floats_t, int_t, floats_t, int_t, int_t, int_t, floats_t, types.float32)
 def _mask_row(
     e: Emitter, d: Value, d_pixel: Value, y: Value, y_pixel: Value, z: Value, z_pixel: Value,
@@ -140,20 +151,23 @@ def _mask_row(
 def mask(job: Any, first: int, count: int, thread: int) -> None:
     """ReLU backward: z = d where y > floor, else 0; `total` += the sum over pixels, for the bias.
 
-    With a floor of minus infinity every d passes: then it only sums. z has no padding.
+    With a floor of minus infinity every d passes: then it only sums. z has no padding. Behind the sums
+    there is room for those of a row, zeros between jobs.
     """
     d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
     z = job.z + 4 * (first * job.z_unit + thread * job.z_thread)
-    total = floats(job.total + 4 * thread * job.total_thread)
+    sums = job.total + 4 * thread * job.total_thread
+    total, row = floats(sums), floats(sums + 4 * job.channels)
     for n in range(count):
         for i in range(job.height):
             _mask_row(
                 floats(d + 4 * (n * job.d_next + i * job.d_row)), job.d_pixel,
                 floats(y + 4 * (n * job.y_next + i * job.y_row)), job.y_pixel,
                 floats(z + 4 * (n * job.z_next + i * job.z_row)), job.channels,
-                job.width, job.channels, total, float32(job.floor),
+                job.width, job.channels, row, float32(job.floor),
             )  # fmt: skip
+            _join(row, total, job.channels)
 
 
 # --- hard-swish ------------------------------------------------------------------------------
@@ -221,14 +235,16 @@ def hard_swish_backward(job: Any, first: int, count: int, thread: int) -> None:
     d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
     z = job.z + 4 * (first * job.z_unit + thread * job.z_thread)
-    total = floats(job.total + 4 * thread * job.total_thread)
+    sums = job.total + 4 * thread * job.total_thread
+    total, row = floats(sums), floats(sums + 4 * job.channels)
     for n in range(count):
         for i in range(job.height):
             _hard_swish_backward(
                 floats(d + 4 * (n * job.d_next + i * job.d_row)), job.d_pixel,
                 floats(x + 4 * (n * job.x_next + i * job.x_row)),
-                floats(z + 4 * (n * job.z_next + i * job.z_row)), job.width, job.channels, total,
+                floats(z + 4 * (n * job.z_next + i * job.z_row)), job.width, job.channels, row,
             )  # fmt: skip
+            _join(row, total, job.channels)
 
 
 # --- bypass ----------------------------------------------------------------------------------
@@ -311,7 +327,8 @@ def mask_by_signs(job: Any, first: int, count: int, thread: int) -> None:
     """
     d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
     z = job.z + 4 * (first * job.z_unit + thread * job.z_thread)
-    total = floats(job.total + 4 * thread * job.total_thread)
+    sums = job.total + 4 * thread * job.total_thread
+    total, row = floats(sums), floats(sums + 4 * job.channels)
     for n in range(count):
         signs = job.signs + (first + n) * job.signs_unit
         for i in range(job.height):
@@ -320,8 +337,9 @@ def mask_by_signs(job: Any, first: int, count: int, thread: int) -> None:
                 _keep(
                     floats(d + 4 * (n * job.d_next + i * job.d_row + j * job.d_pixel)),
                     bytes_at(signs + place), floats(z + 4 * (n * job.z_next + place)),
-                    job.channels, total,
+                    job.channels, row,
                 )  # fmt: skip
+            _join(row, total, job.channels)
 
 
 # --- dropout ---------------------------------------------------------------------------------
