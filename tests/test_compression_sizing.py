@@ -17,7 +17,15 @@ from tinysqueeze.network.models import squeezenet_cifar
 from tinysqueeze.network.params import flatten, initialise, unflatten
 from tinysqueeze.weights import Preprocess, WeightSet, write_safetensors
 from tinysqueeze.weights.calibration import dataset_of
-from tinysqueeze.weights.compression import calibrate, compress, fileformat, kept, pipeline, sizing
+from tinysqueeze.weights.compression import (
+    calibrate,
+    compress,
+    fileformat,
+    kept,
+    pipeline,
+    searching,
+    sizing,
+)
 from tinysqueeze.weights.compression.calibrate import Layer, rounded_bias
 from tinysqueeze.weights.compression.fileformat import to_bytes
 from tinysqueeze.weights.compression.judging import Agreement, halves, judge
@@ -156,11 +164,11 @@ def test_the_command_is_stopped_and_goes_on(
                 signal.raise_signal(number)
             yield step
 
-    monkeypatch.setattr(compress, "search", stopped)
+    monkeypatch.setattr(searching, "search", stopped)
     assert main(argv) == 128 + number
     assert "the same command goes on" in capsys.readouterr().out
     assert not out.exists()
-    monkeypatch.setattr(compress, "search", search)
+    monkeypatch.setattr(searching, "search", search)
     assert main(argv) == 0
     assert "going on with" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir() if "sizing" in path.name] == []

@@ -92,7 +92,7 @@ class _Single:
         """The mean of all pixels, by panels of channels; unless the convolution before has done it."""
         writer = self.layout.step(i - 1)
         if writer is None or not self._is_head(i - 1, writer):
-            x = self.layout.buffers[step.source]
+            x = replace(self.layout.buffers[step.source], unit=0)  # units are panels, not images
             self._panel_stage(x.channels, mean(self.layout, step, x))
 
     def join(self, step: JoinStep) -> None:
