@@ -265,7 +265,8 @@ def stack(rng: np.random.Generator) -> Model:
     channels = Chain(_named(layers)).out_shape(image)[2]
     head = [Conv2D(5, 1), GlobalAvgPool2D()] if rng.random() < 0.4 else [GlobalAvgPool2D()]
     classes = 5 if len(head) == 2 else channels
-    layers += [*head, Linear(4)] if classes > 20 else head
+    # as logits, channels are averaged by panels; most networks need not have so many classes
+    layers += [*head, Linear(4)] if classes > 20 and rng.random() < 0.7 else head
     model = Model("stack", _named(layers), image, {})
     model.out_shape(image)
     return model
