@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from tinysqueeze.cli import main
 from tinysqueeze.errors import FormatError, UserError
 from tinysqueeze.network.ops.reference import softmax
+from tinysqueeze.paper.ablations import markdown as ablation_table
+from tinysqueeze.paper.ablations import read_ablations
 from tinysqueeze.paper.results import (
     Result,
     load_answers,
@@ -19,7 +22,7 @@ from tinysqueeze.paper.results import (
     summaries,
     write_results,
 )
-from tinysqueeze.show.pictures.results import accuracy_by_minutes
+from tinysqueeze.show.pictures.results import accuracy_by_minutes, gains
 
 
 def result(seed=0, accuracy=0.9, engine="compiled", minutes=9.5, recipe="fast") -> Result:
@@ -118,3 +121,39 @@ def test_answers_are_small_and_say_the_same(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(FormatError, match="not the answers"):
             load_answers(path)
+
+
+def test_what_each_change_gave(tmp_path):
+    path = tmp_path / "ablations.csv"
+    head = "kind,change,instead_of,budget,trainings,judged_by,before,after\n"
+    path.write_text(
+        head
+        + "optimiser,Muon,SGD,2 epochs,1,held-out images,71,75\n"
+        + "images,CutMix,cutout,20 epochs,2,held-out images,91.1,90.4\n"
+        + "images,CutMix,cutout,an hour,1,test images,91.7,92.2\n"
+    )
+    rows = read_ablations(path)
+    assert [row.gain for row in rows] == [4, -0.7, 0.5]  # as printed, not 0.4999999999999858
+    assert ablation_table(rows).splitlines()[2:] == [
+        "| Muon | SGD | 2 epochs | 1 | 71.0 % | 75.0 % | +4.0 |",
+        "| CutMix | cutout | 20 epochs | 2 | 91.1 % | 90.4 % | -0.7 |",
+        "| CutMix | cutout | an hour (test images) | 1 | 91.7 % | 92.2 % | +0.5 |",
+    ]
+    picture = gains(rows)
+    assert "1 gained more than 0.5, 1 lost more" in picture.alt
+    names = [label.get_text() for label in picture.axes[0].get_yticklabels()]
+    assert names == ["CutMix, 20 epochs", "CutMix, an hour", "Muon"]
+    for wrong in (
+        "luck,Muon,SGD,2,1,held-out images,71,75",
+        "images,Muon,SGD,2,1,test images,71,175",
+    ):
+        path.write_text(head + wrong + "\n")
+        with pytest.raises(
+            FormatError, match=r"not a table of ablations \(ablation: (kind|after) is "
+        ):
+            read_ablations(path)
+
+
+def test_the_lesson_s_ablations_are_all_read():
+    rows = read_ablations(Path(__file__).parents[1] / "notebooks" / "results" / "ablations.csv")
+    assert len({(row.change, row.budget) for row in rows}) == len(rows) > 40

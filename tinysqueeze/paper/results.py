@@ -1,11 +1,11 @@
 """What recipes reached: run folders become rows of a small CSV file, rows a table with spreads."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from zipfile import ZipFile
 
 import numpy as np
@@ -18,6 +18,7 @@ from tinysqueeze.ranges import Range, Share, checked, hints_of, plain_type
 from tinysqueeze.training.run_folder import read_csv, write_csv
 from tinysqueeze.training.scores import worst_mistakes
 
+T = TypeVar("T")
 Count = Annotated[int, Range(1, 10**15)]
 
 
@@ -90,11 +91,16 @@ def write_results(path: str | Path, results: Sequence[Result]) -> None:
 
 def read_results(path: str | Path) -> list[Result]:
     """The rows of such a file. Raises FormatError."""
-    kinds = {name: plain_type(hint) for name, hint in hints_of(Result).items()}
+    return read_table(path, Result, "results")
+
+
+def read_table(path: str | Path, row: Callable[..., T], what: str) -> list[T]:
+    """A CSV file with a column for each field of the dataclass `row`. Raises FormatError."""
+    kinds = {name: plain_type(hint) for name, hint in hints_of(row).items()}
     try:
-        return [Result(**row) for row in read_csv(path, kinds)]
+        return [row(**values) for values in read_csv(path, kinds)]
     except (OSError, KeyError, TypeError, ValueError, UserError) as error:
-        raise FormatError(f"{path}: not a table of results ({error})") from None
+        raise FormatError(f"{path}: not a table of {what} ({error})") from None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,23 @@
-"""The results page's picture: accuracy against minutes, ours and PyTorch's run of each recipe."""
+"""The results page's pictures: accuracy against minutes, and what each change of a recipe gave."""
 
 from collections.abc import Sequence
 from math import log
 
+from tinysqueeze.paper.ablations import CHANCE, Ablation
 from tinysqueeze.paper.results import Result, summaries
-from tinysqueeze.show.pictures.style import BLUE, ORANGE, QUIET, Picture, styled
+from tinysqueeze.show.pictures.style import (
+    BLUE,
+    FAINT,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    QUIET,
+    Picture,
+    styled,
+)
 
 MINUTES = (1, 2, 3, 4, 6, 8, 10, 12, 15, 20, 30, 45, 60, 90, 120)
+KINDS = {"optimiser": BLUE, "images": ORANGE, "network": GREEN, "looking": PURPLE}
 ENGINES = {"compiled": ("tinysqueeze", BLUE), "torch": ("PyTorch", ORANGE)}
 
 
@@ -60,4 +71,35 @@ def accuracy_by_minutes(results: Sequence[Result]) -> Picture:
     axes.grid(True, axis="y")
     if len({line.engine for line in lines}) > 1:
         axes.legend(loc="best", frameon=True, framealpha=1, edgecolor="none")
+    return picture
+
+
+@styled
+def gains(ablations: Sequence[Ablation]) -> Picture:
+    """A dot a change, the largest gain on top; grey is what chance alone may give."""
+    rows = sorted(ablations, key=lambda row: row.gain)
+    changes = [row.change for row in rows]
+    names = [
+        c if changes.count(c) == 1 else f"{c}, {row.budget}"
+        for c, row in zip(changes, rows, strict=True)
+    ]
+    gained, lost = (sum(sign * row.gain > CHANCE for row in rows) for sign in (1, -1))
+    alt = (
+        f"What {len(rows)} changes gave, in points of accuracy: {gained} gained more than {CHANCE}, "
+        f"{lost} lost more. Most: {names[-1]} {rows[-1].gain:+.1f}; least: {names[0]} {rows[0].gain:+.1f}."
+    )
+    picture = Picture(7.6, 0.2 * len(rows) + 1, alt)
+    axes = picture.subplots()
+    axes.axvspan(-CHANCE, CHANCE, color=FAINT, lw=0)
+    axes.axvline(0, color=QUIET, lw=1)
+    for kind, colour in KINDS.items():
+        own = [(row.gain, place) for place, row in enumerate(rows) if row.kind == kind]
+        if own:
+            axes.plot(*zip(*own, strict=True), "o", ms=5, color=colour, label=kind)
+    axes.set_yticks(range(len(rows)), names, fontsize=7)
+    axes.set(
+        xlabel="points of accuracy gained", title="What each change gave at its budget", ylim=(-1, len(rows))
+    )  # fmt: skip
+    axes.grid(True, axis="x")
+    axes.legend(loc="lower right", frameon=True, framealpha=1, edgecolor="none")
     return picture
