@@ -54,8 +54,10 @@ export function moved([row, column], [height, width], event) {
 export const channelStep = (event) => ({ "+": 1, "=": 1, "-": -1 })[event.key] ?? 0;
 
 // What the colours of all maps mean.
-export const legend = () => h("p", { className: "ts-line ts-scale" }, "colours: ", h("span", { className: "ts-ramp", "aria-hidden": "true" }),
-  " negative, zero, positive; the strongest of a picture has the full colour. A blue frame is what you chose, a green one what it sees.",
+export const scale = (...more) => h("p", { className: "ts-line ts-scale" }, "colours: ", h("span", { className: "ts-ramp", "aria-hidden": "true" }),
+  " negative, zero, positive; the strongest of a picture has the full colour.", ...more);
+
+export const legend = () => scale(" A blue frame is what you chose, a green one what it sees.",
   " x is what a layer gets, y what it makes of it; dx and dy: how much the loss grows with each of their numbers.");
 
 // One channel of a map; a click or a key picks a pixel.
