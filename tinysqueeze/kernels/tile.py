@@ -53,20 +53,20 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
         floor: results below it become it: 0 for ReLU, minus infinity for none.
         far: if not 0, the cache lines of the result are asked for beforehand. Where it lies near
             already, in a thread's own scratch, asking costs more than it gives.
-        upcoming: the `rows * depth` floats from here will be needed next. With `stream` they are asked
-            for in the meantime, since a core that waits for memory does nothing else.
+        upcoming, stride: the `stride * depth` floats from here will be needed next. With `stream` they are
+            asked for in the meantime, since a core that waits for memory does nothing else.
     """
 
     @procedure(
         floats_t, ints_t, ints_t, int_t,
         floats_t, int_t, int_t,
         floats_t, ints_t,
-        floats_t, int_t, types.float32, int_t, floats_t,
+        floats_t, int_t, types.float32, int_t, floats_t, int_t,
     )  # fmt: skip
     def tile(
         e: Emitter, x: Value, x_rows: Value, x_steps: Value, last: Value, w: Value,
         w_step: Value, depth: Value, y: Value, y_rows: Value, bias: Value, add: Value,
-        floor: Value, far: Value, upcoming: Value,
+        floor: Value, far: Value, upcoming: Value, stride: Value,
     ) -> None:  # fmt: skip
         b = e.builder
         columns = [e.int(v * TARGET.lanes) for v in range(vectors)]
@@ -88,7 +88,7 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
 
         def step(k: Value, flat: list[Value]) -> list[Value]:
             if stream:
-                e.prefetch(e.at(upcoming, b.mul(k, e.int(rows))))
+                e.prefetch(e.at(upcoming, b.mul(k, stride)))
             place = e.at(w, b.mul(k, w_step))
             weights = [e.load(place, c) for c in columns]
             offset = index(x_steps, k)
@@ -176,6 +176,7 @@ def _strip(rows: int, vectors: int) -> Callable:
 
 
 ROWS, VECTORS, STRIP = TARGET.tile_rows, TARGET.tile_vectors, TARGET.strip_rows
+SUM = TARGET.sum_rows
 
 wide_tile, narrow_tile = _micro_kernel(ROWS, VECTORS, True), _micro_kernel(ROWS, 1, True)
 """For convolutions: a full panel of output channels, and what is left, one vector."""
@@ -186,7 +187,7 @@ short_tile = _micro_kernel(ROWS - 1, VECTORS, True)
 tall_tile = _micro_kernel(2 * ROWS, 1, True)
 """For few rows that wait for their weights: as many numbers, but each weight is fetched once, not twice."""
 
-wide_sum, narrow_sum = _micro_kernel(ROWS, VECTORS, False), _micro_kernel(ROWS, 1, False)
+wide_sum, narrow_sum = _micro_kernel(SUM, VECTORS, False), _micro_kernel(SUM, 1, False)
 """The same for weight gradients, whose next rows are no stream."""
 
 wide_strip, narrow_strip = _strip(STRIP, VECTORS), _strip(TARGET.lanes, 1)
