@@ -14,6 +14,7 @@ from numba import float32
 from tinysqueeze.kernels.kernel import kernel
 from tinysqueeze.kernels.target import TARGET
 from tinysqueeze.kernels.tile import (
+    SUM,
     narrow_strip,
     narrow_sum,
     narrow_tile,
@@ -27,7 +28,7 @@ from tinysqueeze.kernels.vectors import Emitter, Value, floats, floats_t, ints, 
 
 LANES = TARGET.lanes
 PANEL = TARGET.panel
-TILE, STRIP, SUM = TARGET.tile_rows, TARGET.strip_rows, TARGET.sum_rows
+TILE, STRIP = TARGET.tile_rows, TARGET.strip_rows
 
 
 @procedure(floats_t, floats_t)
@@ -80,7 +81,6 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
             row = 0
             while row < rows:
                 tile = TILE - 1 if wide and row < short else TILE
-                stride = tile
                 if job.by_panel and job.batch > 1 and row < PANEL:
                     # Winograd by panels: the next position's weights lie far from these, so that
                     # the processor foresees nothing. The first tiles ask for a part of them each.
@@ -88,18 +88,17 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
                 else:
                     following = table[min(row + tile, rows - 1)]
                     upcoming = floats(x + 4 * (n * job.x_batch + following))
-                    stride = max(tile, (following - table[row]) // job.depth)
                 row_table, place = ints(job.x_rows + 4 * row), ints(job.y_rows + 4 * row)
                 last = rows - row - 1
                 if not wide:
                     narrow_tile(xs, row_table, steps, last, floats(w), LANES, job.depth, ys, place,
-                                starts, job.add, job.floor, far, upcoming, stride)  # fmt: skip
+                                starts, job.add, job.floor, far, upcoming)  # fmt: skip
                 elif row < short:
                     short_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
-                               starts, job.add, job.floor, far, upcoming, stride)  # fmt: skip
+                               starts, job.add, job.floor, far, upcoming)  # fmt: skip
                 else:
                     wide_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
-                              starts, job.add, job.floor, far, upcoming, stride)  # fmt: skip
+                              starts, job.add, job.floor, far, upcoming)  # fmt: skip
                 row += tile
 
 
@@ -131,7 +130,7 @@ def panel_product(job: Any, first: int, count: int, thread: int) -> None:
                 ys = floats(y + 4 * (n * job.y_batch + column + lane))
                 upcoming = floats(w + 4 * job.depth * (width + lane))
                 tall_tile(xs, x_rows, steps, last, floats(w + 4 * lane), width, job.depth, ys, y_rows,
-                          floats(job.bias), 0, job.floor, 1, upcoming, 2 * TILE)  # fmt: skip
+                          floats(job.bias), 0, job.floor, 1, upcoming)  # fmt: skip
 
 
 @kernel("""
@@ -171,10 +170,10 @@ def weight_gradient(job: Any, first: int, count: int, thread: int) -> None:
                 last = job.rows - row - 1
                 if wide:
                     wide_sum(xs, rows, steps, last, ds, job.d_step, depth, ys, outs,
-                             nothing, 1, no_floor, 0, nothing, 0)  # fmt: skip
+                             nothing, 1, no_floor, 0, nothing)  # fmt: skip
                 else:
                     narrow_sum(xs, rows, steps, last, ds, job.d_step, depth, ys, outs,
-                               nothing, 1, no_floor, 0, nothing, 0)  # fmt: skip
+                               nothing, 1, no_floor, 0, nothing)  # fmt: skip
 
 
 @kernel("source rows columns solid vectors target row_count")

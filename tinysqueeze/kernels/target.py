@@ -27,8 +27,6 @@ class Target(NamedTuple):
     """Columns of the register tile, in vectors: `lanes * tile_vectors` output channels."""
     strip_rows: int
     """Rows of the tile for weight gradients, whose rows lie side by side; divides `lanes`."""
-    sum_rows: int
-    """Rows of the tile for those whose rows do not: the 27 of a 3x3 window of colours are three times 9."""
     dot: str = "plain"
     """How four products of bytes are added: "vnni", "pairs" (x86 without it), or "plain"."""
 
@@ -55,7 +53,7 @@ _BYTE_ROWS = {
 
 # The tile leaves room for one vector of weights per column, and one for the broadcast pixel value:
 # 8 * 2 + 2 + 1 of 32 registers (AVX-512, NEON), 6 * 2 + 2 + 1 of 16 registers (AVX2).
-_TARGETS = {16: Target(16, 8, 2, 8, 9), 8: Target(8, 6, 2, 4, 6), 4: Target(4, 8, 2, 4, 8)}
+_TARGETS = {16: Target(16, 8, 2, 8), 8: Target(8, 6, 2, 4), 4: Target(4, 8, 2, 4)}
 
 
 def lanes_of(cpu: str, features: str) -> int:
