@@ -26,6 +26,10 @@ from tinysqueeze.show.widgets import Stepper
 
 stepper = Stepper.of()
 stepper""",
+    "closing": """\
+from tinysqueeze.show.widgets import Stepper, fire_designer
+
+display(Stepper.of().widget(), fire_designer().widget())""",
 }
 
 
@@ -75,7 +79,7 @@ def lab(tmp_path_factory):
             return False
 
     try:
-        wait_for(answers, 60, f"JupyterLab answers ({(folder / 'lab.log').read_text()[-500:]})")
+        wait_for(answers, 240, f"JupyterLab answers ({(folder / 'lab.log').read_text()[-500:]})")
         yield address
     finally:
         server.terminate()
@@ -83,18 +87,21 @@ def lab(tmp_path_factory):
         log.close()
 
 
-def open_and_run(browser, lab: str, name: str) -> None:
+def open_and_run(browser, lab: str, name: str, before: str = "") -> None:
+    """The notebook's cells run, with the JavaScript `before` in the page before anything is shown."""
     browser.get(f"{lab}/workspaces/{name}/tree/{name}.ipynb?reset")
     ready = "return !!window.jupyterapp && !!document.querySelector('.jp-Notebook .jp-Cell')"
-    wait_for(lambda: browser.execute_script(ready), 60, "the notebook is open")
+    wait_for(lambda: browser.execute_script(ready), 180, "the notebook is open")
     idle = (
         "const panel = window.jupyterapp.shell.currentWidget;"
         "return panel?.sessionContext?.session?.kernel?.status === 'idle'"
     )
-    wait_for(lambda: browser.execute_script(idle), 60, "the kernel is ready")
-    browser.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    shown = "return !!document.querySelector('.jp-OutputArea iframe, .jp-OutputArea .ts-panel')"
-    wait_for(lambda: browser.execute_script(shown), 120, "the widget is there")
+    wait_for(lambda: browser.execute_script(idle), 180, "the kernel is ready")
+    browser.execute_script(
+        f"{before}; window.jupyterapp.commands.execute('notebook:run-all-cells')"
+    )
+    shown = "return !!document.querySelector('.jp-OutputArea iframe, .jp-OutputArea .ts-explorer')"
+    wait_for(lambda: browser.execute_script(shown), 180, "the widget is there")
 
 
 def save_and_open_again(browser, lab: str, name: str) -> None:
@@ -165,3 +172,69 @@ def test_the_explorer_lives_in_a_notebook_and_when_it_is_opened_again(browser, l
     walks()
     assert "Error displaying" not in browser.execute_script("return document.body.textContent")
     screenshot("explorer_opened_again")
+
+
+HELD = """
+window.held = { timers: new Set(), observers: new Set(), signals: new Set() };
+const { setInterval: begin, clearInterval: end } = window;
+window.setInterval = (...given) => {
+  const id = begin(...given);
+  if (given[1] === 1200) held.timers.add(id); // a walk's
+  return id;
+};
+window.clearInterval = (id) => { held.timers.delete(id); end(id); };
+const { observe, disconnect } = MutationObserver.prototype;
+MutationObserver.prototype.observe = function (...given) {
+  if (given[1]?.attributeFilter?.includes('data-jp-theme-light')) held.observers.add(this); // ours
+  observe.apply(this, given);
+};
+MutationObserver.prototype.disconnect = function () { held.observers.delete(this); disconnect.apply(this); };
+const { addEventListener } = EventTarget.prototype;
+MediaQueryList.prototype.addEventListener = function (...given) {
+  if (given[2]?.signal) held.signals.add(given[2].signal);
+  addEventListener.apply(this, given);
+};
+"""
+COUNTS = """
+const open = [...held.signals].filter((signal) => !signal.aborted).length;
+return [held.timers.size, held.observers.size, open];
+"""
+
+
+@pytest.mark.parametrize("how", ["output cleared", "cell run again", "notebook closed"])
+def test_a_view_that_is_closed_in_jupyterlab_leaves_nothing_running(how, browser, lab):
+    explorer = "document.querySelector('.jp-OutputArea .ts-explorer:not(.ts-panel)')?.explorer"
+
+    def walking() -> bool:
+        """Explorer and sliders are there; the explorer begins to walk."""
+        return browser.execute_script(
+            f"if (!{explorer} || !document.querySelector('.ts-panel')) return false;"
+            f"window.first = {explorer}; first.walk.element.click(); return true"
+        )
+
+    open_and_run(browser, lab, "closing", HELD)
+    wait_for(walking, 120, "explorer and sliders are there")
+    assert browser.execute_script(COUNTS) == [1, 2, 2]
+    if how == "output cleared":
+        browser.execute_script(
+            "window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')"
+        )
+    elif how == "cell run again":
+        browser.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    else:
+        browser.execute_script(
+            "const panel = window.jupyterapp.shell.currentWidget;"
+            "panel.context.save().then(() => panel.close())"
+        )
+    stays = [0, 2, 2] if how == "cell run again" else [0, 0, 0]  # the new views'
+    wait_for(
+        lambda: (
+            browser.execute_script("return first.signal.aborted")
+            and browser.execute_script(COUNTS) == stays
+        ),
+        60,
+        f"nothing runs on; counts {browser.execute_script(COUNTS)}",
+    )
+    stop = browser.execute_script("return first.view.stop")
+    time.sleep(1.5)
+    assert browser.execute_script("return first.view.stop") == stop

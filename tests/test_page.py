@@ -190,7 +190,7 @@ def test_one_more_step_is_the_step_that_python_would_take(browser, opened, rng):
     settled = (
         "const tell = arguments[0]; const { explorer } = document.querySelector('.ts-explorer');"
     )
-    settled += "explorer.asked.then(() => tell())"
+    settled += "explorer.queue.last.then(() => tell())"
     browser.execute_async_script(settled)
     assert run("return explorer.step.loss") == pytest.approx(after.trace.loss, rel=1e-5)
     assert f"{after.trace.loss:.4f}" in browser.find_element(By.CSS_SELECTOR, ".ts-history").text

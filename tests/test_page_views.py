@@ -101,6 +101,75 @@ def test_colours_mean_what_they_mean_in_the_lessons_pictures(opened, rng):
     assert seen == {True, False}
 
 
+@pytest.mark.browser
+def test_back_to_the_first_drops_the_steps_that_wait_and_later_ones_begin_there(
+    browser, opened, rng
+):
+    run = opened(steps_of(SMALL, False, rng))
+    first = run("return explorer.step.loss")
+    losses = browser.execute_async_script(
+        "const [tell] = arguments; const { explorer } = document.querySelector('.ts-explorer');"
+        "const click = (name) => document.querySelector('.ts-' + name).click();"
+        "for (let i = 0; i < 4; i++) click('step'); setTimeout(() => { click('reset'); click('step');"
+        "explorer.queue.last.then(() => tell(explorer.losses)); }, 10)"
+    )
+    assert losses[0] == first
+    assert len(losses) == 2
+    empty = "const rate = document.querySelector('#ts-rate'); rate.value = '';"
+    run(empty + "document.querySelector('.ts-step').click()")  # no rate is not a rate of zero
+    assert run("return [explorer.losses.length, Boolean(explorer.computing)]") == [2, False]
+
+
+MOSAIC = """
+const [code, tell] = arguments;
+const sized = (side, channels) => ({
+  size: [side, side, channels],
+  data: Float32Array.from({ length: side * side * channels }, (_, i) => (i % channels % 3) - 1),
+});
+(async () => {
+  const { mosaic, colourOf } = await import('data:text/javascript;base64,' + code);
+  const one = mosaic('maps', () => {});
+  document.body.append(one.element);
+  const canvas = one.element.querySelector('canvas');
+  const draw = (map) => one.draw({ title: '', ...map, channel: 0, theme: 'light' });
+  const pause = (ms) => new Promise((go) => setTimeout(go, ms));
+  // The part of the canvas that is shown, and whether the middle of each channel has its colour.
+  const look = ({ size: [, , channels] }) => {
+    const [width, height] = ['width', 'height'].map(
+      (side) => Math.round((100 * canvas[side]) / parseFloat(canvas.style[side])));
+    const columns = Math.min(channels, Math.ceil(Math.sqrt(channels * 2)));
+    const rows = Math.ceil(channels / columns);
+    const right = Array.from({ length: channels }, (_, k) => {
+      const at = [(k % columns + 0.5) * (width / columns), (Math.floor(k / columns) + 0.5) * (height / rows)];
+      const found = canvas.getContext('2d').getImageData(...at.map(Math.floor), 1, 1).data;
+      return colourOf((k % 3) - 1, 1, 'light').every((part, i) => part === found[i]);
+    });
+    return [width, right.every(Boolean)];
+  };
+  const [large, small] = [sized(111, 96), sized(8, 6)];
+  draw(large);
+  const seen = [look(large)];
+  while (look(large)[0] === seen[0][0]) await pause(10);
+  seen.push(look(large));
+  draw(sized(111, 96));
+  draw(small);
+  await pause(300);
+  tell([...seen, look(small)]);
+})().catch((error) => tell(String(error)));
+"""
+
+
+@pytest.mark.browser
+def test_a_picture_of_very_many_numbers_is_coarse_first_and_whole_later(browser, shown, tmp_path):
+    (tmp_path / "empty.html").write_text("<!doctype html><title>empty</title>")
+    shown(tmp_path / "empty.html")
+    code = base64.b64encode((module("maps.js") + "\nexport { colourOf };").encode()).decode()
+    coarse, whole, small = browser.execute_async_script(MOSAIC, code)
+    assert coarse == [14 * (19 + 1), True]
+    assert whole == [14 * (56 + 1), True]
+    assert small == [4 * (8 + 1), True], "an older picture came late"
+
+
 VIEWED = """
 const [code, traits, tell] = arguments;
 const running = new Set();

@@ -199,6 +199,8 @@ def test_any_layers_maps_by_mouse_and_keyboard(browser, opened, small, screensho
         layers.select_by_visible_text(name)
         assert "numbers in" in browser.find_element(By.CSS_SELECTOR, "[aria-label=Layers]").text
     layers.select_by_visible_text(names[0])
+    seen = browser.find_element(By.CSS_SELECTOR, "[aria-label=Layers]").text
+    assert "negative, zero, positive; the strongest" in seen
     channels = browser.find_element(By.CSS_SELECTOR, "[role=slider]")
     at = int(channels.get_attribute("aria-valuenow"))
     channels.send_keys(Keys.HOME, Keys.ARROW_RIGHT)

@@ -26,7 +26,7 @@ from tinysqueeze.compiled.forward import (
 )
 from tinysqueeze.compiled.layout import Arrays, Layout, extent, map_job, source_of, window_fields
 from tinysqueeze.compiled.sequence import Chunks, Sequence
-from tinysqueeze.compiled.space import Space, View, job
+from tinysqueeze.compiled.space import NONE, Space, View, job
 from tinysqueeze.compiled.steps import ConvStep, DropStep, JoinStep, MeanStep, NodeStep
 from tinysqueeze.compiled.weights import Gradients, Sums
 from tinysqueeze.kernels import TARGET
@@ -136,6 +136,7 @@ class _Backward:
     maps: MapGradients
     sums: Gradients
     joining: Stage
+    masked: dict[int, Sums] = field(default_factory=dict)  # map -> sums for biases, on the way
 
     # --- steps without weights ------------------------------------------------------------------
 
@@ -187,15 +188,16 @@ class _Backward:
         chunks = self.work.chunks(self.layout.count(i))
         around = self._bypass(step, d, chunks)
         before = d if around is None else around
-        totals = self.sums.reserve(
-            2 * step.result.padded
-        )  # for the biases of all arms, and of a row
+        masked = self.masked.pop(step.target, None)
+        totals = masked or self._bias_sums(step)
         if step.norm:
             self._norm_sums(i, step, before, chunks)
             chunks = self.work.chunks(self.layout.count(i))
             if around is not None:  # once more: scratch does not outlive its chunk
                 before = self._unpooled(step, d, chunks)
             dense = self._norm(i, step, before, chunks)
+        elif masked is not None:
+            dense = self._unpooled(step, d, chunks)
         else:
             dense = self._activation(i, step, before, chunks, totals, around is not None)
         x = source_of(self.layout, step, chunks)
@@ -206,6 +208,8 @@ class _Backward:
                 own = totals[0][conv.arm.offset :], totals[1]
                 conv.weights.bias_gradient(own, self.grads[f"{conv.arm.path}/bias"], self.joining)
             add = True
+        if dx is not None:
+            self._mask_source(step, dx, chunks)
         self.maps.release(step.target)
         if not (is_squeeze(self.layout, i - 1) or is_norm_beside(self.layout, i - 1, i)):
             self.maps.close()
@@ -283,6 +287,22 @@ class _Backward:
             mask, {"d": d, "y": y, "z": z}, height=z.height, width=z.width, channels=z.channels,
             total=totals[0], total_thread=totals[1], floor=low,
         )  # fmt: skip
+
+    def _bias_sums(self, step: ConvStep) -> Sums:
+        """Room for the sums for the biases of all arms, and for those of a row."""
+        return self.sums.reserve(2 * step.result.padded)
+
+    def _mask_source(self, step: ConvStep, dx: View, chunks: Chunks) -> None:
+        """If dx is all that a map in memory gets, it is masked at once: map and dx are in the cache."""
+        number, steps = step.source, self.layout.steps
+        complete = steps.readers(number)[0] is step and number in self.maps.held
+        writers = [s for s in steps.steps if s.target == number]
+        match writers:
+            case [ConvStep(norm=None, bypass=None) as own] if complete and dx.halo == NONE:
+                if not own.bends:
+                    totals = self.masked[number] = self._bias_sums(own)
+                    y = self.layout.buffers[number]
+                    chunks.add(self._mask(dx, y, dx, totals, own.low))
 
     def _activation(
         self, i: int, step: ConvStep, d: View, chunks: Chunks, totals: Sums,

@@ -218,7 +218,7 @@ class Convolution:
             y_rows=ramp(window.area * x.pixel, self.weights.filters),
         )  # fmt: skip
         back = [] if dx is None else self._direct_dx(d, dx, add)
-        return Backward([], [made, *back], [], sums)
+        return Backward([], [*back, made], [], sums)
 
     def _direct_dx(self, d: View, dx: View, add: bool) -> list[Job]:
         """dx by sliding the flipped window over dy; for 1x1 simply d @ weightᵀ."""

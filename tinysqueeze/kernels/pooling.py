@@ -218,7 +218,22 @@ def _gather(normed: bool) -> Callable:
         b = e.builder
         shut, full = e.splat(shut), e.splat(full)
 
-        def some_channels(c: Value) -> None:
+        def windows(c: Value, rows: int, columns: int) -> Value:
+            """Their sum, without a loop."""
+            total: Value | None = None
+            for i in range(rows):
+                d_at = e.at(d, b.add(c, b.mul(d_row, e.int(i))))
+                argmax_at = e.at(argmax, b.add(c, b.mul(argmax_row, e.int(i))))
+                first = b.sub(number, b.mul(down, e.int(i)))
+                for j in range(columns):
+                    step = b.mul(pixel, e.int(j))
+                    mine = e.splat(b.trunc(b.sub(first, b.mul(right, e.int(j))), BYTE))
+                    hit = b.icmp_unsigned("==", e.load(argmax_at, step, BYTES), mine)
+                    won = b.select(hit, e.load(d_at, step), e.every(0))
+                    total = won if total is None else b.fadd(total, won)
+            return total
+
+        def all_windows(c: Value) -> Value:
             def window_row(i: Value, total: list[Value]) -> list[Value]:
                 d_at = e.at(d, b.add(c, b.mul(i, d_row)))
                 argmax_at = e.at(argmax, b.add(c, b.mul(i, argmax_row)))
@@ -232,7 +247,9 @@ def _gather(normed: bool) -> Callable:
 
                 return e.loop(e.int(0), wide, window_column, total)
 
-            dy = e.loop(e.int(0), high, window_row, [e.every(0)])[0]
+            return e.loop(e.int(0), high, window_row, [e.every(0)])[0]
+
+        def finish(c: Value, dy: Value) -> None:
             if normed:
                 value = e.load(x, c)
                 y = e.fma(value, e.load(scale, c), e.load(shift, c))
@@ -240,7 +257,21 @@ def _gather(normed: bool) -> Callable:
                 dy = e.fma(e.load(a, c), dy, e.fma(e.load(bb, c), value, e.load(cc, c)))
             e.store(dy, dx, c)
 
-        e.each_vector(channels, some_channels)
+        def pixel_of(rows: int, columns: int) -> None:
+            same = [
+                b.icmp_signed("==", high, e.int(rows)),
+                b.icmp_signed("==", wide, e.int(columns)),
+            ]
+            with b.if_then(b.and_(*same)):
+                e.each_vector(channels, lambda c: finish(c, windows(c, rows, columns)))
+
+        few = b.and_(*(b.icmp_signed("<=", side, e.int(2)) for side in (high, wide)))
+        with b.if_else(few) as (usual, others):
+            with usual:
+                for rows, columns in ((1, 1), (1, 2), (2, 1), (2, 2)):
+                    pixel_of(rows, columns)
+            with others:
+                e.each_vector(channels, lambda c: finish(c, all_windows(c)))
 
     return gather
 

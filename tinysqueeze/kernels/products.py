@@ -14,6 +14,7 @@ from numba import float32
 from tinysqueeze.kernels.kernel import kernel
 from tinysqueeze.kernels.target import TARGET
 from tinysqueeze.kernels.tile import (
+    SUM,
     narrow_strip,
     narrow_sum,
     narrow_tile,
@@ -164,7 +165,7 @@ def weight_gradient(job: Any, first: int, count: int, thread: int) -> None:
                     wide_strip(floats(place), steps, ds, job.d_step, depth, out, size)
                 else:
                     narrow_strip(floats(place), steps, ds, job.d_step, depth, out, size)
-            for row in range(job.rows if job.neighbours else 0, job.rows, TILE):
+            for row in range(job.rows if job.neighbours else 0, job.rows, SUM):
                 rows, outs = ints(job.x_rows + 4 * row), ints(job.y_rows + 4 * row)
                 last = job.rows - row - 1
                 if wide:

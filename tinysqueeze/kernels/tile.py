@@ -35,6 +35,9 @@ from tinysqueeze.kernels.target import TARGET
 from tinysqueeze.kernels.vectors import INT, Emitter, Value, floats_t, ints_t, procedure
 
 int_t = types.int64
+ROWS, VECTORS, STRIP = TARGET.tile_rows, TARGET.tile_vectors, TARGET.strip_rows
+AHEAD = 2 * ROWS
+"""Floats asked for at each step: two tiles further, or one where another arm's channels lie between."""
 
 
 def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
@@ -53,7 +56,7 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
         floor: results below it become it: 0 for ReLU, minus infinity for none.
         far: if not 0, the cache lines of the result are asked for beforehand. Where it lies near
             already, in a thread's own scratch, asking costs more than it gives.
-        upcoming: the `rows * depth` floats from here will be needed next. With `stream` they are asked
+        upcoming: the `AHEAD * depth` floats from here will be needed next. With `stream` they are asked
             for in the meantime, since a core that waits for memory does nothing else.
     """
 
@@ -88,7 +91,7 @@ def _micro_kernel(rows: int, vectors: int, stream: bool) -> Callable:
 
         def step(k: Value, flat: list[Value]) -> list[Value]:
             if stream:
-                e.prefetch(e.at(upcoming, b.mul(k, e.int(rows))))
+                e.prefetch(e.at(upcoming, b.mul(k, e.int(AHEAD))))
             place = e.at(w, b.mul(k, w_step))
             weights = [e.load(place, c) for c in columns]
             offset = index(x_steps, k)
@@ -175,8 +178,6 @@ def _strip(rows: int, vectors: int) -> Callable:
     return strip
 
 
-ROWS, VECTORS, STRIP = TARGET.tile_rows, TARGET.tile_vectors, TARGET.strip_rows
-
 wide_tile, narrow_tile = _micro_kernel(ROWS, VECTORS, True), _micro_kernel(ROWS, 1, True)
 """For convolutions: a full panel of output channels, and what is left, one vector."""
 
@@ -186,8 +187,9 @@ short_tile = _micro_kernel(ROWS - 1, VECTORS, True)
 tall_tile = _micro_kernel(2 * ROWS, 1, True)
 """For few rows that wait for their weights: as many numbers, but each weight is fetched once, not twice."""
 
-wide_sum, narrow_sum = _micro_kernel(ROWS, VECTORS, False), _micro_kernel(ROWS, 1, False)
-"""The same for weight gradients, whose next rows are no stream."""
+SUM = ROWS - 1
+wide_sum, narrow_sum = _micro_kernel(SUM, VECTORS, False), _micro_kernel(SUM, 1, False)
+"""For weight gradients, whose next rows are no stream: 3x3 windows of colours have 27, 4 tiles of 7."""
 
 wide_strip, narrow_strip = _strip(STRIP, VECTORS), _strip(TARGET.lanes, 1)
 """For weight gradients with neighbouring rows."""

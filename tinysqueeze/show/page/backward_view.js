@@ -1,7 +1,7 @@
 // A layer on the way down: dy, what it sends back to x (col2im adds it up), and the gradients.
 
 import { attributes, button, h, plural, write } from "./dom.js";
-import { isConv, windowOver } from "./forward_view.js";
+import { isConv, isWide, windowOver } from "./forward_view.js";
 import { grid } from "./grids.js";
 import { mosaic, pixelMap, pixelText, strips } from "./maps.js";
 import { short } from "./numbers.js";
@@ -42,7 +42,7 @@ export function backwardView(set) {
       if (ui.what === what) views[what].draw(ui);
     }
   }
-  return { element, draw, rest: (ui) => views[ui.what].rest?.(ui) };
+  return { element, draw, numbers: (ui) => views[ui.what].numbers?.(ui), rest: (ui) => views[ui.what].rest?.(ui) };
 }
 
 const slopeMap = (set, name = "dy") => pixelMap(name, {
@@ -65,7 +65,7 @@ function toInput(set) {
   const element = h("div", {}, h("div", { className: "ts-pair" }, h("div", {}, slope.element, slopes.element), h("div", {}, back.element, backs.element)), grids, line, row.element);
   let counted = {};
   function draw(ui) {
-    const { node, record, view, theme, found } = ui;
+    const { node, record, view, theme } = ui;
     const { x, y, dy, dx } = record;
     const conv = isConv(node);
     const windowed = Boolean(node.kernel);
@@ -75,7 +75,7 @@ function toInput(set) {
     else windows.push(y.size[0] * y.size[1] === 1 ? [0, 0, 1, 1] : [...view.at, 1, 1]);
     slope.draw({
       title: `dy, channel ${out}`, data: dy, size: y.size, n: view.n, channel: out, at: view.from, windows, theme,
-      text: `${pixelText(placeName("dy", y.size, [...view.from, out]), dy, y.size, view.n, view.from, out)}; framed: the ${windows.length === 1 ? "window" : `${windows.length} windows`} that saw dx[${view.at}]`,
+      text: `${pixelText(placeName("dy", y.size, [...view.from, out]), dy, y.size, view.n, view.from, out)}; framed: the ${windows.length === 1 ? "window" : `${windows.length} windows`} that saw dx[${view.at.join(", ")}]`,
     });
     slopes.element.hidden = y.size[2] === 1;
     slopes.draw({ title: `dy: all ${plural(y.size[2], "channel")}`, data: dy, size: y.size, n: view.n, channel: out, theme });
@@ -83,17 +83,19 @@ function toInput(set) {
     back.draw({
       title: `dx${image}, channel ${view.inp}`, data: dx, size: x.size, n: view.n, channel: view.inp, at: view.at, theme,
       windows: windowed ? [windowOver(node, view.from)] : [],
-      text: pixelText(`dx[${[...view.at, view.inp]}]`, dx, x.size, view.n, view.at, view.inp) + (windowed ? "; framed: where the chosen dy goes" : ""),
+      text: pixelText(placeName("dx", x.size, [...view.at, view.inp]), dx, x.size, view.n, view.at, view.inp) + (windowed ? "; framed: where the chosen dy goes" : ""),
     });
     backs.element.hidden = x.size[2] === 1;
     backs.draw({ title: `dx: all ${plural(x.size[2], "channel")}`, data: dx, size: x.size, n: view.n, channel: view.inp, theme });
-    const wide = windowed && node.kernel[0] * node.kernel[1] > 1;
-    grids.hidden = line.hidden = !wide;
-    if (wide) {
-      if (counted.node !== node) counted = { node, ...overlaps(node, x.size) };
-      drawScatter(ui, out, counted);
-    }
+    if (!isWide(node)) grids.hidden = line.hidden = true;
     row.element.hidden = !conv;
+  }
+  function numbers(ui) {
+    const { node, record, view } = ui;
+    grids.hidden = line.hidden = !isWide(node);
+    if (grids.hidden) return;
+    if (counted.node !== node) counted = { node, ...overlaps(node, record.x.size) };
+    drawScatter(ui, isConv(node) ? view.out : view.inp, counted);
   }
   function rest({ node, view, theme, found, lit }) {
     if (!isConv(node)) return;
@@ -106,11 +108,11 @@ function toInput(set) {
     });
   }
   function drawScatter({ node, record, view, theme, found, part, own }, out, count) {
-    const { dy, params, y } = record;
+    const { x, dy, params, y } = record;
     const cells = node.kernel[0] * node.kernel[1];
     const values = Array(cells).fill(null);
     for (const term of found.terms) values[term.tap] = (values[term.tap] ?? 0) + term.a * term.b;
-    received.draw({ title: `dx[${[...view.at, view.inp]}] receives`, size: node.kernel, values, theme, none: "–" });
+    received.draw({ title: `${placeName("dx", x.size, [...view.at, view.inp])} receives`, size: node.kernel, values, theme, none: "–" });
     const group = Math.floor(view.inp / (part ?? 1));
     const send = values.map((_, tap) => {
       if (node.kind === "average") return dy[index(y.size, view.n, ...view.from, out)] / cells;
@@ -119,11 +121,11 @@ function toInput(set) {
       for (let f = group * own; f < (group + 1) * own; f++) sum += dy[index(y.size, view.n, ...view.from, f)] * params.weight[(tap * part + (view.inp % part)) * node.out[2] + f];
       return sum;
     });
-    sent.draw({ title: `dy[${view.from}] sends to channel ${view.inp}`, size: node.kernel, values: send, theme });
+    sent.draw({ title: `dy[${view.from.join(", ")}] sends to channel ${view.inp}`, size: node.kernel, values: send, theme });
     counts.draw({ title: "how many windows saw each pixel", ...count, at: view.at, theme, text: `${plural(found.windows, "window")} saw pixel ${view.at.join(", ")}` });
     write(line, `Scatter-add: the windows overlap, so ${plural(found.windows, "share")} ${found.windows === 1 ? "makes" : "add up to"} dx = ${short(found.value)}; a cell is a place in the window that saw the pixel.`);
   }
-  return { element, draw, rest };
+  return { element, draw, numbers, rest };
 }
 
 // dweight: for each pixel, what the weight saw times dy there, added up over all pixels and images.

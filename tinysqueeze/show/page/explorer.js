@@ -11,7 +11,8 @@ import { networkMap } from "./network_map.js";
 import { short, thousands } from "./numbers.js";
 import { overview } from "./overview.js";
 import { placeControls } from "./place.js";
-import { Step, unhurried } from "./step.js";
+import { Queue, unhurried } from "./slices.js";
+import { Step } from "./step.js";
 import { exact, sumPanel } from "./sum.js";
 import { explain, index, weightName } from "./terms.js";
 import { walkButton } from "./walk.js";
@@ -21,7 +22,7 @@ const AHEAD = 2e8; // multiply-adds up to which the next step is computed before
 // signal: aborted when the page or the notebook is done with it.
 export class Explorer {
   constructor(root, state, step, signal) {
-    Object.assign(this, { root, state, signal });
+    Object.assign(this, { root, state, signal, queue: new Queue() });
     this.theme = root.dataset.theme;
     this.nodes = new Map(state.nodes.map((node) => [node.path, node]));
     const paths = [...this.nodes.keys()];
@@ -73,7 +74,7 @@ export class Explorer {
 
   // From the state's own parameters.
   restart() {
-    return this.#compute(new Step(this.state).whole(), []);
+    return this.queue.instead(() => this.#compute(new Step(this.state).whole(), []));
   }
 
   // One step of plain gradient descent, after those that were asked for before.
@@ -84,13 +85,13 @@ export class Explorer {
       const next = yield* step.next(rate);
       return yield* next.backward();
     };
-    return this.asked = Promise.resolve(this.asked).then(() => this.#compute(work(this.step), this.losses.slice(-5)));
+    return this.queue.after(() => this.#compute(work(this.step), this.losses.slice(-5)));
   }
 
   // Other images or labels, with the parameters of now.
   swap(change) {
     change();
-    return this.#compute(new Step(this.state, this.step.params).whole(), []);
+    return this.queue.instead(() => this.#compute(new Step(this.state, this.step.params).whole(), []));
   }
 
   // Look at the step that `work` returns, unless another was wished for meanwhile.
@@ -109,8 +110,7 @@ export class Explorer {
   }
 
   #take(step, losses) {
-    this.step = step;
-    this.losses = [...losses, step.loss];
+    Object.assign(this, { step, losses: [...losses, step.loss] });
     this.#lookAhead();
   }
 
@@ -130,7 +130,9 @@ export class Explorer {
 
   goTo(path, changes = {}) {
     const direction = this.stops[this.view.stop][1] || "→";
-    this.set({ ...changes, stop: this.stops.findIndex(([own, way]) => own === path && (path === "loss" || way === direction)) });
+    const stop = this.stops.findIndex(([own, way]) => own === path && (path === "loss" || way === direction));
+    if (stop < 0) throw new Error(`no layer is called ${path}`);
+    this.set({ ...changes, stop });
   }
 
   // changes: values, or functions of the view. playing: the animation itself asks.
@@ -215,31 +217,32 @@ export class Explorer {
   draw() {
     const { view, step, state, theme, node } = this;
     const [path, direction] = this.stops[view.stop];
+    if (node) this.#explain();
     const ui = { ...this, record: step.seen.get(path), lit: this.lit ?? null };
-    if (node) {
-      this.#explain();
-      ui.found = this.found;
-    }
     this.map.draw({ step, path, backward: direction === "←", n: view.n, theme, imageColour: imageColour(state, view.n) });
     this.all.draw({ step, node, channel: view.out, n: view.n, backward: direction === "←", theme });
     this.images.draw(ui);
     write(this.headline, this.#headline(path, direction, node));
-    this.select.selectedIndex = view.stop;
+    if (this.select.selectedIndex !== view.stop) this.select.selectedIndex = view.stop;
     this.forward.element.hidden = direction !== "→";
     this.backward.element.hidden = direction !== "←";
     this.loss.element.hidden = path !== "loss";
     this.sum.element.hidden = this.place.element.hidden = this.update.hidden = path === "loss";
     if (path === "loss") {
-      this.rest = null;
+      this.rest = this.drawn = null;
       this.loss.draw(ui);
       return;
     }
     const side = direction === "→" ? this.forward : this.backward;
     side.draw(ui);
-    this.place.draw(ui);
     this.update.hidden = !["dweight", "dbias"].includes(this.what);
+    const other = this.drawn !== this.view.stop; // of another layer the maps come first
+    this.drawn = this.view.stop;
+    if (!other) side.numbers(ui);
     this.#later(() => {
+      if (other) side.numbers(ui);
       side.rest(ui);
+      this.place.draw(ui);
       this.sum.draw(this.found, this.held(), this.found.name);
       if (!this.update.hidden) write(this.update, this.#updateText(node));
     });

@@ -5,10 +5,11 @@ import { grid } from "./grids.js";
 import { mosaic, pixelMap, pixelText, strips } from "./maps.js";
 import { seen, divisor } from "./arithmetic.js";
 import { short } from "./numbers.js";
-import { index, namesOf, weightName } from "./terms.js";
+import { index, namesOf, placeName, weightName } from "./terms.js";
 
 export const isConv = (node) => node.kind === "conv" || node.kind === "linear";
 const isPool = (node) => node.kind === "max" || node.kind === "average";
+export const isWide = (node) => (isConv(node) ? node.kernel[0] * node.kernel[1] > 1 : isPool(node)); // a window of several pixels
 
 // The kernel's place of a node's window: [row, column, height, width] over x.
 export const windowOver = (node, [row, column]) =>
@@ -41,21 +42,29 @@ export function forwardView(set) {
     const image = node.sources[0] === 0;
     const window = node.kind === "mean" ? [0, 0, x.size[0], x.size[1]] : node.kind === "flatten" ? [...ui.origin.slice(0, 2), 1, 1] : windowOver(node, view.at);
     const xChannel = node.kind === "flatten" ? ui.origin[2] : inp;
+    const spot = y.size[0] * y.size[1] === 1 ? "y" : `y[${view.at.join(", ")}]`;
     input.draw({
       title: `${image ? "the image" : "x"}, channel ${xChannel}`, ...x, n: view.n, channel: xChannel, theme, windows: [window],
-      text: `${plural(x.size[0] * x.size[1], "pixel")} in ${plural(x.size[2], "channel")}; framed: what y[${view.at}] sees`,
+      text: `${plural(x.size[0] * x.size[1], "pixel")} in ${plural(x.size[2], "channel")}; framed: what ${spot} sees`,
     });
-    output.draw({ title: `y, channel ${view.out}`, ...y, n: view.n, channel: view.out, at: view.at, theme, text: pixelText(`y[${[...view.at, view.out]}]`, y.data, y.size, view.n, view.at, view.out) });
+    output.draw({ title: `y, channel ${view.out}`, ...y, n: view.n, channel: view.out, at: view.at, theme, text: pixelText(placeName("y", y.size, [...view.at, view.out]), y.data, y.size, view.n, view.at, view.out) });
     inputs.element.hidden = x.size[2] === 1 || node.kind === "flatten";
     inputs.draw({ title: `x: all ${plural(x.size[2], "channel")}`, ...x, n: view.n, channel: inp, theme });
     outputs.element.hidden = y.size[2] === 1;
     outputs.draw({ title: `y: all ${plural(y.size[2], "channel")}`, ...y, n: view.n, channel: view.out, theme });
-    const wide = conv ? node.kernel[0] * node.kernel[1] > 1 : isPool(node);
-    sums.hidden = !wide;
-    if (wide && conv) drawProducts(ui, inp);
-    else if (wide) drawPool(ui, inp);
+    if (!isWide(node)) sums.hidden = true;
     alone.element.hidden = !conv || y.size[0] * y.size[1] === 1 || ui.part === 1;
     matrix.element.hidden = !conv;
+  }
+
+  // Window, filter and products.
+  function numbers(ui) {
+    const { node, view } = ui;
+    sums.hidden = !isWide(node);
+    for (const one of [...grids.querySelectorAll(".ts-sign"), filter.element, products.element]) one.hidden = !isConv(node);
+    if (sums.hidden) return;
+    if (isConv(node)) drawProducts(ui, ui.group * ui.part + view.inp);
+    else drawPool(ui, view.out);
   }
 
   // What says the same in other words, a frame later.
@@ -109,21 +118,12 @@ export function forwardView(set) {
     seen(node, record.x.size, ...view.at, (tap, i, j) => { values[tap] = record.x.data[index(record.x.size, view.n, i, j, channel)]; });
     const winner = found.winner?.tap ?? -1;
     seenGrid.draw({ title: `window, channel ${channel}`, size: node.kernel, values, chosen: winner, theme });
-    for (const other of [filter, products]) other.element.hidden = true;
     write(gridLine, node.kind === "max"
       ? `The winner is ${short(found.value)}, framed; on the way back it alone gets this pixel's dy.`
       : `The mean of ${divisor(node, record.x.size, ...view.at)} numbers is ${short(found.value)}.`);
   }
 
-  return {
-    element,
-    draw(ui) {
-      for (const one of [filter, products]) one.element.hidden = !isConv(ui.node);
-      for (const sign of grids.querySelectorAll(".ts-sign")) sign.hidden = !isConv(ui.node);
-      draw(ui);
-    },
-    rest,
-  };
+  return { element, draw, numbers, rest };
 }
 
 // The convolution of one input channel with its slice of a filter, no bias: a map of one channel.

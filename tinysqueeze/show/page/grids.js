@@ -19,8 +19,8 @@ export function grid(choose) {
     attributes(element, { "aria-label": text });
     if (made !== `${height} ${width}`) {
       made = `${height} ${width}`;
-      box.style.gridTemplateColumns = `repeat(${width}, minmax(0, 1fr))`;
-      box.style.maxWidth = `${width * 58}px`;
+      box.style.gridTemplateColumns = `repeat(${width}, minmax(24px, 52px))`; // seven digits
+      box.classList.toggle("ts-many", width > 7);
       box.replaceChildren(...values.map((_, k) => h(choose ? "button" : "span", choose ? { type: "button", className: "ts-cell", onclick: () => choose(k) } : { className: "ts-cell" })));
     }
     const full = most ?? Math.max(...values.map((v) => Math.abs(v ?? 0)));
@@ -43,5 +43,5 @@ export function grid(choose) {
 function shortest(value) {
   const size = Math.abs(value);
   const text = value === 0 ? "0" : size >= 0.001 && size < 10000 ? String(Number(value.toPrecision(3))) : value.toExponential(0);
-  return text.replace("-", "−").replace(/^(−?)0\./, "$1.");
+  return text.replaceAll("-", "−").replace(/^(−?)0\./, "$1.");
 }

@@ -42,6 +42,12 @@ async function pixelsOf(file, state) {
   });
 }
 
+// "98.21 % → 98.67 %": digits enough to see the difference, if there is one.
+function apart(before, after) {
+  const words = [before, after].map(percent);
+  return (words[0] === words[1] ? [before, after].map((p) => `${(100 * p).toFixed(2)}\u00a0%`) : words).join(" → ");
+}
+
 // actions: {choose(n), step(rate), reset(), own(n, pixels, label)}
 export function imagesView(state, actions) {
   const list = h("div", { className: "ts-images", role: "group", "aria-label": "Images: choose one" });
@@ -52,8 +58,8 @@ export function imagesView(state, actions) {
     list.append(card);
     return { card, canvas, words };
   });
-  const rate = h("input", { type: "number", min: "0", max: "10", step: "any", value: String(state.rate), id: "ts-rate" });
-  const more = button("one more step", () => actions.step(Number(rate.value)), { className: "ts-step" });
+  const rate = h("input", { type: "number", min: "0", max: "10", step: "any", required: true, value: String(state.rate), id: "ts-rate" });
+  const more = button("one more step", () => rate.reportValidity() && actions.step(rate.valueAsNumber), { className: "ts-step" });
   const back = button("back to the first", actions.reset, { className: "ts-reset" });
   const history = h("p", { className: "ts-line ts-history", role: "status" });
   const controls = h("div", { className: "ts-row" }, more, h("label", {}, "learning rate ", rate), back);
@@ -89,13 +95,14 @@ export function imagesView(state, actions) {
       card.setAttribute("aria-pressed", String(n === view.n));
       const best = (chances) => chances.indexOf(Math.max(...chances));
       const say = (s) => `${state.className(best(s.chances[n]))} ${percent(s.chances[n][best(s.chances[n])])}`;
-      const right = (s) => percent(s.chances[n][state.labels[n]]);
+      const right = (s) => s.chances[n][state.labels[n]];
       words.replaceChildren(
         h("b", {}, name), h("br"), `says ${say(step)}`, h("br"),
-        after ? `right class: ${right(step)} → ${right(after)} after the step` : `right class: ${right(step)}`,
+        after ? `right class: ${apart(right(step), right(after))} after the step` : `right class: ${percent(right(step))}`,
       );
     });
-    history.textContent = `loss ${losses.map((l) => l.toFixed(4)).join(" → ")}${after ? `; the next step makes it ${after.loss.toFixed(4)}` : ""}`;
+    const advice = Number.isFinite(step.loss) ? "" : ": the step was too long; go back to the first and take a smaller learning rate";
+    history.textContent = `loss ${losses.map((l) => l.toFixed(4)).join(" → ")}${after ? `; the next step makes it ${after.loss.toFixed(4)}` : ""}${advice}`;
     more.disabled = Boolean(blocked);
     more.title = blocked ?? "";
     if (blocked) trouble.textContent = blocked;

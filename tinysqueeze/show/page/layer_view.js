@@ -1,7 +1,7 @@
 // Any layer's maps for the photograph: all channels side by side, the one chosen large, and what it took.
 
 import { by, h } from "./dom.js";
-import { mosaic, pixelMap, pixelText } from "./maps.js";
+import { mosaic, pixelMap, pixelText, scale } from "./maps.js";
 
 export function layerView(header) {
   const layers = layersOf(header);
@@ -11,7 +11,7 @@ export function layerView(header) {
   const all = mosaic("all channels", (channel) => set({ channel }));
   const one = pixelMap("one channel", { pick: (row, column) => set({ at: [row, column] }), turn: (step) => set({ channel: state.channel + step }) });
   const element = h("section", { "aria-label": "Layers", hidden: true },
-    h("h2", {}, "what every layer makes of it"), h("div", { className: "ts-row" }, h("label", {}, "layer ", list)), line,
+    h("h2", {}, "what every layer makes of it"), h("div", { className: "ts-row" }, h("label", {}, "layer ", list)), line, scale(),
     h("div", { className: "ts-pair" }, h("div", {}, all.element), h("div", {}, one.element)));
   const state = { layer: Math.min(1, layers.length - 1), channel: null, at: null }; // null: the loudest, the middle
   list.value = String(state.layer);

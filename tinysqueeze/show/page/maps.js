@@ -3,6 +3,7 @@
 import { colourOf, packed, pixelOf, pixelScale } from "./colours.js";
 import { attributes, clamp, figure, h, style, write } from "./dom.js";
 import { short } from "./numbers.js";
+import { unhurried } from "./slices.js";
 import { index } from "./terms.js";
 
 const GROUND = { light: [255, 255, 255], dark: [23, 23, 28] };
@@ -16,22 +17,29 @@ export function largest(data, from = 0, to = data.length) {
   return most;
 }
 
-// A place for pictures of H x W pixels, each stretched over all of it: paint(height, width, fill) calls
-// fill(pixels, across) to set pixels[row * across + column]. The canvas only grows, since a new size costs more
+// A place for pictures of H x W pixels, each stretched over all of it: begin(height, width) gives {pixels, across,
+// show}: set pixels[row * across + column], then show(). The canvas only grows, since a new size costs more
 // than the pixels; beyond the picture's edge, where a browser may round, one more pixel stays clear.
 function painting() {
   const canvas = h("canvas", { width: 1, height: 1 });
   const context = canvas.getContext("2d", { willReadFrequently: true }); // small, and set pixel by pixel
   const element = h("div", { className: "ts-painting" }, canvas);
-  function paint(height, width, fill) {
-    if (canvas.width <= width) canvas.width = width + 1;
-    if (canvas.height <= height) canvas.height = height + 1;
+  function begin(height, width) {
     const picture = new ImageData(width + 1, height + 1);
-    fill(new Uint32Array(picture.data.buffer), width + 1);
-    context.putImageData(picture, 0, 0);
-    style(canvas, `width:${(100 * canvas.width) / width}%;height:${(100 * canvas.height) / height}%`);
+    const show = () => {
+      if (canvas.width <= width) canvas.width = width + 1;
+      if (canvas.height <= height) canvas.height = height + 1;
+      context.putImageData(picture, 0, 0);
+      style(canvas, `width:${(100 * canvas.width) / width}%;height:${(100 * canvas.height) / height}%`);
+    };
+    return { pixels: new Uint32Array(picture.data.buffer), across: width + 1, show };
   }
-  return { element, paint };
+  function paint(height, width, fill) {
+    const { pixels, across, show } = begin(height, width);
+    fill(pixels, across);
+    show();
+  }
+  return { element, begin, paint };
 }
 
 // Where keys move a pixel; null for a key that does not.
@@ -46,8 +54,10 @@ export function moved([row, column], [height, width], event) {
 export const channelStep = (event) => ({ "+": 1, "=": 1, "-": -1 })[event.key] ?? 0;
 
 // What the colours of all maps mean.
-export const legend = () => h("p", { className: "ts-line ts-scale" }, "colours: ", h("span", { className: "ts-ramp", "aria-hidden": "true" }),
-  " negative, zero, positive; the strongest of a picture has the full colour. A blue frame is what you chose, a green one what it sees.",
+export const scale = (...more) => h("p", { className: "ts-line ts-scale" }, "colours: ", h("span", { className: "ts-ramp", "aria-hidden": "true" }),
+  " negative, zero, positive; the strongest of a picture has the full colour.", ...more);
+
+export const legend = () => scale(" A blue frame is what you chose, a green one what it sees.",
   " x is what a layer gets, y what it makes of it; dx and dy: how much the loss grows with each of their numbers.");
 
 // One channel of a map; a click or a key picks a pixel.
@@ -113,10 +123,30 @@ export function pixelMap(name, { pick, turn } = {}) {
 }
 
 const WIDEST = 520; // CSS pixels of a mosaic
+const AT_ONCE = 60000; // numbers in the first frame: of more the picture is coarse, and whole when that is painted, too
+
+const gapOf = ([height, width]) => (height * width > 1 ? 1 : 0); // pixels between channels
+
+// Paints every so manieth row and column of all channels and shows it when it is whole; pauses after each row.
+function* sideBySide(begin, { data, size, n, columns, rows, theme, pixel, every }) {
+  const [height, width, channels] = size;
+  const [high, wide] = [Math.ceil(height / every) + gapOf(size), Math.ceil(width / every) + gapOf(size)];
+  const { pixels, across, show } = begin(rows * high, columns * wide);
+  pixels.fill(packed(GROUND[theme]));
+  const corners = Int32Array.from({ length: channels }, (_, k) => Math.floor(k / columns) * high * across + (k % columns) * wide);
+  for (let y = 0; y < height; y += every) { // in the order of the numbers in memory
+    for (let x = 0; x < width; x += every) {
+      const [to, from] = [(y / every) * across + x / every, index(size, n, y, x, 0)];
+      for (let k = 0; k < channels; k++) pixels[corners[k] + to] = pixel(data[from + k]);
+    }
+    yield;
+  }
+  show();
+}
 
 // All channels side by side; a click or the arrow keys choose one.
 export function mosaic(name, choose) {
-  const { element: picture, paint } = painting();
+  const { element: picture, begin } = painting();
   const mark = h("div", { className: "ts-mark" });
   const frame = h("div", { className: "ts-mosaic", tabIndex: 0, role: "slider", "aria-label": name }, picture, mark);
   const { element, heading, line } = figure(name, frame, "ts-mosaic-figure");
@@ -148,21 +178,15 @@ export function mosaic(name, choose) {
     const now = [data, n, theme, skip];
     if (now.some((value, i) => value !== painted[i])) {
       painted = now;
-      const [high, wide] = [Math.ceil(height / skip), Math.ceil(width / skip)];
-      const gap = height * width > 1 ? 1 : 0;
       const each = height * width * channels;
       const pixel = pixelScale(most ?? largest(data, n * each, (n + 1) * each), theme);
-      paint(rows * (high + gap), columns * (wide + gap), (pixels, across) => {
-        pixels.fill(packed(GROUND[theme]));
-        const corners = Int32Array.from({ length: channels }, (_, k) => Math.floor(k / columns) * (high + gap) * across + (k % columns) * (wide + gap));
-        for (let y = 0; y < high; y++) { // in the order of the numbers in memory
-          for (let x = 0; x < wide; x++) {
-            const [to, from] = [y * across + x, index(size, n, y * skip, x * skip, 0)];
-            for (let k = 0; k < channels; k++) pixels[corners[k] + to] = pixel(data[from + k]);
-          }
-        }
-      });
-      style(frame, `aspect-ratio:${columns * (wide + gap)} / ${rows * (high + gap)};max-width:min(100%, ${Math.min(WIDEST, columns * Math.max(width * 2, 40))}px)`);
+      const painter = (every) => sideBySide(begin, { data, size, n, columns, rows, theme, pixel, every });
+      const coarse = skip * Math.ceil(Math.sqrt(each / AT_ONCE) / skip);
+      Array.from(painter(coarse));
+      const wanted = () => painted === now;
+      if (coarse > skip) requestAnimationFrame(() => setTimeout(() => wanted() && unhurried(painter(skip), () => {}, wanted)));
+      const [high, wide] = [height, width].map((side) => Math.ceil(side / skip) + gapOf(size));
+      style(frame, `aspect-ratio:${columns * wide} / ${rows * high};max-width:min(100%, ${Math.min(WIDEST, columns * Math.max(width * 2, 40))}px)`);
     }
     const [row, column] = [Math.floor(channel / columns), channel % columns];
     style(mark, `top:${(100 * row) / rows}%;left:${(100 * column) / columns}%;height:${100 / rows}%;width:${100 / columns}%`);

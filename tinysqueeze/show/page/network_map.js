@@ -69,7 +69,7 @@ export function networkMap(state, goTo) {
     const face = size ? faceSize(size) : 28;
     const element = h(path === null ? "span" : "button", {
       className: `ts-layer ts-${kind}`, ...(path === null ? {} : { type: "button", tabIndex: -1, onclick: () => goTo(path), title: size ? `${path || "layer"}: ${by(size)}` : label }),
-    }, h("span", { className: "ts-face" }), h("span", { className: "ts-name" }, label));
+    }, h("span", { className: "ts-face" }), h("span", { className: fits(label) ? "ts-name" : "ts-name ts-cut" }, label));
     element.style.cssText = `left:${column * WIDE}px;top:${TOP + row * HIGH}px`;
     const depth = size ? Math.round(1 + Math.log2(size[2]) * 1.1) : 0; // more channels, more depth
     element.firstChild.style.cssText = `width:${face}px;height:${face}px;--depth:${depth}px`;
@@ -118,6 +118,9 @@ export function networkMap(state, goTo) {
 
 // "fire2/expand1x1" -> "expand1x1" under its module's number: "fire2/ expand1x1" breaks into two lines.
 export const shortName = (path) => path.replace("/", "/\u200b").replaceAll("_", "_\u200b");
+
+// In three lines below its map; only what does not is cut, since each box that cuts costs in every frame.
+const fits = (label) => label.length < 25 && label.split("\u200b").every((part) => part.length < 12);
 
 // Larger maps have larger faces.
 const faceSize = (size) => 2 * Math.min(Math.round(8 + 2.5 * Math.log2(Math.max(...size.slice(0, 2)))), 21);

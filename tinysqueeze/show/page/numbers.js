@@ -10,7 +10,7 @@ export function short(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
   const text = size >= 1e-3 && size < 1e5 ? String(Number(value.toPrecision(4))) : value.toExponential(2);
-  return text.replace("-", "−");
+  return text.replaceAll("-", "−");
 }
 
 // Python's round(): of two whole numbers as near, the even one.

@@ -45,7 +45,7 @@ export function overview(state, go) {
   const inner = h("div", { className: "ts-map-inner" }, pictures.element, lines);
   inner.style.cssText = `width:${width}px;height:${height}px`;
   for (const { node, left, top } of blocks) {
-    const label = h("span", { className: "ts-name" }, node ? shortName(node.path) : "image");
+    const label = h("span", { className: "ts-name ts-cut" }, node ? shortName(node.path) : "image");
     label.style.cssText = `left:${left}px;top:${top - LABEL}px`;
     inner.append(label);
   }

@@ -95,8 +95,6 @@ export class Step {
   }
 }
 
-const SLICE = 30; // milliseconds that a page may stand still
-
 // The same work, saying what it is at each pause.
 function* told(words, work) {
   yield words;
@@ -104,22 +102,6 @@ function* told(words, work) {
     const { done, value } = work.next();
     if (done) return value;
     yield words;
-  }
-}
-
-// What a generator returns, run in slices; say(words) hears where it is. Null if it is no longer wanted.
-export async function unhurried(work, say, wanted = () => true) {
-  for (;;) {
-    const end = performance.now() + SLICE;
-    let words;
-    while (performance.now() < end) {
-      const { done, value } = work.next();
-      if (done) return value;
-      words = value;
-    }
-    say(words);
-    await new Promise((go) => setTimeout(go));
-    if (!wanted()) return null;
   }
 }
 

@@ -101,7 +101,7 @@ function largestOf(terms) {
 // Enough digits to give the same float back: 9 for float32, 17 for what is between.
 export const exact = (value) => {
   const digits = Math.fround(value) === value ? 9 : 17;
-  return String(Number(value.toPrecision(digits))).replace("-", "−");
+  return String(Number(value.toPrecision(digits))).replaceAll("-", "−");
 };
 
 // "= 0.5 + 0.1·(−2) + … + 24 more terms = 0.3", the largest products first; while it plays, the sum so far.

@@ -4,7 +4,8 @@ import { themeOf } from "./colours.js";
 import { h } from "./dom.js";
 import { Explorer } from "./explorer.js";
 import { unpack } from "./state.js";
-import { Step, unhurried } from "./step.js";
+import { unhurried } from "./slices.js";
+import { Step } from "./step.js";
 
 // What anywidget and the page call: draws model's "state" into el. Returns what frees listeners, timers and
 // observers when the view goes; it stops a step that is still being computed, too.
