@@ -1,6 +1,7 @@
-"""The curve of an experiment: our accuracies with their spread, the paper's as a ghost line."""
+"""The curve of an experiment: our accuracies with their standard errors, the paper's as a ghost line."""
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
 from typing import Any
 
 from tinysqueeze.paper.experiments import Experiment, places
@@ -9,7 +10,7 @@ from tinysqueeze.show.pictures.style import BLUE, QUIET, Picture, styled
 
 @styled
 def experiment_curve(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) -> Picture:
-    """Accuracy against what is varied: a dot a seed, a line through the means, a bar for the spread.
+    """Accuracy against what is varied: a dot a seed, a line through the means, bars of one standard error.
 
     rows are those of `experiments.read_rows`. The paper's numbers (ImageNet top-5) have an axis of
     their own on the right: the shape may be compared, the numbers may not.
@@ -20,8 +21,8 @@ def experiment_curve(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) 
     picture = Picture(6.5, 3.8, alt)
     axes = picture.subplots()
     means = [100 * place.accuracy for place in found]
-    spreads = [100 * place.spread if place.seeds > 1 else 0 for place in found]
-    axes.errorbar([p.x for p in found], means, yerr=spreads, color=BLUE, capsize=3, elinewidth=1)
+    errors = [100 * p.spread / sqrt(p.seeds) if p.seeds > 1 else 0 for p in found]
+    axes.errorbar([p.x for p in found], means, yerr=errors, color=BLUE, capsize=3, elinewidth=1)
     axes.plot(
         [row["x"] for row in rows], [100 * row["accuracy"] for row in rows], "o", ms=4, color=BLUE
     )
