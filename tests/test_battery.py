@@ -16,6 +16,7 @@ from tinysqueeze.compiled import compile
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.network.compose import Chain, Concat, Residual
 from tinysqueeze.network.layers import (
+    AvgPool2D,
     BatchNorm,
     Conv2D,
     Dropout,
@@ -168,6 +169,9 @@ KNOWN = {
     "an image in phases, unevenly padded": net(("a", Conv2D(8, 11, 4, (2, 0))), ("b", CONV),
                                                size=(51, 60, 1)),
     "a norm of its own kind": net(("a", CONV), ("n", BatchNorm(eps=0.5, momentum=0.3)), ("b", CONV)),
+    "a map that a pool reads before a convolution": net(
+        ("a", CONV), ("r", ReLU()), ("b", Concat((("p", AvgPool2D(3, 1)), ("c", Conv2D(8, 3))))), ("d", CONV),
+    ),
     "linear behind everything": Model(
         "composition", (("a", CONV), ("d", Dropout(0.3)), ("f", Flatten()), ("fc", Linear(3))), (5, 7, 1), {},
     ),

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import time
 
 import pytest
 from explored import LOOK, SMALL, go, number, steps_of
@@ -228,3 +229,43 @@ def test_a_view_that_goes_leaves_nothing_running(what, browser, shown, tmp_path,
     found = browser.execute_async_script(VIEWED, code, traits)
     timers = 2 if what == "explorer" else 0  # walk, and the sum
     assert found == {"before": [timers, 1, 1], "after": [0, 0, 0], "turned": False}
+
+
+@pytest.mark.browser
+def test_what_is_typed_counts_at_once_and_only_whole_places_exist(browser, opened, rng):
+    """A place between two pixels is none; the next step's promise is that of the rate in the field."""
+    run = opened(steps_of(SMALL, False, rng))
+    go(run, "conv1", "→")
+    typed = (
+        "const field = document.querySelector(arguments[0]); field.value = arguments[1];"
+        "field.dispatchEvent(new Event('change', { bubbles: true }));"
+    )
+    browser.execute_script(typed, "[aria-label=row]", "1.5")
+    browser.execute_script(typed, "[aria-label='output channel']", "0.4")
+    assert run("return [explorer.view.at[0], explorer.view.out]") == [2, 0]
+    run("explorer.settle()")
+    assert run("return document.querySelector('[aria-label=row]').value") == "2"
+    browser.execute_script(typed, "#ts-rate", "0.5")
+    promised = "return explorer.after && explorer.after.loss"
+    for _ in range(200):  # it is computed when there is a moment
+        if (loss := run(promised)) is not None:
+            break
+        time.sleep(0.1)
+    click = "document.querySelector('.ts-step').click()"
+    browser.execute_async_script(
+        "const [tell] = arguments; const { explorer } = document.querySelector('.ts-explorer');"
+        f"{click}; explorer.queue.last.then(() => tell())"
+    )
+    assert run("return explorer.step.loss") == pytest.approx(loss, rel=1e-12)
+
+
+@pytest.mark.browser
+def test_a_walk_ends_where_another_stop_is_chosen(browser, opened, rng):
+    run = opened(steps_of(SMALL, False, rng))
+    run("explorer.walk.element.click()")
+    time.sleep(1.5)
+    assert run("return explorer.view.stop") == 1
+    run("explorer.goTo('loss')")
+    stop = run("return explorer.view.stop")
+    time.sleep(1.5)
+    assert run("return [explorer.view.stop, explorer.walk.element.textContent]") == [stop, "▶ walk"]

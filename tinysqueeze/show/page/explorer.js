@@ -35,6 +35,7 @@ export class Explorer {
     this.images = imagesView(state, {
       choose: (n) => this.set({ n }),
       step: (rate) => this.more(rate),
+      rate: (rate) => { this.rate = rate; this.#lookAhead(); this.draw(); },
       reset: () => this.restart(),
       own: (pixels) => this.swap(() => state.images.set(pixels, this.view.n * pixels.length)),
       label: (label) => this.swap(() => { state.labels[this.view.n] = label; }),
@@ -82,8 +83,7 @@ export class Explorer {
     if (!Number.isFinite(rate)) return null;
     this.rate = rate;
     const work = function* (step) {
-      const next = yield* step.next(rate);
-      return yield* next.backward();
+      return yield* (yield* step.next(rate)).backward();
     };
     return this.queue.after(() => this.#compute(work(this.step), this.losses.slice(-5)));
   }
@@ -137,7 +137,7 @@ export class Explorer {
 
   // changes: values, or functions of the view. playing: the animation itself asks.
   set(changes, playing = false) {
-    if ("stop" in changes && changes.stop !== this.view.stop) Object.assign(this.view, { what: "dx", term: 0 });
+    if ("stop" in changes && changes.stop !== this.view.stop) { Object.assign(this.view, { what: "dx", term: 0 }); this.walk.elsewhere(); }
     for (const [name, value] of Object.entries(changes)) this.view[name] = typeof value === "function" ? value(this.view) : value;
     if (!playing) {
       this.lit = null;

@@ -48,7 +48,7 @@ function apart(before, after) {
   return (words[0] === words[1] ? [before, after].map((p) => `${(100 * p).toFixed(2)}\u00a0%`) : words).join(" → ");
 }
 
-// actions: {choose(n), step(rate), reset(), own(n, pixels, label)}
+// actions: {choose(n), step(rate), rate(rate), reset(), own(pixels), label(label)}
 export function imagesView(state, actions) {
   const list = h("div", { className: "ts-images", role: "group", "aria-label": "Images: choose one" });
   const cards = state.labels.map((_, n) => {
@@ -59,6 +59,7 @@ export function imagesView(state, actions) {
     return { card, canvas, words };
   });
   const rate = h("input", { type: "number", min: "0", max: "10", step: "any", required: true, value: String(state.rate), id: "ts-rate" });
+  rate.addEventListener("change", () => rate.validity.valid && actions.rate(rate.valueAsNumber));
   const more = button("one more step", () => rate.reportValidity() && actions.step(rate.valueAsNumber), { className: "ts-step" });
   const back = button("back to the first", actions.reset, { className: "ts-reset" });
   const history = h("p", { className: "ts-line ts-history", role: "status" });
@@ -67,7 +68,7 @@ export function imagesView(state, actions) {
   const own = h("div", { className: "ts-row ts-own" });
   if (state.mean.length) {
     const names = h("select", {}, ...Array.from({ length: state.classes.length }, (_, k) => h("option", { value: String(k) }, state.className(k))));
-    const file = h("input", { type: "file", accept: "image/*" });
+    const file = h("input", { type: "file", accept: "image/*", onclick: () => { file.value = ""; } });
     names.addEventListener("change", () => actions.label(Number(names.value)));
     file.addEventListener("change", async () => {
       try {
@@ -94,7 +95,7 @@ export function imagesView(state, actions) {
       canvas.setAttribute("aria-label", `image ${n + 1}: ${name}`);
       card.setAttribute("aria-pressed", String(n === view.n));
       const best = (chances) => chances.indexOf(Math.max(...chances));
-      const say = (s) => `${state.className(best(s.chances[n]))} ${percent(s.chances[n][best(s.chances[n])])}`;
+      const say = (s) => (Number.isFinite(s.chances[n][0]) ? `${state.className(best(s.chances[n]))} ${percent(s.chances[n][best(s.chances[n])])}` : "what is no number");
       const right = (s) => s.chances[n][state.labels[n]];
       words.replaceChildren(
         h("b", {}, name), h("br"), `says ${say(step)}`, h("br"),

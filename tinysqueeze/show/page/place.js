@@ -6,7 +6,7 @@ import { isConv } from "./forward_view.js";
 export function placeControls(set) {
   const fields = {};
   const field = (name, label, read, write) => {
-    const change = () => set(write(Number(input.value) || 0));
+    const change = () => set(write(Math.round(input.value) || 0));
     const input = h("input", { type: "number", min: "0", "aria-label": label, onchange: change });
     fields[name] = { box: h("label", {}, `${label} `, input), input, read };
     return fields[name].box;

@@ -74,7 +74,8 @@ export function sumPanel(play) {
     write(rule, now.rule);
     write(numbers, written(now, lit));
     const same = Math.fround(held) === now.value;
-    write(check, (now.note ? `${now.note}. ` : "") + (same
+    write(check, (now.note ? `${now.note}. ` : "") + (!Number.isFinite(held)
+      ? `${name} in the array: ${exact(held)}, no number: a step was too long.` : same
       ? `${name} in the array: ${exact(held)}, the same float32.`
       : `${name} in the array: ${exact(held)}; the printed sum differs by ${short(now.value - held)}, its rounding.`));
     attributes(element, { "data-value": exact(now.value), "data-held": exact(held) });

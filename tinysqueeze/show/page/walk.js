@@ -6,6 +6,7 @@ const A_STOP = 1200; // milliseconds
 
 export function walkButton(explorer) {
   let walking = null;
+  let moving = false; // by the walk itself
   const last = () => explorer.view.stop === explorer.stops.length - 1;
   const walk = button("▶ walk", () => (walking ? stop() : start()), { className: "ts-walk", title: "Go through all stops" });
   function stop() {
@@ -14,12 +15,16 @@ export function walkButton(explorer) {
     walk.textContent = "▶ walk";
   }
   function start() {
-    walk.textContent = "⏸ pause";
     if (last()) explorer.set({ stop: 0 });
+    walk.textContent = "⏸ pause";
     walking = setInterval(() => {
+      moving = true;
       explorer.set({ stop: explorer.view.stop + 1 });
+      moving = false;
       if (last()) stop();
     }, A_STOP);
   }
-  return { element: walk, stop };
+  // Another stop was chosen: by hand, the walk ends.
+  const elsewhere = () => moving || stop();
+  return { element: walk, stop, elsewhere };
 }
