@@ -184,6 +184,8 @@ def test_agreement_and_the_curve(experiment):
     assert "0.25: 81.0%, 0.5: 90.0%, 0.75: 85.0%" in picture.alt
     line = picture.axes[0].containers[0].lines[0]
     assert np.allclose(line.get_xydata(), [[0.25, 81], [0.5, 90], [0.75, 85]])
+    errors = picture.axes[0].containers[0].lines[2][0].get_segments()  # spread / √2, here one point
+    assert np.allclose(errors[0], [[0.25, 80], [0.25, 82]])
     assert np.allclose(picture.axes[1].lines[0].get_ydata(), [80, 86, 86])
 
 
