@@ -376,29 +376,39 @@ def test_a_signal_while_predicting_is_said(weights, tmp_path):
     assert err.splitlines()[-1] == "tinysqueeze: terminated; every file is whole, or as it was"
 
 
-DESTRUCTOR = """
+STRUCK = """
 import os, signal, sys, time
 sys.argv = ["tinysqueeze"]
 import tinysqueeze.cli as cli
 
+def strike():
+    os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(0.01)
+
 class Falls:
     def __del__(self):
-        os.kill(os.getpid(), int(sys.argv[1]))
-        time.sleep(0.01)
+        strike()
 
-def run(argv):
+def destructor():
     Falls()
     time.sleep(60)
 
-cli._run = run
+def cleanup():  # as of a lock that the signal found half taken
+    try:
+        strike()
+    finally:
+        raise RuntimeError("cannot release un-acquired lock")
+
+cli._run = lambda argv: PLACE()
 sys.argv = ["tinysqueeze", "NUMBER"]
 sys.exit(cli.main())
 """
 
 
+@pytest.mark.parametrize("place", ["destructor", "cleanup"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_within_a_destructor_is_not_lost(number):
-    program = DESTRUCTOR.replace("NUMBER", str(int(number)))
+def test_a_signal_within_a_destructor_or_a_cleanup_is_not_lost(number, place):
+    program = STRUCK.replace("NUMBER", str(int(number))).replace("PLACE", place)
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -99,9 +99,26 @@ def _guarded(argv: Sequence[str]) -> int:
         where = "the output" if error.filename is None else error.filename
         return _fail(f"{where}: {reason(error)}", 1)
     except KeyboardInterrupt as stop:
-        terminated = isinstance(stop, Terminated)
-        word = "terminated" if terminated else "interrupted"
-        return _fail(f"{word}; every file is whole, or as it was", 143 if terminated else 130)
+        return _stopped(stop)
+    except Exception as error:
+        stop = _signal_behind(error)
+        if stop is None:
+            raise
+        return _stopped(stop)
+
+
+def _signal_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The signal that tore a library's cleanup: a lock half taken is released with a RuntimeError."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, KeyboardInterrupt):
+        behind = behind.__context__
+    return behind
+
+
+def _stopped(stop: KeyboardInterrupt) -> int:
+    terminated = isinstance(stop, Terminated)
+    word = "terminated" if terminated else "interrupted"
+    return _fail(f"{word}; every file is whole, or as it was", 143 if terminated else 130)
 
 
 def _fail(line: str, status: int) -> int:
