@@ -181,18 +181,22 @@ def test_training_on_a_full_disk_says_the_accuracy_first(folder, tmp_path, capsy
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit of a file's size")
 def test_a_disk_that_is_really_full_costs_no_file(weights, tmp_path):
-    """A file may grow to 2,000 bytes: the network needs more, and ends in one line."""
-    (tmp_path / "small.tsq").write_bytes(b"old")
+    """A file may grow to 1,000 bytes: the network needs more and ends in one line, kernels are not kept."""
+    files, kernels = tmp_path / "files", tmp_path / "kernels"
+    files.mkdir()
+    (files / "small.tsq").write_bytes(b"old")
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
 
-    argv = ["compress", weights, "-o", tmp_path / "small.tsq"]
-    status, _, err = spoken(command(*argv, preexec_fn=limit))
+    argv = ["compress", weights, "-o", files / "small.tsq"]
+    cold = {"NUMBA_CACHE_DIR": str(kernels)}
+    status, _, err = spoken(command(*argv, preexec_fn=limit, environment=cold))
     assert status == 1
+    assert err.count("compiled kernels could not be kept (File too large)") == 1
     assert "cannot be written (File too large)" in err.splitlines()[-1]
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("small.tsq", b"old")]
+    assert [(p.name, p.read_bytes()) for p in files.iterdir()] == [("small.tsq", b"old")]
 
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit of a file's size")

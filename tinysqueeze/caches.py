@@ -18,10 +18,13 @@ from numba.core.caching import FunctionCache, _CacheLocator, _SourceFileBackedLo
 
 PACKAGE = Path(__file__).parent
 LOG = logging.getLogger("tinysqueeze")
+SAVE = FunctionCache.save_overload
 
 
 def find_caches() -> None:
     """Let Numba and Matplotlib fall back to the private folder; nothing changes where they need not."""
+    if FunctionCache.save_overload is SAVE:
+        FunctionCache.save_overload = _save_where_there_is_room
     locators = FunctionCache._impl_class._locator_classes
     if PrivateCache not in locators:
         locators.append(PrivateCache)  # the last one asked, after NUMBA_CACHE_DIR and the user's
@@ -110,6 +113,16 @@ def _is_writable(folder: Path | None) -> bool:
 @functools.cache
 def _say_once(line: str) -> None:
     LOG.warning("tinysqueeze: %s", line)
+
+
+def _save_where_there_is_room(cache: FunctionCache, signature: Any, result: Any) -> None:
+    """Keep a compiled function; a full disk costs the next start's time, not this command."""
+    try:
+        SAVE(cache, signature, result)
+    except OSError as error:
+        _say_once(
+            f"compiled kernels could not be kept ({error.strerror}): the next start compiles anew"
+        )
 
 
 def _forget(cache: FunctionCache, signature: Any, result: Any) -> None:

@@ -101,10 +101,10 @@ def _guarded(argv: Sequence[str]) -> int:
     except KeyboardInterrupt as stop:
         return _stopped(stop)
     except Exception as error:
-        stop = _signal_behind(error)
-        if stop is None:
+        behind = _signal_behind(error)
+        if behind is None:
             raise
-        return _stopped(stop)
+        return _stopped(behind)
 
 
 def _signal_behind(error: BaseException) -> KeyboardInterrupt | None:
