@@ -45,7 +45,12 @@ LONG = {  # what a large number makes long, though it is right
     "--epochs", "--retrain", "--finetune", "--rounds", "--seconds", "--minutes", "--places", "--ranks",
     "--seeds", "--images",
 }  # fmt: skip
-ONLY_REFUSED = ("bench", "communication", "experiment")  # which take minutes where nothing is wrong
+ONLY_REFUSED = (
+    "bench",
+    "communication",
+    "experiment",
+    "ladder",
+)  # which take minutes where nothing is wrong
 SUFFIXES = (
     ".png",
     ".pth",
@@ -104,6 +109,7 @@ class Place:
             "decompress": [f"{r}/net.tsq", "-o", f"{r}/out.safetensors"],
             "inspect": [f"{r}/net.tsq"],
             "experiment": ["squeeze-ratio", "--data", f"{r}/missing"],
+            "ladder": ["--data", f"{r}/missing"],
             "lessons": [f"{r}/file"],
             "page": [f"{r}/net.safetensors", "--out", f"{r}/out.html"],
             "results": [f"{r}/run"],

@@ -119,6 +119,7 @@ OUTPUTS = {  # a command line whose OUT is where nothing can be written: a file 
     "bench --scaling": ["bench", "--quick", "--scaling", "OUT"],
     "communication": ["communication", "--figure", "OUT"],
     "experiment": ["experiment", "squeeze-ratio", "--out", "OUT"],
+    "ladder": ["ladder", "-o", "OUT"],
     "page": ["page", "W", "-o", "OUT"],
     "lessons": ["lessons", "--results", "W", "-o", "OUT"],
     "results": ["results", "-o", "OUT"],

@@ -28,6 +28,7 @@ COMMANDS = {  # name -> what it does; the code is the module of that name in thi
     "decompress": "the weights out of such a file",
     "inspect": "where every byte of a compressed file goes",
     "experiment": "re-run the paper's experiments at CIFAR size",
+    "ladder": "from a published training to ours, one change after the other",
     "results": "finished runs as one table: time, accuracy and spread of each recipe",
     "lessons": "write the notebooks, for students or teachers; a class's results",
     "memory": "the least memory for inference, the boards it fits, what others take",
@@ -37,7 +38,7 @@ COMMANDS = {  # name -> what it does; the code is the module of that name in thi
 EMPTY = re.compile(
     r"--[a-z0-9-]+=(\s*|--)"
 )  # "--from="; of "--bits=--" argparse makes an empty list
-LEAVE_FILES = ("train", "experiment")
+LEAVE_FILES = ("train", "experiment", "ladder")
 FILES = ("out", "plot", "answers", "figure", "c")  # and whatever is given one of these
 
 

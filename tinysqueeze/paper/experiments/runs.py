@@ -1,6 +1,6 @@
 """Train what is missing of a grid, resumable at every minute; a row of the CSV file a training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -55,12 +55,12 @@ def affordable_epochs(epoch_work: float, minutes: float) -> int:
     return max(1, min(MOST_EPOCHS, int(60 * minutes * RATE / epoch_work)))
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, columns: Mapping[str, Callable[[str], Any]] = COLUMNS) -> list[Row]:
     """The finished rows of a grid's CSV file; none if there is no file. Raises FormatError."""
     if not path.exists():
         return []
     try:
-        return read_csv(path, COLUMNS)
+        return read_csv(path, columns)
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(
             f"{path}: not the table of an experiment ({error}); move it away"
