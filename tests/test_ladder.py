@@ -13,6 +13,7 @@ from tinysqueeze.errors import FormatError, UserError
 from tinysqueeze.network.models import build
 from tinysqueeze.paper import ladder
 from tinysqueeze.paper.experiments import read_rows
+from tinysqueeze.show.pictures.results import climbed
 from tinysqueeze.training.loop import run
 from tinysqueeze.training.optimisers import SGD
 from tinysqueeze.training.recipe import Scoring
@@ -150,6 +151,12 @@ def test_gains_are_those_over_the_rung_below():
         "| a | 2 | 50.0% | 60.0% |  | 1.000 |",
         "| b | 1 | 50.0% | 60.0% | +0.0 | 1.000 |",
     ]
+    picture = climbed([row | {"change": c, "accuracy": a, "held_out": 24} for c, a in pairs])
+    assert picture.alt == "Accuracy from rung to rung: a 60.0%; b 60.0%."
+    bars = picture.figure.axes[0].containers[0]
+    np.testing.assert_allclose(bars.lines[0].get_xdata().astype(float), [60, 60])
+    (segments,) = (collection.get_segments() for collection in bars.lines[2])
+    np.testing.assert_allclose(segments[0][:, 0], [50, 70])  # 0.6 * 0.4 / 24 is 0.1 squared
 
 
 def test_a_table_of_other_images_is_refused(noise, quick, tmp_path):

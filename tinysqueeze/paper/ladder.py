@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import sqrt
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -231,6 +231,25 @@ def _row(rung: Rung, training: Training, held_out: Dataset, seed: int, seen: int
     }  # fmt: skip
 
 
+class Mean(NamedTuple):
+    """Of the trainings of one rung: accuracies 0 to 1."""
+
+    trainings: int
+    one_view: float
+    accuracy: float
+    loss: float
+
+
+def by_change(rows: Sequence[Row]) -> dict[str, Mean]:
+    """The rungs of a table in their order, each with its means over the seeds."""
+    found = {}
+    for change in dict.fromkeys(row["change"] for row in rows):
+        own = [row for row in rows if row["change"] == change]
+        sums = [sum(row[name] for row in own) for name in ("one_view", "accuracy", "loss")]
+        found[change] = Mean(len(own), *(total / len(own) for total in sums))
+    return found
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """The ladder as a table, from the bottom: means over the seeds, and what each change gained."""
     text = [
@@ -238,12 +257,9 @@ def markdown(rows: Sequence[Row]) -> str:
         "|---|---:|---:|---:|---:|---:|",
     ]
     before = None
-    for change in dict.fromkeys(row["change"] for row in rows):
-        own = [row for row in rows if row["change"] == change]
-        one, score, loss = (
-            sum(row[name] for row in own) / len(own) for name in ("one_view", "accuracy", "loss")
-        )
-        gain = "" if before is None else f"{100 * (score - before):+.1f}"
-        text.append(f"| {change} | {len(own)} | {one:.1%} | {score:.1%} | {gain} | {loss:.3f} |")
-        before = score
+    for change, mean in by_change(rows).items():
+        gain = "" if before is None else f"{100 * (mean.accuracy - before):+.1f}"
+        scores = f"{mean.one_view:.1%} | {mean.accuracy:.1%} | {gain} | {mean.loss:.3f}"
+        text.append(f"| {change} | {mean.trainings} | {scores} |")
+        before = mean.accuracy
     return "\n".join(text)

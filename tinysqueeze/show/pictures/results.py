@@ -1,9 +1,11 @@
-"""The results page's pictures: accuracy against minutes, and what each change of a recipe gave."""
+"""The results page's pictures: accuracy against minutes, what each change of a recipe gave, the ladder."""
 
 from collections.abc import Sequence
-from math import log
+from math import log, sqrt
+from textwrap import fill
 
 from tinysqueeze.paper.ablations import CHANCE, Ablation
+from tinysqueeze.paper.ladder import Row, by_change
 from tinysqueeze.paper.results import Result, summaries
 from tinysqueeze.show.pictures.style import (
     BLUE,
@@ -102,4 +104,29 @@ def gains(ablations: Sequence[Ablation]) -> Picture:
     )  # fmt: skip
     axes.grid(True, axis="x")
     axes.legend(loc="lower right", frameon=True, framealpha=1, edgecolor="none")
+    return picture
+
+
+@styled
+def climbed(rows: Sequence[Row]) -> Picture:
+    """The ladder, its first rung below: accuracy by all views (and their standard error), by one view."""
+    means = by_change(rows)
+    told = "; ".join(f"{change} {100 * mean.accuracy:.1f}%" for change, mean in means.items())
+    picture = Picture(7.6, 0.45 * len(means) + 1, f"Accuracy from rung to rung: {told}.")
+    axes = picture.subplots()
+    scores = [mean.accuracy for mean in means.values()]
+    errors = [100 * sqrt(p * (1 - p) / rows[0]["held_out"]) for p in scores]
+    places = range(len(means))
+    all_views = [100 * p for p in scores]
+    axes.errorbar(
+        all_views, places, xerr=errors, fmt="o-", ms=6, lw=1, color=BLUE, label="all 18 views"
+    )
+    one = [100 * mean.one_view for mean in means.values()]
+    axes.plot(one, places, "o", ms=4, color=QUIET, label="one view")
+    axes.set_yticks(places, [fill(change, 44) for change in means], fontsize=8)
+    axes.set(
+        xlabel="accuracy on held-out images, percent", title="From a published training to fast"
+    )
+    axes.grid(True, axis="x")
+    axes.legend(loc="best", frameon=True, framealpha=1, edgecolor="none")
     return picture
