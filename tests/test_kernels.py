@@ -88,7 +88,7 @@ class OneConvolution:
         if self.m:
             whole = self.dx.whole()
             chunks.add(job(clear, {"x": whole}, vectors=whole.channels // TARGET.lanes))
-        chunks.add(*made.jobs)
+        chunks.add(*made.jobs, *made.last)
         chunks.after.add(*made.after)
         weights.gradient(made.sums, self.x.pixel, self.grads["weight"], self.joining.each())
         everything = Sequence()

@@ -73,6 +73,18 @@ def test_what_is_said_counts(monkeypatch):
     assert Team(2).threads == 2
 
 
+def test_the_second_cache_is_as_large_as_linux_says(tmp_path):
+    assert processors.second_cache(tmp_path / "nowhere") == 1 << 20
+    kinds = (("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "2048K"))
+    for number, told in enumerate(kinds):
+        (tmp_path / f"index{number}").mkdir()
+        for name, text in zip(("level", "type", "size"), told, strict=True):
+            (tmp_path / f"index{number}" / name).write_text(text + "\n")
+    assert processors.second_cache(tmp_path) == 2 << 20
+    (tmp_path / "index2" / "size").write_text("unknown\n")
+    assert processors.second_cache(tmp_path) == 1 << 20
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux can confine a process")
 def test_a_process_confined_to_one_processor_has_one_thread():
     program = (

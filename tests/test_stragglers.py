@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba.core import config
 
-from tinysqueeze.compiled import compile
+from tinysqueeze.compiled import compile, layout
 from tinysqueeze.compiled.sequence import Runnable
 from tinysqueeze.kernels.kernel import Kernel
 from tinysqueeze.kernels.team import Program, Split, Stage, doze
@@ -125,6 +125,23 @@ def test_a_late_thread_changes_no_gradient(name):
     for how in ways():
         for got, right in zip(after_another(how), expected, strict=True):
             np.testing.assert_array_equal(got, right)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_how_many_steps_share_a_chunk_changes_no_gradient(name, monkeypatch):
+    """They do while their weights stay in the cache: none do where nothing fits, and all where all does."""
+    model, found, chained = NETWORKS[name], [], []
+    for staying in (0, 1 << 40):
+        monkeypatch.setattr(layout, "STAYING", staying)
+        plan = compile(model, 8, threads=2)
+        for params, images, labels in two_inputs(model, 7):
+            plan.load(params)
+            found.append((plan.loss_and_grads(images, labels)[0], plan.grad_vector.copy()))
+        chained.append(len(plan._training.layout.chained))
+    for (loss, grads), (other, others) in zip(found[:2], found[2:], strict=True):
+        assert loss == other
+        np.testing.assert_array_equal(grads, others)
+    assert chained[0] < chained[1] or (name != "plain" and chained[0] == chained[1])
 
 
 SINGLE = {

@@ -1,4 +1,4 @@
-"""How many processors this process may really use: those it may run on, and what a container grants."""
+"""What this process may use of the processors: how many, by affinity and container, and their caches."""
 
 import math
 import os
@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
 
@@ -33,6 +34,15 @@ def allowed_processors() -> list[int]:
     if hasattr(os, "sched_getaffinity"):  # Linux
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def second_cache(root: Path = CACHES) -> int:
+    """Bytes of a processor's second-level cache, as Linux tells; 1 MiB where nobody does."""
+    for one in sorted(root.glob("index*")):
+        level, kind, size = ("".join(_lines(one / name)) for name in ("level", "type", "size"))
+        if level == "2" and kind != "Instruction" and size.removesuffix("K").isdecimal():
+            return 1024 * int(size.removesuffix("K"))
+    return 1 << 20
 
 
 def workers(threads: int) -> ThreadPoolExecutor:

@@ -17,7 +17,6 @@ from tinysqueeze.compiled.forward import (
     drop,
     finish_norm,
     is_norm_beside,
-    is_squeeze,
     largest,
     norm_arrays,
     norm_sums,
@@ -137,6 +136,7 @@ class _Backward:
     sums: Gradients
     joining: Stage
     masked: dict[int, Sums] = field(default_factory=dict)  # map -> sums for biases, on the way
+    last: list[Job] = field(default_factory=list)  # of the step at hand, when dx is complete
 
     # --- steps without weights ------------------------------------------------------------------
 
@@ -202,25 +202,27 @@ class _Backward:
             dense = self._activation(i, step, before, chunks, totals, around is not None)
         x = source_of(self.layout, step, chunks)
         dx, add = self._dx(i, step, chunks)
-        for number, conv in sorted(enumerate(convs), key=lambda numbered: bool(numbered[1].m)):
-            self._arm(conv, x, conv.part(dense), dx, add, chunks, number)
+        for conv in sorted(convs, key=lambda conv: bool(conv.m)):
+            self._arm(conv, x, conv.part(dense), dx, add, chunks)
             if conv.arm.bias:
                 own = totals[0][conv.arm.offset :], totals[1]
                 conv.weights.bias_gradient(own, self.grads[f"{conv.arm.path}/bias"], self.joining)
             add = True
         if dx is not None:
             self._mask_source(step, dx, chunks)
+        chunks.add(*self.last)
+        self.last.clear()
         self.maps.release(step.target)
-        if not (is_squeeze(self.layout, i - 1) or is_norm_beside(self.layout, i - 1, i)):
+        if not (i - 1 in self.layout.chained or is_norm_beside(self.layout, i - 1, i)):
             self.maps.close()
 
     def _arm(
-        self, conv: Convolution, x: View, d: View, dx: View | None, add: bool, chunks: Chunks,
-        number: int,
-    ) -> None:  # fmt: skip
-        made = conv.backward(x, d, dx, add, self.sums, number)
+        self, conv: Convolution, x: View, d: View, dx: View | None, add: bool, chunks: Chunks
+    ) -> None:
+        made = conv.backward(x, d, dx, add, self.sums, len(chunks.before.jobs))
         chunks.before.add(*made.before)
         chunks.add(*made.jobs)
+        self.last.extend(made.last)
         chunks.after.add(*made.after)
         weight = self.grads[f"{conv.arm.path}/weight"]
         conv.weights.gradient(made.sums, x.pixel, weight, self.joining)
@@ -229,10 +231,11 @@ class _Backward:
         """Where the gradient to the source goes, and whether something is there already."""
         if not step.source:
             return None, False
-        if step.source not in self.maps.of and is_squeeze(self.layout, i - 1):
+        if step.source not in self.maps.of and i - 1 in self.layout.chained:
             layout = self.layout
             size, halo = layout.steps.maps[step.source], layout.halo(step.source)
-            dx = layout.space.chunk("gradient of squeezed", chunks.count, size, halo)
+            # what the next step reads of it must not lie where it writes: they take turns
+            dx = layout.space.chunk(f"gradient between {i % 2}", chunks.count, size, halo)
             self.maps.of[step.source], add = dx, False
         else:
             dx, add = self.maps.towards(step.source)
@@ -293,9 +296,10 @@ class _Backward:
         return self.sums.reserve(2 * step.result.padded)
 
     def _mask_source(self, step: ConvStep, dx: View, chunks: Chunks) -> None:
-        """If dx is all that a map in memory gets, it is masked at once: map and dx are in the cache."""
+        """If dx is all that a map gets, it is masked at once: map and dx are in the cache."""
         number, steps = step.source, self.layout.steps
-        complete = steps.readers(number)[0] is step and number in self.maps.held
+        own_memory = number in self.maps.held or dx.unit == 0
+        complete = steps.readers(number)[0] is step and own_memory
         writers = [s for s in steps.steps if s.target == number]
         match writers:
             case [ConvStep(norm=None, bypass=None) as own] if complete and dx.halo == NONE:

@@ -199,7 +199,7 @@ class Convolution:
         """From d, this arm's channels of the dense gradient of its result.
 
         dx gets (or, with `add`, gets added) the gradient to x; None if nobody wants it. Winograd
-        always adds, and to the halo too. `number` tells the arms of a stage apart.
+        always adds, and to the halo too. `number` tells the convolutions of a stage apart.
         """
         sums = gradients.reserve(len(self.weights.gradient_rows(x.pixel)) * self.weights.filters)
         if self.m:
@@ -217,11 +217,14 @@ class Convolution:
             y=sums[0], y_thread=sums[1], pixels=self.result.pixels,
             y_rows=ramp(window.area * x.pixel, self.weights.filters),
         )  # fmt: skip
-        back = [] if dx is None else self._direct_dx(d, dx, add)
-        return Backward([], [*back, made], [], sums)
+        back = [] if dx is None else self._direct_dx(d, dx, add, x)
+        return Backward([], back, [], sums, [made])
 
-    def _direct_dx(self, d: View, dx: View, add: bool) -> list[Job]:
-        """dx by sliding the flipped window over dy; for 1x1 simply d @ weightᵀ."""
+    def _direct_dx(self, d: View, dx: View, add: bool, x: View) -> list[Job]:
+        """dx by sliding the flipped window over dy; for 1x1 simply d @ weightᵀ.
+
+        Meanwhile x is asked for, a large map in memory that mask and weight gradient will read.
+        """
         (high, wide), (top, left) = self.arm.window.kernel, self.arm.window.pad
         halo, jobs = self.gradient_halo(), []
         if halo != NONE:
@@ -242,6 +245,7 @@ class Convolution:
             x_steps=patch_table((high, wide), d.row, d.pixel, filters), w=self.weights.backward,
             vectors=source.padded // TARGET.lanes, bias=self._zeros(), floor=-np.inf,
             y_rows=pixels_of(dx, self.count), add=add, rows_per_unit=source.pixels,
+            soon=x.array[x.start :] if x.unit and x.halo == NONE else 0, soon_unit=x.unit,
         )  # fmt: skip
         jobs.append(made)
         return jobs
@@ -280,14 +284,18 @@ class Convolution:
                 y_rows=ramp(tiles, channels), batch=positions, rows_per_unit=high * wide,
             )  # fmt: skip
             jobs += [made, self._tile_job(winograd_input_adjoint, dx, v, high)]
-        return Backward(before, jobs, after, sums)
+        return Backward(before, jobs, after, sums, [])
 
 
 @dataclass
 class Backward:
-    """Jobs before the chunks, for each chunk and after them; and where the threads' sums are."""
+    """Jobs before the chunks, for each chunk and after them; and where the threads' sums are.
+
+    `last` come when all arms are done for a chunk: what they read was by then asked for, or read already.
+    """
 
     before: list[Job]
     jobs: list[Job]
     after: list[Job]
     sums: Sums
+    last: list[Job]

@@ -100,33 +100,19 @@ def _convolution(layout: Layout, i: int, step: ConvStep, sequence: Sequence) -> 
             add_bypass(layout, step.bypass, result, chunks)
     if step.pool and not step.pools_norm:
         chunks.add(pool_job(step, result, y, remember=1, **largest(layout, step)))
-    if not (is_squeeze(layout, i) or is_norm_beside(layout, i, i + 1)):
+    if not (i in layout.chained or is_norm_beside(layout, i, i + 1)):
         sequence.close()
 
 
 def is_norm_beside(layout: Layout, i: int, other: int) -> bool:
     """Does step i, after its batch norm, hand chunks on to a convolution that takes them as they are?
 
-    Between the two a map is still in the cache. Without a norm, chunks end with each Fire: more
-    would not fit.
+    Between the two a map is still in the cache. Without a norm, `Layout.chained` decides.
     """
     step, beside = layout.step(i), layout.step(other)
     return (
         step is not None and beside is not None
         and step.norm is not None and layout.count(i) == layout.count(other)
-    )  # fmt: skip
-
-
-def is_squeeze(layout: Layout, i: int) -> bool:
-    """Do the next step's convolutions read what this one has just written, chunk by chunk?"""
-    step, following = layout.step(i), layout.step(i + 1)
-    return (
-        step is not None and following is not None
-        and step.source != 0 and following.source == step.target
-        and len(layout.steps.readers(step.target)) == 1
-        and not (step.norm or step.pool or step.bypass is not None)
-        and len(step.arms) == 1 and step.arms[0].window.is_pointwise
-        and layout.count(i) == layout.count(i + 1)
     )  # fmt: skip
 
 

@@ -17,9 +17,12 @@ from tinysqueeze.kernels.kernel import Job, Kernel
 from tinysqueeze.kernels.pointwise import add_map, copy_map
 from tinysqueeze.kernels.pooling import max_pool
 from tinysqueeze.network.window import Window
+from tinysqueeze.processors import second_cache
 
 CHUNK_PIXELS = 256
 """Pixels that a chunk should have: what so many of them need in one layer fits in the cache."""
+STAYING = second_cache() // 2
+"""Bytes of weights that stay in the cache beside the maps of a chunk."""
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -48,6 +51,7 @@ class Layout:
     packing   packs the weights
     halos     zeros around maps, where somebody wants them
     buffers   where each map lies: inference and training choose
+    chained   steps whose chunks go on to the next step at once, in training
     """
 
     steps: StepList
@@ -59,6 +63,7 @@ class Layout:
     packing: Sequence = field(default_factory=Sequence)
     halos: dict[int, Halo] = field(default_factory=dict)
     buffers: dict[int, View] = field(default_factory=dict)
+    chained: set[int] = field(default_factory=set)
 
     def halo(self, number: int) -> Halo:
         """The zeros that the readers of a map want around it."""
@@ -97,7 +102,44 @@ def lay_out(
             halo = halo_of(conv.arm, conv.m, steps.maps[step.source], step.result)
             layout.halos[step.source] = layout.halo(step.source).around(halo)
             conv.weights.pack(pack, transform, conv.bias)
+    if grads is not None:
+        layout.chained = _chained(layout)
     return layout
+
+
+def _chained(layout: Layout) -> set[int]:
+    """Steps whose map only the next one reads, chunk by chunk, while all their weights stay in the cache.
+
+    The map between the two is then read from the cache, and its gradient never leaves it. A squeeze goes on
+    to its expands in any case.
+    """
+    found, weights = set(), 0
+    for i, step in layout.steps.convs():
+        own = sum(4 * conv.weights.floats for conv in layout.convs[i])
+        before = layout.step(i - 1)
+        goes_on = before is not None and _goes_on(layout, i - 1, before, step)
+        if goes_on and (weights + own <= STAYING or _is_squeeze(before)):
+            found.add(i - 1)
+            own += weights
+        weights = own
+    return found
+
+
+def _goes_on(layout: Layout, i: int, step: ConvStep, following: ConvStep) -> bool:
+    """Does step i write what only the following one reads, and in the same chunks?"""
+    return (
+        following.source == step.target and len(layout.steps.readers(step.target)) == 1
+        and step.norm is None and step.bypass is None
+        and layout.count(i) == layout.count(i + 1)
+    )  # fmt: skip
+
+
+def _is_squeeze(step: ConvStep | None) -> bool:
+    """A single 1x1 convolution."""
+    return (
+        step is not None and len(step.arms) == 1
+        and step.arms[0].window.is_pointwise and not step.pool
+    )  # fmt: skip
 
 
 def _convolutions(

@@ -94,9 +94,17 @@ class Weights:
         """Rows of the weight as a matrix: (kernel row, kernel column, channel)."""
         return self.kernel_area * self.source.channels
 
+    @property
+    def floats(self) -> int:
+        """How many a packed copy takes."""
+        return self._matrices * self.source.channels * self.filters
+
+    @property
+    def _matrices(self) -> int:
+        return self.positions if self.m else self.kernel_area
+
     def _room(self, name: str, size: int) -> np.ndarray:
-        factor = self.positions if self.m else self.kernel_area
-        return self.space.array(f"{self.arm.path} {name}", factor * size)
+        return self.space.array(f"{self.arm.path} {name}", self._matrices * size)
 
     def pack(self, packing: Stage, transforming: Stage, bias: np.ndarray) -> None:
         """Adds the jobs that make the packed copies; the second stage needs the first's results."""

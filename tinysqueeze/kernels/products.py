@@ -47,7 +47,7 @@ def zero_vector(e: Emitter, target: Value) -> None:
     x x_unit? x_thread x_batch? x_rows x_steps
     w w_batch? depth vectors bias floor:f
     y y_unit? y_thread y_batch? y_rows add?
-    batch rows_per_unit rows_beyond? rows_in_all by_panel?
+    batch rows_per_unit rows_beyond? rows_in_all by_panel? soon? soon_unit?
 """)
 def product(job: Any, first: int, count: int, thread: int) -> None:
     """y[row] = max(floor, bias + sum over k of x[row, k] * w[k]) for rows and steps from tables.
@@ -55,6 +55,7 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
     A unit is `rows_per_unit` rows, usually the pixels of one image; or, if `by_panel`, one panel of
     output channels, for which all rows are done: that suits one image with many channels. `batch`
     repeats it all that many times, each `_batch` floats further (the positions of Winograd).
+    `soon` is what a later job needs of memory, `soon_unit` floats a unit: it is asked for meanwhile.
     The arrays begin `unit * first + thread * thread_size` floats after their address.
     """
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
@@ -70,6 +71,8 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
     short = spare * (TILE - 1) if spare <= tiles else 0
     table, steps = ints(job.x_rows), ints(job.x_steps)
     far = 1 if job.y_thread == 0 else 0  # not scratch
+    soon = job.soon + 4 * first * job.soon_unit
+    part = PANEL * job.depth // max(rows, 1)
     for n in range(job.batch):
         for panel in range(begin, end):
             column = panel * PANEL
@@ -85,6 +88,11 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
                     # Winograd by panels: the next position's weights lie far from these, so that
                     # the processor foresees nothing. The first tiles ask for a part of them each.
                     upcoming = floats(w + 4 * (job.w_batch + row * job.depth))
+                elif job.batch > 1 and wide and not job.by_panel:  # the next panel, a part a tile
+                    upcoming = floats(w + 4 * (PANEL * job.depth + row * part))
+                elif job.soon:
+                    upcoming = floats(soon)
+                    soon += 4 * TILE * PANEL
                 else:
                     following = table[min(row + tile, rows - 1)]
                     upcoming = floats(x + 4 * (n * job.x_batch + following))

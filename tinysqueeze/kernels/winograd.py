@@ -97,7 +97,7 @@ def _transform(matrices: dict[int, Matrix], finish: str = "store") -> Callable:
 
     Arguments: key, source, its row and column stride, target, its row and column stride, channels
     (whole vectors, at least one), bias, floor. `finish` is "store", "add" to what is there, or "bias":
-    add the bias, raise to the floor, store.
+    add the bias, raise to the floor, store. "far" stores into memory that is not near yet, as "bias" does.
     """
 
     @procedure(
@@ -135,8 +135,9 @@ def _emit(
             row = e.at(target, b.add(channel, rows_out[i]))
             values = [columns[j][i] for j in range(size_in)]
             for result, place in zip(e.combine_all(matrix, values), cols_out, strict=True):
-                if finish == "bias":
+                if finish in ("bias", "far"):
                     e.prefetch(row, b.add(place, e.int(LANES)), write=True)
+                if finish == "bias":
                     result = e.at_least(b.fadd(result, start), lowest)
                 elif finish == "add":
                     result = b.fadd(result, e.load(row, place))
@@ -147,7 +148,7 @@ def _emit(
 
 # The way in asks for the points alone, so many a side; the others for the tile's size m.
 _input = _transform({4: BT2, 6: BT4})
-_weight = _transform({2: G2, 3: G3, 4: G4})
+_weight = _transform({2: G2, 3: G3, 4: G4}, "far")
 _output = _transform({2: AT2, 3: AT3, 4: AT4}, "bias")
 _input_adjoint = _transform({4: _transposed(BT2), 6: _transposed(BT4)}, "add")
 _weight_adjoint = _transform({2: _transposed(G2), 4: _transposed(G4)})
