@@ -21,7 +21,7 @@ from tinysqueeze.compiled.weights import Gradients, Sums, Weights
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.kernel import Job, Kernel
 from tinysqueeze.kernels.pointwise import copy_map
-from tinysqueeze.kernels.products import clear, panel_product, product, weight_gradient
+from tinysqueeze.kernels.products import clear, product, weight_gradient
 from tinysqueeze.kernels.winograd import (
     winograd_input,
     winograd_input_adjoint,
@@ -164,13 +164,10 @@ class Convolution:
             "y_unit": -TARGET.panel if by_panel else 0, "y_rows": ramp(tiles, width),
             "batch": self.weights.positions,
         }  # fmt: skip
-        if self.weights.by_panels:
-            products = panel_product.job(rows=tiles, **common)
-        else:
-            products = product_job(
-                {}, w_batch=self.weights.source.channels * filters, rows_per_unit=high * wide,
-                by_panel=by_panel, **common,
-            )  # fmt: skip
+        products = product_job(
+            {}, w_batch=self.weights.source.channels * filters, rows_per_unit=high * wide,
+            in_panels=self.weights.by_panels, by_panel=by_panel, **common,
+        )  # fmt: skip
         output = job(
             winograd_output, {"y": y}, **self._tile, **fields("u u_thread u_position", u),
             u_next=width, channels=filters, bias=self.bias, floor=self.low, height=self.result.height,

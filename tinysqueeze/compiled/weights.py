@@ -40,7 +40,7 @@ def winograd_size(arm: Arm, source: int, result: Map, precision: str) -> int:
 
 
 def by_panels(m: int, result: Map) -> bool:
-    """Has one image so few Winograd tiles that its weights are read panel by panel (`panel_product`)?"""
+    """Has one image so few Winograd tiles that its weights are read panel by panel?"""
     tiles = -(-result.height // m) * -(-result.width // m) if m else 0
     return TARGET.tile_rows < tiles <= 2 * TARGET.tile_rows
 

@@ -19,7 +19,6 @@ from tinysqueeze.kernels.tile import (
     narrow_sum,
     narrow_tile,
     short_tile,
-    tall_tile,
     wide_strip,
     wide_sum,
     wide_tile,
@@ -45,7 +44,7 @@ def zero_vector(e: Emitter, target: Value) -> None:
 
 @kernel("""
     x x_unit? x_thread x_batch? x_rows x_steps
-    w w_batch? depth vectors bias floor:f
+    w w_batch? in_panels? depth vectors bias floor:f
     y y_unit? y_thread y_batch? y_rows add?
     batch rows_per_unit rows_beyond? rows_in_all by_panel? soon? soon_unit?
 """)
@@ -56,7 +55,8 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
     output channels, for which all rows are done: that suits one image with many channels. `batch`
     repeats it all that many times, each `_batch` floats further (the positions of Winograd).
     `soon` is what a later job needs of memory, `soon_unit` floats a unit: it is asked for meanwhile.
-    The arrays begin `unit * first + thread * thread_size` floats after their address.
+    The arrays begin `unit * first + thread * thread_size` floats after their address. With `in_panels`
+    the weights of a panel lie in the order in which they are read, one of the batch behind the other.
     """
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
@@ -76,7 +76,11 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
     for n in range(job.batch):
         for panel in range(begin, end):
             column = panel * PANEL
-            w = job.w + 4 * (n * job.w_batch + column * job.depth)
+            width = min(PANEL, job.vectors * LANES - column)
+            w, following = job.w + 4 * (n * job.w_batch + column * job.depth), job.w_batch
+            if job.in_panels:
+                w = job.w + 4 * job.depth * (column * job.batch + n * width)
+                following = job.depth * width
             xs = floats(x + 4 * n * job.x_batch)
             ys = floats(y + 4 * (n * job.y_batch + column))
             starts = floats(job.bias + 4 * column)
@@ -84,18 +88,18 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
             row = 0
             while row < rows:
                 tile = TILE - 1 if wide and row < short else TILE
-                if job.by_panel and job.batch > 1 and row < PANEL:
+                if job.by_panel and job.batch > 1 and 2 * row < PANEL:
                     # Winograd by panels: the next position's weights lie far from these, so that
                     # the processor foresees nothing. The first tiles ask for a part of them each.
-                    upcoming = floats(w + 4 * (job.w_batch + row * job.depth))
+                    upcoming = floats(w + 4 * (following + 2 * row * job.depth))
                 elif job.batch > 1 and wide and not job.by_panel:  # the next panel, a part a tile
                     upcoming = floats(w + 4 * (PANEL * job.depth + row * part))
                 elif job.soon:
                     upcoming = floats(soon)
                     soon += 4 * TILE * PANEL
                 else:
-                    following = table[min(row + tile, rows - 1)]
-                    upcoming = floats(x + 4 * (n * job.x_batch + following))
+                    below = table[min(row + tile, rows - 1)]
+                    upcoming = floats(x + 4 * (n * job.x_batch + below))
                 row_table, place = ints(job.x_rows + 4 * row), ints(job.y_rows + 4 * row)
                 last = rows - row - 1
                 if not wide:
@@ -108,37 +112,6 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
                     wide_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
                               starts, job.add, job.floor, far, upcoming)  # fmt: skip
                 row += tile
-
-
-@kernel("""
-    x x_thread x_batch x_rows x_steps w depth vectors bias floor:f
-    y y_unit y_thread y_batch y_rows batch rows
-""")
-def panel_product(job: Any, first: int, count: int, thread: int) -> None:
-    """`product` by panels for at most `2 * TILE` rows: Winograd of one small image, which waits for weights.
-
-    Those of a panel lie in the order in which they are read, position behind position; while a tile works,
-    it asks for the next position's. The bias is the same for all panels: no numbers but zeros.
-    """
-    x = job.x + 4 * thread * job.x_thread
-    y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
-    x_rows, y_rows, steps, last = (
-        ints(job.x_rows),
-        ints(job.y_rows),
-        ints(job.x_steps),
-        job.rows - 1,
-    )
-    for panel in range(first, first + count):
-        column = panel * PANEL
-        width = min(PANEL, job.vectors * LANES - column)
-        for n in range(job.batch):
-            w = job.w + 4 * job.depth * (column * job.batch + n * width)
-            xs = floats(x + 4 * n * job.x_batch)
-            for lane in range(0, width, LANES):
-                ys = floats(y + 4 * (n * job.y_batch + column + lane))
-                upcoming = floats(w + 4 * job.depth * (width + lane))
-                tall_tile(xs, x_rows, steps, last, floats(w + 4 * lane), width, job.depth, ys, y_rows,
-                          floats(job.bias), 0, job.floor, 1, upcoming)  # fmt: skip
 
 
 @kernel("""

@@ -184,9 +184,6 @@ wide_tile, narrow_tile = _micro_kernel(ROWS, VECTORS, True), _micro_kernel(ROWS,
 short_tile = _micro_kernel(ROWS - 1, VECTORS, True)
 """One row less, for when as many of these do: 49 rows are 7 tiles of 7, or 7 of 8 with one used once."""
 
-tall_tile = _micro_kernel(2 * ROWS, 1, True)
-"""For few rows that wait for their weights: as many numbers, but each weight is fetched once, not twice."""
-
 SUM = ROWS - 1
 wide_sum, narrow_sum = _micro_kernel(SUM, VECTORS, False), _micro_kernel(SUM, 1, False)
 """For weight gradients, whose next rows are no stream: 3x3 windows of colours have 27, 4 tiles of 7."""
