@@ -5,8 +5,8 @@ from typing import NamedTuple
 FILES = {
     # where each file of the faults below lives
     **{name: f"tinysqueeze/kernels/{name}.py" for name in (
-        "head", "norm", "optimiser", "pointwise", "pooling", "products", "team", "tile", "vectors",
-        "winograd",
+        "head", "norm", "optimiser", "pointwise", "pooling", "products", "strassen", "team", "tile",
+        "vectors", "winograd",
     )},
     **{name: f"tinysqueeze/compiled/{name}.py" for name in (
         "backward", "convolution", "forward", "grouping", "inference", "layout", "nodes", "phases", "plan",
@@ -27,7 +27,7 @@ FILES = {
 }  # fmt: skip
 
 PLAIN = ("ops", "loss", "labels", "optim", "compose", "layers")
-COMPILED = ("kernels", "phases", "stragglers", "battery", "compiled")
+COMPILED = ("kernels", "phases", "strassen", "stragglers", "battery", "compiled")
 INTEGERS = ("byte_kernels", "int8_plan", "int8")
 REST = ("gradcheck", "gradcheck_networks", "models", "stepwise", "train", "training_run", "graph",
         "stepper", "recipes", "teaching")  # fmt: skip
@@ -92,6 +92,15 @@ FAULTS = [
     Fault("products", "w = job.w + 4 * job.depth * (column * job.batch + n * width)",
           "w = job.w + 4 * job.depth * (column * job.batch + n * PANEL)",
           "the last panel's positions are looked for too far apart"),
+    Fault("strassen", "down = (job.rows - job.half) * job.y_pixel", "down = job.half * job.y_pixel",
+          "with odd pixels the lower half is written a row too far down"),
+    Fault("strassen", "bias = floats(job.bias + 8 * first * PANEL)",
+          "bias = floats(job.bias + 4 * first * PANEL)", "a pair of panels takes another one's bias"),
+    Fault("strassen", "(1, 0, 0, 1), (0, 0, 1, 1), (1, 0, 0, 0), (0, 0, 0, 1), (1, 1, 0, 0)",
+          "(1, 0, 0, 1), (0, 0, 1, 1), (1, 0, 0, 0), (0, 1, 0, 1), (1, 1, 0, 0)",
+          "a number of a matrix"),
+    Fault("weights", "and result.pixels >= MANY", "and result.pixels >= 1",
+          "quarters where sums cost more than they save"),
     Fault("products", "depth = count * job.pixels", "depth = job.pixels",
           "only a chunk's first image moves the weights"),
     Fault("products", "for t in range(1, job.threads):", "for t in range(1, min(job.threads, 2)):",

@@ -35,9 +35,9 @@ from tinysqueeze.training.optimisers import SGD
 
 KINDS = {
     "transforms": "winograd_input winograd_output winograd_input_adjoint winograd_output_adjoint "
-    "byte_winograd_input",
+    "strassen_left strassen_back byte_winograd_input",
     "products": "product weight_gradient byte_product byte_sum byte_winograd",
-    "packing of weights": "pack unpack clear winograd_weights winograd_weights_adjoint",
+    "packing of weights": "pack unpack clear winograd_weights strassen_right winograd_weights_adjoint",
     "pools": "max_pool max_pool_backward pixel_mean byte_max_pool byte_mean_pool byte_total",
     "norms": "norm_moments norm_finish norm_apply norm_gradient_sums norm_gradient_finish norm_backward",
     "activations, sums, copies": "mask mask_by_signs remember_signs hard_swish hard_swish_backward "

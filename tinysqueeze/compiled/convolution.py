@@ -22,6 +22,7 @@ from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.kernel import Job, Kernel
 from tinysqueeze.kernels.pointwise import copy_map
 from tinysqueeze.kernels.products import clear, product, weight_gradient
+from tinysqueeze.kernels.strassen import strassen_back, strassen_left
 from tinysqueeze.kernels.winograd import (
     winograd_input,
     winograd_input_adjoint,
@@ -144,6 +145,33 @@ class Convolution:
             bias=self.bias, floor=self.low, y_rows=y_rows + np.int32(skip * y.row),
             rows_per_unit=rows_per_unit, **cut,
         )  # fmt: skip
+
+    @property
+    def half(self) -> int:
+        """Half of the pixels: the one in the middle is in both halves."""
+        return -(-self.result.pixels // 2)
+
+    def strassen(self, x: View, y: View) -> list[Job]:
+        """Sums of quarters of x (units are half the pixels); products, and y in scratch, a pair of panels."""
+        half, depth = self.half, self.weights.source.channels // 2
+        v, m = self._scratch("V", half, depth), self._scratch("M", half, TARGET.panel)
+        rows = {"rows": self.result.pixels, "half": half}
+        left = strassen_left.job(
+            x=x.array[x.start :], channels=depth, x_rows=pixels_of(x, 1), **rows,
+            **fields("v v_thread v_position", v),
+        )  # fmt: skip
+        products = product_job(
+            {}, **fields("x x_thread x_batch", v), x_rows=ramp(half, depth), x_steps=ramp(depth, 1),
+            w=self.weights.forward, in_panels=True, depth=depth, bias=self._zeros(), floor=-np.inf,
+            vectors=self.weights.pairs * TARGET.panel // TARGET.lanes,
+            **fields("y y_thread y_batch", m), y_unit=-TARGET.panel, y_rows=ramp(half, TARGET.panel),
+            batch=self.weights.positions, rows_per_unit=half, by_panel=True,
+        )  # fmt: skip
+        back = strassen_back.job(
+            **fields("m m_thread m_position", m), y=y.array[y.start :], y_thread=y.thread,
+            y_pixel=y.pixel, bias=self.bias, floor=self.low, **rows,
+        )  # fmt: skip
+        return [left, products, back]
 
     def winograd(
         self, x: View, y: View, tiles: int, high_in: int, high: int, by_panel: bool = False,

@@ -11,7 +11,8 @@ from tinysqueeze.compiled.nodes import NodeRun
 from tinysqueeze.compiled.sequence import Chunks, Sequence
 from tinysqueeze.compiled.space import NONE, Halo, Space, View, job
 from tinysqueeze.compiled.steps import ConvStep, JoinStep, Map, MeanStep, NodeStep, StepList
-from tinysqueeze.compiled.weights import Weights, by_panels, winograd_size
+from tinysqueeze.compiled.weights import Weights, by_panels, strassen_pays, winograd_size
+from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.head import pixel_mean
 from tinysqueeze.kernels.kernel import Job, Kernel
 from tinysqueeze.kernels.pointwise import add_map, copy_map
@@ -97,7 +98,7 @@ def lay_out(
             layout.nodes[i] = NodeRun(steps, step, params, grads)
         if not isinstance(step, ConvStep):
             continue
-        layout.convs[i] = _convolutions(layout, step, precision, grads is not None, one_by_one)
+        layout.convs[i] = _convolutions(layout, i, step, precision, grads is not None, one_by_one)
         for conv in layout.convs[i]:
             halo = halo_of(conv.arm, conv.m, steps.maps[step.source], step.result)
             layout.halos[step.source] = layout.halo(step.source).around(halo)
@@ -143,20 +144,25 @@ def _is_squeeze(step: ConvStep | None) -> bool:
 
 
 def _convolutions(
-    layout: Layout, step: ConvStep, precision: str, training: bool, one_by_one: bool
+    layout: Layout, i: int, step: ConvStep, precision: str, training: bool, one_by_one: bool
 ) -> list[Convolution]:
     """The arms of a step."""
     space, source = layout.space, layout.steps.maps[step.source]
     count = chunk_size(step.result, layout.batch, space.threads)
     positions = source.positions if step.source else np.arange(source.channels)
-    bias = space.array(f"{step.name} bias", step.result.padded)
+    bias = space.array(f"{step.name} bias", step.result.padded + 2 * TARGET.panel)  # whole panels
     made = []
     for arm in step.arms:
         m = winograd_size(arm, step.source, step.result, precision)
         own = {name: layout.params.get(f"{arm.path}/{name}") for name in ("weight", "bias")}
         needs_dx = training and step.source != 0
         in_panels = one_by_one and by_panels(m, step.result)
-        weights = Weights(space, arm, source, m, own, needs_dx, in_panels)
+        halves = (
+            one_by_one
+            and layout.steps.is_head(i)
+            and strassen_pays(arm, source, step.result, precision)
+        )
+        weights = Weights(space, arm, source, m, own, needs_dx, in_panels, halves)
         made.append(
             Convolution(
                 space, arm, weights, step.result, positions, count, bias[arm.offset :], step.low
@@ -230,11 +236,11 @@ def pool_job(step: ConvStep, x: View, y: View, **more: Any) -> Job:
     )  # fmt: skip
 
 
-def mean(layout: Layout, step: MeanStep, x: View | None = None) -> Job:
-    """The mean of all pixels of an image; of some panels of channels where `x` is given."""
+def mean(layout: Layout, step: MeanStep, x: View | None = None, panels: int = 1) -> Job:
+    """The mean of all pixels of an image; of so many panels of channels a unit where `x` is given."""
     y = layout.buffers[step.target]
     return job(
         pixel_mean, {"x": x or layout.buffers[step.source]},
         **extent(layout.steps.maps[step.source]), y=y.array[y.start :],
-        y_unit=0 if x else y.unit, by_panel=x is not None,
+        y_unit=0 if x else y.unit, by_panel=panels if x else 0,
     )  # fmt: skip

@@ -91,7 +91,7 @@ class _Single:
     def mean(self, i: int, step: MeanStep) -> None:
         """The mean of all pixels, by panels of channels; unless the convolution before has done it."""
         writer = self.layout.step(i - 1)
-        if writer is None or not self._is_head(i - 1, writer):
+        if writer is None or not self._is_head(i - 1):
             x = replace(self.layout.buffers[step.source], unit=0)  # units are panels, not images
             self._panel_stage(x.channels, mean(self.layout, step, x))
 
@@ -118,7 +118,7 @@ class _Single:
     def convolution(self, i: int, step: ConvStep) -> None:
         """By rows, by panels, in bands or with the mean behind it: whichever suits."""
         x, y, convs = self._source(step), self.layout.buffers[step.target], self.layout.convs[i]
-        if self._is_head(i, step):
+        if self._is_head(i):
             self._head(i, step, x)
             return
         if bands := self.bands(i, step):
@@ -208,9 +208,9 @@ class _Single:
             and all(conv.weights.filters % even == 0 for conv in convs)
         )  # fmt: skip
 
-    def _panel(self, step: ConvStep) -> View:
-        """A thread's scratch for a panel of a step's result."""
-        size = Map(step.result.height, step.result.width, (TARGET.panel,))
+    def _panel(self, step: ConvStep, panels: int = 1) -> View:
+        """A thread's scratch for so many panels of a step's result."""
+        size = Map(step.result.height, step.result.width, (panels * TARGET.panel,))
         return self.layout.space.chunk("panel", 1, size)
 
     def _paneled(self, step: ConvStep, x: View, y: View, convs: list[Convolution]) -> None:
@@ -256,25 +256,22 @@ class _Single:
 
     # --- the end --------------------------------------------------------------------------------
 
-    def _is_head(self, i: int, step: ConvStep) -> bool:
-        """The last convolution, of which only the mean is wanted?"""
-        steps = self.layout.steps
-        readers = steps.readers(step.target)
-        return (
-            len(readers) == 1 and readers[0] is steps.steps[i + 1]
-            and isinstance(readers[0], MeanStep)
-            and len(step.arms) == 1 and not self.layout.convs[i][0].m
-            and not step.pool and step.bypass is None
-        )  # fmt: skip
+    def _is_head(self, i: int) -> bool:
+        """Is only the mean of this step wanted, and is it no Winograd?"""
+        return self.layout.steps.is_head(i) and not self.layout.convs[i][0].m
 
-    def _head(self, i: int, step: ConvStep, x: View) -> None:
+    def _head(self, i: int, step: ConvStep, source: View) -> None:
         """Convolution and mean together, panel by panel."""
-        conv, after, panel = (
-            self.layout.convs[i][0],
-            self.layout.steps.steps[i + 1],
-            self._panel(step),
-        )
+        conv, after = self.layout.convs[i][0], self.layout.steps.steps[i + 1]
         assert isinstance(after, MeanStep)
-        # the mean reads the panel where the product wrote it, at its beginning
-        summed = mean(self.layout, after, replace(panel, unit=-TARGET.panel))
-        self._panel_stage(conv.weights.filters, panels_product(conv, x, panel), summed)
+        panels = 2 if conv.weights.halves else 1
+        scratch = self._panel(step, panels)
+        # the mean reads the panels where the product wrote them, at the beginning
+        x = replace(scratch, unit=-panels * TARGET.panel)
+        summed = mean(self.layout, after, x, panels)
+        if conv.weights.halves:
+            sums, *made = conv.strassen(source, scratch)
+            self.sequence.own().add(sums, units=conv.half)
+        else:
+            made = [panels_product(conv, source, scratch)]
+        self._panel_stage(-(-conv.weights.filters // panels), *made, summed)

@@ -213,6 +213,16 @@ class StepList:
         """The steps that read a map, bypasses included."""
         return [step for step in self.steps if number in step.reads]
 
+    def is_head(self, i: int) -> bool:
+        """Is step i the last convolution, of which only the mean is wanted?"""
+        step = self.steps[i]
+        readers = self.readers(step.target)
+        return (
+            isinstance(step, ConvStep) and len(readers) == 1 and readers[0] is self.steps[i + 1]
+            and isinstance(readers[0], MeanStep) and len(step.arms) == 1 and not step.pool
+            and step.bypass is None
+        )  # fmt: skip
+
     def convs(self) -> Iterator[tuple[int, ConvStep]]:
         """The steps of convolutions, by number."""
         return ((i, step) for i, step in enumerate(self.steps) if isinstance(step, ConvStep))

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinysqueeze.compiled.space import Space
 from tinysqueeze.compiled.steps import Arm, Map
-from tinysqueeze.kernels import TARGET
+from tinysqueeze.kernels import TARGET, strassen
 from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.products import pack, unpack
 from tinysqueeze.kernels.team import Stage
@@ -45,6 +45,21 @@ def by_panels(m: int, result: Map) -> bool:
     return TARGET.tile_rows < tiles <= 2 * TARGET.tile_rows
 
 
+LONG, MANY = 512, 64
+"""Channels on both sides, and pixels, from which on Strassen's product takes less time: with 256 it takes
+as long as another."""
+
+
+def strassen_pays(arm: Arm, source: Map, result: Map, precision: str) -> bool:
+    """Is this product of one image large enough for Strassen's, and rounding as wide as Winograd's?"""
+    channels = source.channels
+    return (
+        precision == "4x4" and arm.window.is_pointwise and min(channels, arm.filters) >= LONG
+        and channels == source.padded and channels % (2 * TARGET.lanes) == 0
+        and result.pixels >= MANY
+    )  # fmt: skip
+
+
 @dataclass
 class Gradients:
     """The threads' own sums of all gradients, in one piece of memory that is cleared as one."""
@@ -64,7 +79,8 @@ class Weights:
     """One convolution's weight and bias: packed for use, and their gradients unpacked.
 
     forward   (X, panels, K, panel): K runs over (kernel row, kernel column, channel), X is 1; for
-              Winograd K are the channels and X the 16 or 36 positions; `by_panels` (panels, X, K, panel)
+              Winograd K are the channels and X the 16 or 36 positions; `by_panels` (panels, X, K, panel);
+              with `halves` (pairs of panels, 7, K / 2, panel), for Strassen's product
     backward  the same transposed: K runs over filters, the panels over input channels
     """
 
@@ -77,17 +93,27 @@ class Weights:
         params: dict[str, Any],
         needs_dx: bool = False,
         by_panels: bool = False,
+        halves: bool = False,
     ) -> None:
         self.arm, self.source, self.m, self.space = arm, source, m, space
         self.weight: np.ndarray = params["weight"]
         self.bias: np.ndarray | None = params.get("bias")
-        self.needs_dx, self.by_panels = needs_dx, by_panels
+        self.needs_dx, self.by_panels, self.halves = needs_dx, by_panels, halves
         self.kernel_area = arm.window.area
         self.side = m + arm.window.kernel[0] - 1 if m else 1
         self.positions = self.side**2
         self.filters = TARGET.padded(arm.filters)
-        self.forward = self._room("forward", source.channels * self.filters)
+        columns = source.channels * self.filters
+        if halves:  # seven quarters, of whole pairs of panels
+            self.positions = strassen.POSITIONS
+            columns = self.positions * source.channels // 2 * self.pairs * TARGET.panel
+        self.forward = self._room("forward", columns)
         self.backward = self._room("backward", arm.filters * source.padded) if needs_dx else None
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of panels of output channels."""
+        return -(-self.filters // (2 * TARGET.panel))
 
     @property
     def rows(self) -> int:
@@ -113,6 +139,9 @@ class Weights:
         if self.bias is not None:
             self._pack(packing, self.bias, np.zeros((1, 1)), columns, bias)
         rows = self._tap_rows()
+        if self.halves:
+            self._halved(packing, transforming, rows)
+            return
         self._packed(packing, transforming, "forward", rows, columns, self.forward)
         if self.backward is not None:
             columns = _padded_columns(
@@ -147,6 +176,14 @@ class Weights:
             piece=rows.shape[1] * TARGET.panel if self.by_panels else size,
         )  # fmt: skip
         transforming.add(transform, units=size // TARGET.lanes)
+
+    def _halved(self, packing: Stage, transforming: Stage, rows: np.ndarray) -> None:
+        """Packs rows (1, K) in whole pairs of panels, and adds their quarters up."""
+        numbers, width = np.arange(self.arm.filters), 2 * self.pairs * TARGET.panel
+        packed = self.space.array(f"{self.arm.path} forward whole", rows.size * width)
+        self._pack(packing, self.weight, rows, _padded_columns(numbers, numbers, width), packed)
+        made = strassen.strassen_right.job(w=packed, u=self.forward, depth=rows.size // 2)
+        transforming.add(made, units=self.pairs)
 
     def _pack(
         self, stage: Stage, source: np.ndarray, rows: np.ndarray, columns: np.ndarray,

@@ -40,12 +40,12 @@ def _mean(
 def pixel_mean(job: Any, first: int, count: int, thread: int) -> None:
     """y[n] = the mean of image n's pixels, channel by channel: global average pooling.
 
-    Units are images; or, `by_panel`, panels of channels of one image.
+    Units are images; or, `by_panel`, so many panels of channels of one image.
     """
     images, channels, column = count, job.channels, 0
     if job.by_panel:
-        column = first * PANEL
-        images, channels = 1, min(count * PANEL, job.channels - column)
+        column = first * job.by_panel * PANEL
+        images, channels = 1, min(count * job.by_panel * PANEL, job.channels - column)
     x = job.x + 4 * (column + first * job.x_unit + thread * job.x_thread)
     share = float32(1.0 / (job.height * job.width))
     for n in range(images):
