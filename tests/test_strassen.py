@@ -7,6 +7,8 @@ import pytest
 from networks import lively
 from numba.core import config
 
+from tinysqueeze.bench.floor import flops
+from tinysqueeze.bench.workloads import WORKLOADS
 from tinysqueeze.compiled import compile
 from tinysqueeze.kernels import TARGET
 from tinysqueeze.kernels.strassen import BACK, LEFT, RIGHT
@@ -89,3 +91,11 @@ def test_rounding_stays_near_that_of_a_plain_product(rng):
         errors.append(np.sqrt(np.mean((plan.predict(images) - right) ** 2)) / abs(right).max())
     print(f"of the largest logit: Strassen {errors[0]:.1e}, plain {errors[1]:.1e}")
     assert errors[0] < 3 * errors[1] < 1e-6
+
+
+def test_the_floor_counts_seven_eighths():
+    """Of v1.1's last convolution; the 3x3 convolutions shrink by 2.25 and 4."""
+    counted, last_one = flops(WORKLOADS["v11"]), 2 * 169 * 512 * 1000
+    tiled = (counted["direct"] - counted["2x2"]) / (1 - 1 / 2.25)
+    saved = tiled * 3 / 4 + last_one / 8
+    assert counted["direct"] - counted["4x4"] == pytest.approx(saved)

@@ -6,6 +6,8 @@ import numpy as np
 
 from tinysqueeze.bench.workloads import Workload
 from tinysqueeze.compiled.phases import taps_of
+from tinysqueeze.compiled.steps import Map
+from tinysqueeze.compiled.weights import strassen_pays
 from tinysqueeze.network.compose import leaves
 from tinysqueeze.network.layers import Conv2D
 from tinysqueeze.network.params import flatten
@@ -19,7 +21,8 @@ POSITIONS = 36  # of such a tile at 4x4, whose side is m + taps - 1
 def flops(workload: Workload) -> dict[str, float]:
     """Floating-point operations of one step, by algorithm for the 3x3 convolutions of stride 1.
 
-    At 4x4 a large stem counts as it is done in inference, in phases (`compiled.phases`).
+    At 4x4 a large stem counts as it is done in inference, in phases (`compiled.phases`), and a large
+    last convolution of one image as seven eighths (`kernels.strassen`).
 
     A multiply-add counts two. Only convolutions count: transforms, ReLUs and pools are what a perfect
     program would hide. A training step multiplies three times: for y, dweight and dx. The images
@@ -27,7 +30,7 @@ def flops(workload: Workload) -> dict[str, float]:
     """
     model = workload.model
     totals = dict.fromkeys(SAVINGS, 0.0)
-    is_first = True
+    is_first, saved = True, 0.0
     for _, layer, in_shape, out_shape in leaves(model, model.input_shape):
         if not isinstance(layer, Conv2D):
             continue
@@ -42,6 +45,10 @@ def flops(workload: Workload) -> dict[str, float]:
         if is_first and not workload.training:
             totals["4x4"] -= direct * (1 - _in_phases(layer.window))
         is_first = False
+        height, width, channels = in_shape
+        halves = strassen_pays(layer.window, Map.of(height, width, (channels,)), layer.filters)
+        saved = direct / 8 if halves and workload.batch == 1 and not workload.training else 0
+    totals["4x4"] -= saved  # the last one's
     return totals
 
 

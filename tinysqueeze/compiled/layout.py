@@ -157,11 +157,8 @@ def _convolutions(
         own = {name: layout.params.get(f"{arm.path}/{name}") for name in ("weight", "bias")}
         needs_dx = training and step.source != 0
         in_panels = one_by_one and by_panels(m, step.result)
-        halves = (
-            one_by_one
-            and layout.steps.is_head(i)
-            and strassen_pays(arm, source, step.result, precision)
-        )
+        halves = one_by_one and precision == "4x4" and layout.steps.is_head(i)
+        halves = halves and strassen_pays(arm.window, source, arm.filters)
         weights = Weights(space, arm, source, m, own, needs_dx, in_panels, halves)
         made.append(
             Convolution(

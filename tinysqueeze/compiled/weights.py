@@ -17,6 +17,7 @@ from tinysqueeze.kernels.kernel import Job
 from tinysqueeze.kernels.products import pack, unpack
 from tinysqueeze.kernels.team import Stage
 from tinysqueeze.kernels.winograd import winograd_weights, winograd_weights_adjoint
+from tinysqueeze.network.window import Window
 
 Sums = tuple[np.ndarray, int]
 """The threads' own sums: the array, and the floats from one thread's to the next's."""
@@ -50,13 +51,11 @@ LONG, MANY = 512, 64
 as long as another."""
 
 
-def strassen_pays(arm: Arm, source: Map, result: Map, precision: str) -> bool:
-    """Is this product of one image large enough for Strassen's, and rounding as wide as Winograd's?"""
-    channels = source.channels
+def strassen_pays(window: Window, source: Map, filters: int) -> bool:
+    """Is a convolution of one image a product large enough for Strassen's?"""
     return (
-        precision == "4x4" and arm.window.is_pointwise and min(channels, arm.filters) >= LONG
-        and channels == source.padded and channels % (2 * TARGET.lanes) == 0
-        and result.pixels >= MANY
+        window.is_pointwise and source.pixels >= MANY and min(source.channels, filters) >= LONG
+        and source.channels == source.padded and source.channels % (2 * TARGET.lanes) == 0
     )  # fmt: skip
 
 
