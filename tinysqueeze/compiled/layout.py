@@ -116,14 +116,24 @@ def _chained(layout: Layout) -> set[int]:
     """
     found, weights = set(), 0
     for i, step in layout.steps.convs():
-        own = sum(4 * conv.weights.floats for conv in layout.convs[i])
-        before = layout.step(i - 1)
+        before, after = layout.step(i - 1), layout.step(i + 1)
+        own = _weights(layout, i)
+        if after and _is_squeeze(step) and _goes_on(layout, i, step, after):
+            own += _weights(layout, i + 1)
         goes_on = before is not None and _goes_on(layout, i - 1, before, step)
-        if goes_on and (weights + own <= STAYING or _is_squeeze(before)):
+        if goes_on and _is_squeeze(before):
+            found.add(i - 1)  # its weights count already
+        elif goes_on and weights + own <= STAYING:
             found.add(i - 1)
-            own += weights
-        weights = own
+            weights += own
+        else:
+            weights = own
     return found
+
+
+def _weights(layout: Layout, i: int) -> int:
+    """Bytes of a step's packed weights."""
+    return sum(4 * conv.weights.floats for conv in layout.convs[i])
 
 
 def _goes_on(layout: Layout, i: int, step: ConvStep, following: ConvStep) -> bool:
