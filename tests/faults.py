@@ -203,8 +203,6 @@ FAULTS = [
     Fault("backward", "self.last.clear()", "", "weights' gradients are added once more by the next step"),
     Fault("layout", "and layout.count(i) == layout.count(i + 1)", "",
           "a gradient in scratch is read by other chunks"),
-    Fault("layout", "following.source == step.target and len(layout.steps.readers(step.target)) == 1",
-          "following.source == step.target", "a bypass finds no gradient, it was a chunk's"),
     Fault("weights", "np.arange(self.kernel_area)[:: 1 if self.m else -1]",
           "np.arange(self.kernel_area)",
           "the window that slides over dy is not flipped"),
