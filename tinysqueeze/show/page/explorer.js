@@ -2,7 +2,8 @@
 
 import { backwardView } from "./backward_view.js";
 import { onTheme, themeOf } from "./colours.js";
-import { button, by, clamp, h, plural, write } from "./dom.js";
+import { by, clamp, h, plural, write } from "./dom.js";
+import { firstOf, withImage } from "./first.js";
 import { forwardView, isConv } from "./forward_view.js";
 import { imageColour, imagesView } from "./images_view.js";
 import { lossView } from "./loss_view.js";
@@ -13,22 +14,22 @@ import { overview } from "./overview.js";
 import { placeControls } from "./place.js";
 import { Queue, unhurried } from "./slices.js";
 import { Step } from "./step.js";
+import { stopBar } from "./stop_bar.js";
 import { exact, sumPanel } from "./sum.js";
 import { explain, index, weightName } from "./terms.js";
-import { walkButton } from "./walk.js";
 
 const AHEAD = 2e8; // multiply-adds up to which the next step is computed before it is asked for
 
 // signal: aborted when the page or the notebook is done with it.
 export class Explorer {
   constructor(root, state, step, signal) {
-    Object.assign(this, { root, state, signal, queue: new Queue() });
+    Object.assign(this, { root, state, signal, queue: new Queue(), first: firstOf(state) });
     this.theme = root.dataset.theme;
     this.nodes = new Map(state.nodes.map((node) => [node.path, node]));
     const paths = [...this.nodes.keys()];
     this.stops = [...paths.map((path) => [path, "→"]), ["loss", ""], ...paths.toReversed().map((path) => [path, "←"])];
     this.view = { stop: 0, n: 0, at: [0, 0], from: [0, 0], out: 0, inp: 0, tap: 0, term: 0, what: "dx" };
-    this.blocked = Object.keys(state.y).length ? "One more step needs Python here: some layers are computed there." : null;
+    this.blocked = Object.keys(state.y).length ? "One more step, or another image, needs Python here: some layers are computed there." : null;
     const set = (changes) => this.set(changes);
     this.map = networkMap(state, (path) => this.goTo(path));
     this.all = overview(state, (path, channel) => (path === null ? this.goTo(state.nodes[0].path, { inp: channel }) : this.goTo(path, { out: channel })));
@@ -37,8 +38,8 @@ export class Explorer {
       step: (rate) => this.more(rate),
       rate: (rate) => { this.rate = rate; this.#lookAhead(); this.draw(); },
       reset: () => this.restart(),
-      own: (pixels) => this.swap(() => state.images.set(pixels, this.view.n * pixels.length)),
-      label: (label) => this.swap(() => { state.labels[this.view.n] = label; }),
+      own: (pixels) => this.swap({ images: withImage(state.images, pixels, this.view.n) }),
+      label: (label) => this.swap({ labels: state.labels.with(this.view.n, label) }),
     });
     this.forward = forwardView(set);
     this.backward = backwardView(set);
@@ -47,7 +48,8 @@ export class Explorer {
     this.working = h("p", { className: "ts-line", role: "status", hidden: true });
     this.update = h("p", { className: "ts-line ts-update" });
     this.place = placeControls(set);
-    this.walk = walkButton(this);
+    this.bar = stopBar(this);
+    this.walk = this.bar.walk;
     root.replaceChildren(...this.#frame());
     onTheme(() => {
       this.theme = root.dataset.theme = themeOf(root.parentElement);
@@ -73,8 +75,9 @@ export class Explorer {
     this.set({ stop: 0, out: 0, inp: 0, tap: 0, term: 0 });
   }
 
-  // From the state's own parameters.
+  // From the first images, labels and parameters.
   restart() {
+    this.first.bringBack();
     return this.queue.instead(() => this.#compute(new Step(this.state).whole(), []));
   }
 
@@ -89,8 +92,8 @@ export class Explorer {
   }
 
   // Other images or labels, with the parameters of now.
-  swap(change) {
-    change();
+  swap(changes) {
+    Object.assign(this.state, changes);
     return this.queue.instead(() => this.#compute(new Step(this.state, this.step.params).whole(), []));
   }
 
@@ -167,7 +170,8 @@ export class Explorer {
     const most = conv && this.what !== "dx" ? this.part : x.size[2];
     view.inp = clamp(view.inp, 0, most - 1);
     if (!conv && node.kind !== "flatten") {
-      const same = "out" in changes || this.what !== "dx" ? view.out : view.inp;
+      const chosen = ["out", "inp"].find((name) => name in changes) ?? (this.what === "dx" ? "inp" : "out");
+      const same = view[chosen];
       view.out = view.inp = clamp(same, 0, y.size[2] - 1);
     }
     view.at = cut(view.at, this.what === "dx" ? x.size : y.size);
@@ -223,7 +227,7 @@ export class Explorer {
     this.all.draw({ step, node, channel: view.out, n: view.n, backward: direction === "←", theme });
     this.images.draw(ui);
     write(this.headline, this.#headline(path, direction, node));
-    if (this.select.selectedIndex !== view.stop) this.select.selectedIndex = view.stop;
+    this.bar.draw(view.stop);
     this.forward.element.hidden = direction !== "→";
     this.backward.element.hidden = direction !== "←";
     this.loss.element.hidden = path !== "loss";
@@ -282,18 +286,11 @@ export class Explorer {
   #frame() {
     const { state } = this;
     const sums = (column) => Object.values(state.counts).reduce((sum, one) => sum + one[column], 0);
-    const go = (label, name, to) => button(label, () => this.set({ stop: to(this.view.stop) }), { "aria-label": name, title: name });
-    const loss = this.stops.findIndex(([path]) => path === "loss");
-    this.select = h("select", { "aria-label": "Go to a stop", onchange: () => this.set({ stop: this.select.selectedIndex }) },
-      ...this.stops.map(([path, direction], i) => h("option", {}, `${i + 1} ${direction} ${path}`)));
     this.headline = h("h3", { className: "ts-headline", role: "status" });
-    const bar = h("div", { className: "ts-row ts-bar-top", role: "toolbar", "aria-label": "Walk through the step" },
-      go("|◀", "the first layer", () => 0), go("◀", "back", (here) => here - 1), go("next ▶", "next", (here) => here + 1),
-      go("to the loss", "to the loss", () => loss), go("▶|", "the last stop", () => this.stops.length - 1), this.walk.element, this.select);
     return [
       h("header", {}, h("h2", {}, `A training step of ${state.name}`),
         h("p", { className: "ts-line" }, `${plural(sums("parameters"), "parameter")}, ${thousands(sums("multiply_adds"))} multiply-adds an image. ${state.about}`)),
-      this.images.element, this.working, this.map.element, this.all.element, legend(), bar, this.headline, this.place.element,
+      this.images.element, this.working, this.map.element, this.all.element, legend(), this.bar.element, this.headline, this.place.element,
       this.forward.element, this.backward.element, this.loss.element, this.sum.element, this.update,
     ];
   }

@@ -15,8 +15,19 @@ export const isWide = (node) => (isConv(node) ? node.kernel[0] * node.kernel[1] 
 export const windowOver = (node, [row, column]) =>
   node.kernel ? [row * node.stride[0] - node.pad[0], column * node.stride[1] - node.pad[1], ...node.kernel] : [row, column, 1, 1];
 
+// The pixel of y whose window has its centre nearest to x's pixel: that window covers it, if any does.
+export const lookingAt = (node, pixel) =>
+  node.kernel ? pixel.map((place, k) => Math.round((place + node.pad[k] - (node.kernel[k] - 1) / 2) / node.stride[k])) : pixel;
+
 export function forwardView(set) {
-  const input = pixelMap("x", { turn: (by) => set({ inp: (view) => view.inp + by }) });
+  let shown = null; // what was drawn last
+  const flat = () => shown.node.kind === "flatten";
+  const pixelOfFlat = ([row, column]) => set({ out: (row * shown.record.x.size[1] + column) * shown.record.x.size[2] + shown.origin[2] });
+  const input = pixelMap("x", {
+    pick: (...pixel) => (flat() ? pixelOfFlat(pixel) : set({ at: lookingAt(shown.node, pixel) })),
+    move: (...pixel) => (flat() ? pixelOfFlat(pixel) : set({ at: pixel })), // by keys from window to window
+    turn: (by) => set(flat() ? { out: (view) => view.out + by } : { inp: (view) => view.inp + by }),
+  });
   const output = pixelMap("y", { pick: (row, column) => set({ at: [row, column] }), turn: (by) => set({ out: (view) => view.out + by }) });
   const inputs = mosaic("channels of x", (inp) => set({ inp }));
   const outputs = mosaic("channels of y", (out) => set({ out }));
@@ -35,6 +46,7 @@ export function forwardView(set) {
     h("div", { className: "ts-grids" }, sums, alone.element), matrix.element);
 
   function draw(ui) {
+    shown = ui;
     const { node, record, view, theme } = ui;
     const { x, y } = record;
     const conv = isConv(node);
@@ -45,6 +57,7 @@ export function forwardView(set) {
     const spot = y.size[0] * y.size[1] === 1 ? "y" : `y[${view.at.join(", ")}]`;
     input.draw({
       title: `${image ? "the image" : "x"}, channel ${xChannel}`, ...x, n: view.n, channel: xChannel, theme, windows: [window],
+      cursor: node.kind === "flatten" ? { at: ui.origin.slice(0, 2), size: x.size } : { at: view.at, size: y.size },
       text: `${plural(x.size[0] * x.size[1], "pixel")} in ${plural(x.size[2], "channel")}; framed: what ${spot} sees`,
     });
     output.draw({ title: `y, channel ${view.out}`, ...y, n: view.n, channel: view.out, at: view.at, theme, text: pixelText(placeName("y", y.size, [...view.at, view.out]), y.data, y.size, view.n, view.at, view.out) });

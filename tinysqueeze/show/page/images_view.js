@@ -61,7 +61,7 @@ export function imagesView(state, actions) {
   const rate = h("input", { type: "number", min: "0", max: "10", step: "any", required: true, value: String(state.rate), id: "ts-rate" });
   rate.addEventListener("change", () => rate.validity.valid && actions.rate(rate.valueAsNumber));
   const more = button("one more step", () => rate.reportValidity() && actions.step(rate.valueAsNumber), { className: "ts-step" });
-  const back = button("back to the first", actions.reset, { className: "ts-reset" });
+  const back = button("back to the first", () => { own.forget?.(); actions.reset(); }, { className: "ts-reset", title: "The first images, labels and parameters" });
   const history = h("p", { className: "ts-line ts-history", role: "status" });
   const controls = h("div", { className: "ts-row" }, more, h("label", {}, "learning rate ", rate), back);
   const trouble = h("p", { className: "ts-line", role: "alert" });
@@ -80,12 +80,16 @@ export function imagesView(state, actions) {
     });
     own.append(h("label", {}, "your own picture instead ", file));
     if (state.classes.length) own.append(h("label", {}, "its right class ", names));
-    own.update = (label) => { names.value = String(label); };
+    own.update = (label, blocked) => {
+      names.value = String(label);
+      names.disabled = file.disabled = blocked;
+    };
+    own.forget = () => { file.value = ""; };
   }
   const element = h("section", { className: "ts-people", "aria-label": "Images and predictions" }, list, h("div", {}, controls, history, own, trouble));
   let drawn = [];
 
-  function draw({ step, after, view, losses, blocked }) {
+  function draw({ step, after, view, losses, blocked, first }) {
     const now = [step, after, view.n, losses.length];
     if (now.every((value, i) => value === drawn[i])) return;
     drawn = now;
@@ -107,8 +111,8 @@ export function imagesView(state, actions) {
     more.disabled = Boolean(blocked);
     more.title = blocked ?? "";
     if (blocked) trouble.textContent = blocked;
-    back.hidden = losses.length < 2;
-    own.update?.(state.labels[view.n]);
+    back.hidden = !first.left(step);
+    own.update?.(state.labels[view.n], Boolean(blocked));
   }
   return { element, draw };
 }

@@ -15,7 +15,7 @@ export function lossView() {
   function draw({ step, state, view }) {
     if (drawn[0] === step && drawn[1] === view.n) return;
     drawn = [step, view.n];
-    const right = step.chances.map((row, n) => row[state.labels[n]]);
+    const right = step.chances.map((row, n) => row[step.labels[n]]);
     numbers.textContent = `= −(${right.slice(0, 4).map((p) => `ln ${short(p)}`).join(" + ")}${right.length > 4 ? " + …" : ""}) / ${right.length} = ${short(step.loss)}`;
     element.dataset.value = String(step.loss);
     rows.replaceChildren(...step.chances.map((_, n) => table(step, state, n, n === view.n)));
@@ -25,7 +25,7 @@ export function lossView() {
 
 function table(step, state, n, current) {
   const chances = step.chances[n];
-  const label = state.labels[n];
+  const label = step.labels[n];
   const order = chances.map((_, k) => k).toSorted((a, b) => chances[b] - chances[a]).slice(0, MOST_BARS);
   if (!order.includes(label)) order[order.length - 1] = label;
   const classes = chances.length;

@@ -61,14 +61,15 @@ export const legend = () => scale(" A blue frame is what you chose, a green one 
   " x is what a layer gets, y what it makes of it; dx and dy: how much the loss grows with each of their numbers.");
 
 // One channel of a map; a click or a key picks a pixel.
-// pick(row, column) and turn(+1 or -1: another channel) are called for the user's wishes.
-export function pixelMap(name, { pick, turn } = {}) {
+// pick(row, column) and turn(+1 or -1: another channel) are called for the user's wishes; move(row, column) for
+// those by key where they go over other pixels than the picture's: `cursor`, {at, size}, of what is drawn.
+export function pixelMap(name, { pick, turn, move = pick } = {}) {
   const { element: picture, paint } = painting();
   const mark = h("div", { className: "ts-mark" });
   const boxes = h("div", {});
   const frame = h("div", { className: "ts-pixels", tabIndex: pick ? 0 : -1, role: pick ? "application" : "img" }, picture, boxes, mark);
   const { element, heading, line } = figure(name, frame);
-  let shown = { size: [1, 1, 1], at: [0, 0] };
+  let shown = { size: [1, 1, 1], cursor: { at: [0, 0], size: [1, 1, 1] } };
   let painted = [];
   const place = (box, [row, column, height, width]) => {
     const [h0, w0] = shown.size;
@@ -83,16 +84,16 @@ export function pixelMap(name, { pick, turn } = {}) {
       );
     });
     frame.addEventListener("keydown", (event) => {
-      const to = moved(shown.at, shown.size, event);
-      if (to) pick(...to);
+      const to = moved(shown.cursor.at, shown.cursor.size, event);
+      if (to) move(...to);
       else if (channelStep(event) && turn) turn(channelStep(event));
       else return;
       event.preventDefault();
     });
   }
   // map {data, size}; n, channel: what of it; at: the pixel picked; windows: [[row, column, h, w]...].
-  function draw({ title, data, size, n = 0, channel = 0, at, windows = [], text, theme, most }) {
-    shown = { size, at: at ?? [0, 0] };
+  function draw({ title, data, size, n = 0, channel = 0, at, cursor = { at: at ?? [0, 0], size }, windows = [], text, theme, most }) {
+    shown = { size, cursor };
     write(heading, title);
     const now = [data, n, channel, theme, most];
     if (now.some((value, i) => value !== painted[i])) {

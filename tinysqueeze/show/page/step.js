@@ -9,7 +9,8 @@ export class Step {
   constructor(state, params = state.params) {
     this.state = state;
     this.params = params;
-    this.count = state.labels.length;
+    this.labels = state.labels;
+    this.count = this.labels.length;
     this.maps = state.shapes.map((shape) => mapOf(shape.length === 3 ? shape : [1, 1, shape[0]], 0));
     this.maps[0].data = state.images;
     this.seen = new Map(); // path -> {x, y, dy, dx, grads, params}
@@ -22,9 +23,9 @@ export class Step {
   }
 
   *forward() {
-    const { nodes, output, labels } = this.state;
+    const { nodes, output } = this.state;
     for (const [i, node] of nodes.entries()) yield* told(`forward, layer ${i + 1} of ${nodes.length}: ${node.path}`, this.#forward(node));
-    Object.assign(this, crossEntropy(this.maps[output].data, labels, this.maps[output].size[2]));
+    Object.assign(this, crossEntropy(this.maps[output].data, this.labels, this.maps[output].size[2]));
     return this;
   }
 
