@@ -1,5 +1,7 @@
 """Steps to open as an explorer's page, and what its tests do there."""
 
+from typing import Any
+
 import numpy as np
 from test_stepper import EVERY_LAYER, POOLED
 
@@ -18,15 +20,19 @@ NETWORKS = {"every layer": EVERY_LAYER, "pooled": POOLED, "squeezenet": SMALL}
 LOOK = Look(tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3)
 
 
-def steps_of(network: Layer, training: bool, rng: np.random.Generator) -> Steps:
+def steps_of(
+    network: Layer, training: bool, rng: np.random.Generator, ops: Any = reference
+) -> Steps:
     """A step in float32 on two images, with parameters at random, batch norm's buffers too."""
     shape = (16, 16, 3) if network is SMALL else (9, 8, 3)
     images = rng.standard_normal((2, *shape), np.float32)
     shapes = flatten(network.param_shapes(shape))
-    params = {p: rng.standard_normal(s, np.float32) / np.sqrt(s[-1]) for p, s in shapes.items()}
+    params = {
+        p: rng.standard_normal(s, np.float32) / np.float32(s[-1] ** 0.5) for p, s in shapes.items()
+    }
     buffers = flatten(network.buffer_shapes(shape))
     params |= {p: rng.uniform(0.5, 1, s).astype(np.float32) for p, s in buffers.items()}
-    mode = Mode(reference, np.random.default_rng(5)) if training else Mode(reference)
+    mode = Mode(ops, np.random.default_rng(5)) if training else Mode(ops)
     return Steps(network, unflatten(params), images, np.array([1, 3]), mode)
 
 

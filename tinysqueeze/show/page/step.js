@@ -58,8 +58,9 @@ export class Step {
       second: this.maps[node.sources[1]],
       mask: this.state.mask[node.path],
     };
-    const stored = this.state.y[node.path];
-    record.y = stored ? { size: node.out, data: stored } : yield* forward(node, record.x, record.params, record.how);
+    const stored = this.state.y[node.path]; // by other operations than ours: what their sums explain is ours all the same
+    record.y = node.kind === "other" ? { size: node.out } : yield* forward(node, record.x, record.params, record.how);
+    if (stored) record.y.data = stored;
     this.seen.set(node.path, record);
     const target = this.maps[node.target];
     if (node.out[2] === target.size[2]) target.data = record.y.data;

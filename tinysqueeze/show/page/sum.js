@@ -73,17 +73,34 @@ export function sumPanel(play) {
     found = now;
     write(rule, now.rule);
     write(numbers, written(now, lit));
-    const same = Math.fround(held) === now.value;
-    write(check, (now.note ? `${now.note}. ` : "") + (!Number.isFinite(held)
-      ? `${name} in the array: ${exact(held)}, no number: a step was too long.` : same
-      ? `${name} in the array: ${exact(held)}, the same float32.`
-      : `${name} in the array: ${exact(held)}; the printed sum differs by ${short(now.value - held)}, its rounding.`));
+    write(check, `${now.note ? `${now.note}. ` : ""}${name} in the array: ${exact(held)}${verdict(now, held)}`);
     attributes(element, { "data-value": exact(now.value), "data-held": exact(held) });
     player.hidden = now.terms.length < 2;
     more.hidden = !now.terms.length;
     fill();
   }
   return { element, draw, stop, lit: () => lit };
+}
+
+// How the array's number stands to the printed sum.
+function verdict(found, held) {
+  const apart = Math.abs(found.value - held);
+  if (!Number.isFinite(held)) return ", no number: a step was too long.";
+  if (apart === 0) return ", the same float32.";
+  const most = roundingOf(found);
+  const words = `; the printed sum differs by ${short(found.value - held)}`;
+  return apart <= most ? `${words}, its rounding (at most ${short(most)} with so many terms).`
+    : `${words}. They do not agree: rounding makes at most ${short(most)}. This is a fault, of this page or of what computed the array; please report it.`;
+}
+
+const ROUNDED = 2 ** -24; // of a number, at most, when it becomes a float32,
+const SMALLEST = 2 ** -149; // or this much, where it is very small
+
+// How far a sum in float32, in any order, may be from the exact one: each of n terms is rounded once as a product
+// and takes part in n - 1 additions at most (Higham, Accuracy and Stability of Numerical Algorithms, 4.2).
+function roundingOf({ start, terms, over, roundings }) {
+  const sizes = terms.reduce((sum, { a, b }) => sum + Math.abs(a * b), Math.abs(start ?? 0));
+  return ((terms.length + roundings) * (ROUNDED * sizes + SMALLEST)) / over;
 }
 
 // The terms with the three largest products, the largest first.

@@ -1,7 +1,8 @@
 // How one number came about: its rule, and every product that it is the sum of.
 //
 // explain(...) gives {name, rule, start, terms: [{a, b, ...}], over, value, note}: the value is
-// (start + the sum of a * b) / over, rounded to float32; `note` says in words what no product says.
+// (start + the sum of a * b) / over, rounded to float32; `note` says in words what no product says; `roundings`:
+// how many float32 makes beside those of the terms, in what stands around the sum and in the factors' own arithmetic.
 // Names of a and b: `namesOf(found, term)`, only where they are read: thousands are not.
 
 import { divisor, seen, softmax, swishSlope } from "./arithmetic.js";
@@ -27,7 +28,7 @@ export const namesOf = ({ left, right }, term) => [left?.(term) ?? term.left, ri
 // what: "y", "dx" (at: [row, column, channel]), "dweight" ([tap, channel, filter]) or "dbias" ([filter]).
 export function explain(step, node, what, n, at) {
   const record = step.seen.get(node.path);
-  const found = { start: null, terms: [], over: 1, note: "", ...RULES[what](step, node, record, n, at) };
+  const found = { start: null, terms: [], over: 1, note: "", roundings: 8, ...RULES[what](step, node, record, n, at) };
   return { value: total(found), ...found };
 }
 
@@ -119,7 +120,9 @@ function ofY(step, node, { x, y, params, how }, n, at) {
     }
     case "softmax": {
       const chances = softmax(x.data, n * x.size[2], x.size[2]);
-      return { name, terms: [{ a: chances[channel], b: 1, left: "exp(x − max)", right: "over the sum" }], rule: `${name} = exp(x − max) / the sum of all such` };
+      const row = x.data.subarray(n * x.size[2], (n + 1) * x.size[2]);
+      const spread = Math.max(...row) - Math.min(...row); // rounding x − max moves its exp by as many roundings
+      return { name, roundings: 8 + row.length + 2 * spread, terms: [{ a: chances[channel], b: 1, left: "exp(x − max)", right: "over the sum" }], rule: `${name} = exp(x − max) / the sum of all such` };
     }
   }
   const value = y.data[index(node.out, n, ...at)];
