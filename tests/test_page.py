@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from explored import LOOK, NETWORKS, SMALL, go, number, steps_of
+from explored import LOOK, NETWORKS, SMALL, go, printed_sum, steps_of
 
 from tinysqueeze.network.compose import Chain
 from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, HardSwish
@@ -103,18 +103,6 @@ def test_the_maps_of_all_channels_alone_add_up_to_y(opened, rng):
         return [shown.reduce((a, b) => a + b, bias[3]), explorer.held()];
     """)
     assert shown == pytest.approx(held, abs=2e-3)  # each is printed with four digits
-
-
-def printed_sum(browser) -> np.float32:
-    """Add up what the table of terms prints."""
-    terms = browser.execute_script(
-        "return [...document.querySelectorAll('.ts-terms tbody tr')].map((row) =>"
-        " [...row.querySelectorAll('b')].map((b) => b.textContent).concat(row.cells[3].textContent))"
-    )
-    total = 0.0
-    for *factors, product in terms:
-        total += np.prod([number(f) for f in factors]) if factors else number(product)
-    return np.float32(total)
 
 
 @pytest.mark.browser

@@ -1,10 +1,12 @@
-"""The explorer's sums: what is said where a sum and the array's number differ."""
+"""The explorer's sums: all terms, however many; what is said where a sum and the array's number differ."""
 
 import numpy as np
 import pytest
 from cases import ops_with
-from explored import NETWORKS, SMALL, go, steps_of
+from explored import NETWORKS, SMALL, go, number, printed_sum, steps_of
 
+from tinysqueeze.network.compose import Chain
+from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D
 from tinysqueeze.network.ops import reference
 
 pytestmark = pytest.mark.browser
@@ -78,3 +80,49 @@ def test_an_operation_with_a_fault_is_said_not_to_agree(opened, rng):
 
     run = opened(steps_of(NETWORKS["every layer"], False, rng, ops_with(max_pool2d=max_pool2d)))
     assert disagreeing(run) == {"max y"}
+
+
+OPENED = """
+explorer.set({ what: 'dweight', tap: 0 });
+explorer.settle();
+document.querySelector('.ts-more').click();
+return [explorer.found.terms.length, document.querySelectorAll('.ts-terms tbody tr').length];
+"""
+LAST = """
+const list = document.querySelector('.ts-scroll');
+const row = list.querySelector('.ts-terms tbody:last-child tr:last-child');
+const [frame, { top, bottom }] = [list.getBoundingClientRect(), row.getBoundingClientRect()];
+const rows = document.querySelector('.ts-terms').getAttribute('aria-rowcount');
+return [row.textContent, top >= frame.top && bottom <= frame.bottom + 1,
+  row.getAttribute('aria-rowindex'), rows, row.cells[4].textContent];
+"""
+
+
+def test_a_long_list_of_terms_opens_with_its_first_and_has_them_all_later(
+    browser, opened, rng, screenshot
+):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    network = Chain((("conv", Conv2D(4, 3, pad=1)), ("gap", GlobalAvgPool2D())))
+    run = opened(steps_of(network, False, rng, shape=(60, 50, 3)))
+    go(run, "conv", "←")
+    count, at_once = run(OPENED)
+    assert count == 2 * 59 * 49
+    assert at_once == 250
+    held = np.float32(run("return explorer.held()"))
+    assert printed_sum(browser) == held
+    scroller = browser.find_element(By.CSS_SELECTOR, ".ts-scroll")
+    for _ in range(30):  # a part is as high as it turns out when it comes into view
+        scroller.send_keys(Keys.END)
+        text, shown, index, rows, last_sum = run(LAST)
+        if shown:
+            break
+    assert shown, "the last term can't be reached by key"
+    screenshot("long_list")
+    assert np.float32(number(last_sum)) == held
+    assert text.startswith(f"{count}image 2 x[")
+    assert int(index) == int(rows) == count + 1
+    again = "explorer.set({ tap: 4 }); explorer.settle();"
+    assert run(again + OPENED[OPENED.rindex("return") :]) == [6000, 250]  # its own, from the first
+    assert printed_sum(browser) == np.float32(run("return explorer.held()"))

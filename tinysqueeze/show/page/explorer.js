@@ -9,13 +9,13 @@ import { imageColour, imagesView } from "./images_view.js";
 import { lossView } from "./loss_view.js";
 import { legend } from "./maps.js";
 import { networkMap } from "./network_map.js";
-import { short, thousands } from "./numbers.js";
+import { exact, short, thousands } from "./numbers.js";
 import { overview } from "./overview.js";
 import { placeControls } from "./place.js";
 import { Queue, unhurried } from "./slices.js";
 import { Step } from "./step.js";
 import { stopBar } from "./stop_bar.js";
-import { exact, sumPanel } from "./sum.js";
+import { sumPanel } from "./sum.js";
 import { explain, index, weightName } from "./terms.js";
 
 const AHEAD = 2e8; // multiply-adds up to which the next step is computed before it is asked for

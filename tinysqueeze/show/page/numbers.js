@@ -13,6 +13,12 @@ export function short(value) {
   return text.replaceAll("-", "−");
 }
 
+// Enough digits to give the same float back: 9 for float32, 17 for what is between.
+export const exact = (value) => {
+  const digits = Math.fround(value) === value ? 9 : 17;
+  return String(Number(value.toPrecision(digits))).replaceAll("-", "−");
+};
+
 // Python's round(): of two whole numbers as near, the even one.
 export function roundEven(value) {
   const low = Math.floor(value);

@@ -1,8 +1,9 @@
 // The formula of a number with its actual numbers, every term on demand, and the animation that adds them up.
 
 import { attributes, button, h, plural, write } from "./dom.js";
-import { short } from "./numbers.js";
-import { namesOf, total } from "./terms.js";
+import { exact, short } from "./numbers.js";
+import { termList } from "./term_list.js";
+import { total } from "./terms.js";
 
 const SECONDS = 6; // that adding up all terms takes
 
@@ -11,17 +12,12 @@ export function sumPanel(play) {
   const rule = h("p", { className: "ts-rule" });
   const numbers = h("p", { className: "ts-numbers" });
   const check = h("p", { className: "ts-line" });
-  const body = h("tbody", {});
-  const table = h("table", { className: "ts-terms" },
-    h("caption", {}, "Every term"),
-    h("thead", {}, h("tr", {}, ...["", "what", "×", "product", "sum so far"].map((name) => h("th", { scope: "col" }, name)))), body);
-  const scroller = h("div", { className: "ts-scroll", tabIndex: 0, role: "region", "aria-label": "Every term of the sum", hidden: true }, table);
+  const list = termList();
   const more = button("all terms", () => { open = !open; fill(); }, { className: "ts-more", "aria-expanded": "false" });
   const player = button("▶ add up", () => (timer ? stop() : start()), { className: "ts-add" });
-  const element = h("section", { className: "ts-sum", "aria-label": "The sum" }, rule, numbers, check, h("div", { className: "ts-row" }, player, more), scroller);
+  const element = h("section", { className: "ts-sum", "aria-label": "The sum" }, rule, numbers, check, h("div", { className: "ts-row" }, player, more), list.element);
   let found = { terms: [], start: null, value: 0 };
   let open = false;
-  let filled = null;
   let timer = null;
   let lit = null;
 
@@ -48,20 +44,9 @@ export function sumPanel(play) {
 
   function fill() {
     attributes(more, { "aria-expanded": open });
-    scroller.hidden = !open;
+    list.element.hidden = !open;
     write(more, open ? "hide the terms" : found.terms.length === 1 ? "the one term" : `all ${plural(found.terms.length, "term")}`);
-    if (!open || filled === found) return;
-    filled = found;
-    let sum = found.start ?? 0;
-    const row = (cells) => `<tr>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`;
-    const rows = found.start === null ? [] : [row(["", "bias", "", exact(found.start), exact(sum)])];
-    found.terms.forEach((term, k) => {
-      const { a, b } = term;
-      const [left, right] = namesOf(found, term);
-      sum += a * b;
-      rows.push(row([k + 1, `${left} = <b>${exact(a)}</b>`, `${right} = <b>${exact(b)}</b>`, exact(a * b), exact(sum)]));
-    });
-    body.innerHTML = rows.join("");
+    if (open) list.draw(found);
   }
 
   // now: what `explain` gives. held: the array's own number.
@@ -115,12 +100,6 @@ function largestOf(terms) {
   }
   return found.map(({ term }) => term);
 }
-
-// Enough digits to give the same float back: 9 for float32, 17 for what is between.
-export const exact = (value) => {
-  const digits = Math.fround(value) === value ? 9 : 17;
-  return String(Number(value.toPrecision(digits))).replaceAll("-", "−");
-};
 
 // "= 0.5 + 0.1·(−2) + … + 24 more terms = 0.3", the largest products first; while it plays, the sum so far.
 function written(found, lit) {
