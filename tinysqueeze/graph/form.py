@@ -66,7 +66,8 @@ class Conv(Node):
     @property
     def what(self) -> str:
         """Kernel, filters and whatever is not plain."""
-        words = [f"{_by(self.window.kernel)} convolution", f"{self.filters} filters"]
+        filters = f"{self.filters} filter{'s' * (self.filters != 1)}"
+        words = [f"{_by(self.window.kernel)} convolution", filters]
         words += _steps(self.window) + [f"{self.groups} groups"] * (self.groups > 1)
         return ", ".join(words + ([self.activation] if self.activation else []))
 

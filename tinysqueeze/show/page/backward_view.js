@@ -5,7 +5,7 @@ import { isConv, isWide, windowOver } from "./forward_view.js";
 import { grid } from "./grids.js";
 import { mosaic, pixelMap, pixelText, strips } from "./maps.js";
 import { short } from "./numbers.js";
-import { index, namesOf, placeName, seers, weightName } from "./terms.js";
+import { index, namesOf, pixelName, placeName, seers, weightName } from "./terms.js";
 
 // How many windows see each pixel of x: a map of one channel.
 export function overlaps(node, [height, width]) {
@@ -75,7 +75,7 @@ function toInput(set) {
     else windows.push(y.size[0] * y.size[1] === 1 ? [0, 0, 1, 1] : [...view.at, 1, 1]);
     slope.draw({
       title: `dy, channel ${out}`, data: dy, size: y.size, n: view.n, channel: out, at: view.from, windows, theme,
-      text: `${pixelText(placeName("dy", y.size, [...view.from, out]), dy, y.size, view.n, view.from, out)}; framed: the ${windows.length === 1 ? "window" : `${windows.length} windows`} that saw dx[${view.at.join(", ")}]`,
+      text: `${pixelText(placeName("dy", node, [...view.from, out]), dy, y.size, view.n, view.from, out)}; framed: ${windowed ? `the ${windows.length === 1 ? "window" : `${windows.length} windows`} that saw` : "what became of"} ${pixelName("x", node, view.at)}`,
     });
     slopes.element.hidden = y.size[2] === 1;
     slopes.draw({ title: `dy: all ${plural(y.size[2], "channel")}`, data: dy, size: y.size, n: view.n, channel: out, theme });
@@ -83,7 +83,7 @@ function toInput(set) {
     back.draw({
       title: `dx${image}, channel ${view.inp}`, data: dx, size: x.size, n: view.n, channel: view.inp, at: view.at, theme,
       windows: windowed ? [windowOver(node, view.from)] : [],
-      text: pixelText(placeName("dx", x.size, [...view.at, view.inp]), dx, x.size, view.n, view.at, view.inp) + (windowed ? "; framed: where the chosen dy goes" : ""),
+      text: pixelText(placeName("dx", node, [...view.at, view.inp]), dx, x.size, view.n, view.at, view.inp) + (windowed ? "; framed: where the chosen dy goes" : ""),
     });
     backs.element.hidden = x.size[2] === 1;
     backs.draw({ title: `dx: all ${plural(x.size[2], "channel")}`, data: dx, size: x.size, n: view.n, channel: view.inp, theme });
@@ -104,7 +104,7 @@ function toInput(set) {
     row.draw({
       title: "dy (first line) times weight (second): their products (third)", theme, until: lit ?? Infinity, chosen: view.term,
       rows: found.terms.length ? [found.terms.map((t) => t.a), found.terms.map((t) => t.b), found.terms.map((t) => t.a * t.b)] : [[0], [0], [0]],
-      text: term ? `drows = dy @ weightᵀ, then col2im adds it up. Term ${view.term + 1}: ${left} ${short(term.a)} · ${right} ${short(term.b)} = ${short(term.a * term.b)}` : "no window saw this pixel: dx is 0",
+      text: term ? `${node.flat.x ? "dx = dy @ weightᵀ" : "drows = dy @ weightᵀ, then col2im adds it up"}. Term ${view.term + 1}: ${left} ${short(term.a)} · ${right} ${short(term.b)} = ${short(term.a * term.b)}` : "no window saw this pixel: dx is 0",
     });
   }
   function drawScatter({ node, record, view, theme, found, part, own }, out, count) {
@@ -112,7 +112,7 @@ function toInput(set) {
     const cells = node.kernel[0] * node.kernel[1];
     const values = Array(cells).fill(null);
     for (const term of found.terms) values[term.tap] = (values[term.tap] ?? 0) + term.a * term.b;
-    received.draw({ title: `${placeName("dx", x.size, [...view.at, view.inp])} receives`, size: node.kernel, values, theme, none: "–" });
+    received.draw({ title: `${placeName("dx", node, [...view.at, view.inp])} receives`, size: node.kernel, values, theme, none: "–" });
     const group = Math.floor(view.inp / (part ?? 1));
     const send = values.map((_, tap) => {
       if (node.kind === "average") return dy[index(y.size, view.n, ...view.from, out)] / cells;
@@ -121,7 +121,7 @@ function toInput(set) {
       for (let f = group * own; f < (group + 1) * own; f++) sum += dy[index(y.size, view.n, ...view.from, f)] * params.weight[(tap * part + (view.inp % part)) * node.out[2] + f];
       return sum;
     });
-    sent.draw({ title: `dy[${view.from.join(", ")}] sends to channel ${view.inp}`, size: node.kernel, values: send, theme });
+    sent.draw({ title: `${pixelName("dy", node, view.from)} sends to channel ${view.inp}`, size: node.kernel, values: send, theme });
     counts.draw({ title: "how many windows saw each pixel", ...count, at: view.at, theme, text: `${plural(found.windows, "window")} saw pixel ${view.at.join(", ")}` });
     write(line, `Scatter-add: the windows overlap, so ${plural(found.windows, "share")} ${found.windows === 1 ? "makes" : "add up to"} dx = ${short(found.value)}; a cell is a place in the window that saw the pixel.`);
   }
@@ -148,7 +148,8 @@ function toWeight(set) {
     const at = (tap) => (conv ? (tap * part + view.inp) * node.out[2] + view.out : view.out);
     const list = (array) => Array.from({ length: cells }, (_, tap) => array[at(tap)]);
     const size = conv ? node.kernel : [1, 1];
-    const label = conv ? `filter ${view.out}, channel ${view.inp}` : `channel ${view.out}`;
+    const filter = node.flat.x ? `output ${view.out}, input ${view.inp}` : `filter ${view.out}, channel ${view.inp}`;
+    const label = conv ? filter : `channel ${view.out}`;
     weights.draw({ title: `weight, ${label}`, size, values: list(params.weight), chosen: view.tap, theme });
     slopes.draw({ title: `dweight, ${label}`, size, values: list(grads.weight), chosen: view.tap, theme });
     if (kept.found !== found || kept.n !== view.n) {
@@ -171,7 +172,7 @@ function toWeight(set) {
     write(line, `${sums.map((s, n) => `image ${n + 1}: ${short(s)}`).join(" + ")} → ${found.name} = ${short(found.value)}`);
     inputs.element.hidden = !conv;
     if (conv) inputs.draw({ title: "x: choose the channel", ...x, n: view.n, channel: group * part + view.inp, theme });
-    outputs.draw({ title: "dy: choose the filter", data: dy, size: y.size, n: view.n, channel: view.out, theme });
+    outputs.draw({ title: `dy: choose the ${node.flat.x ? "output" : "filter"}`, data: dy, size: y.size, n: view.n, channel: view.out, theme });
   }
   return { element, draw };
 }
@@ -181,9 +182,9 @@ function toBias(set) {
   const slope = slopeMap(set);
   const slopes = mosaic("filters", (out) => set({ out }));
   const element = h("div", { className: "ts-pair" }, slope.element, slopes.element);
-  function draw({ record: { y, dy }, view, theme, found }) {
+  function draw({ node, record: { y, dy }, view, theme, found }) {
     slope.draw({ title: `dy, channel ${view.out}`, data: dy, size: y.size, n: view.n, channel: view.out, at: view.from, theme, text: `all of it, over all images, adds up to ${found.name} = ${short(found.value)}` });
-    slopes.draw({ title: "dy: choose the filter", data: dy, size: y.size, n: view.n, channel: view.out, theme });
+    slopes.draw({ title: `dy: choose the ${node.flat.x ? "output" : "filter"}`, data: dy, size: y.size, n: view.n, channel: view.out, theme });
   }
   return { element, draw };
 }

@@ -269,8 +269,9 @@ export class Explorer {
     if (!node) return `${count} · the loss: ${this.step.loss.toFixed(4)} = ln ${short(Math.exp(this.step.loss))}`;
     const { x, y } = this.step.seen.get(path);
     const cost = this.state.counts[path];
+    const size = (name, map) => by(node.flat[name] ? map.size.slice(2) : map.size);
     const words = cost?.parameters ? ` · ${plural(cost.parameters, "parameter")}, ${thousands(cost.multiply_adds)} multiply-adds` : "";
-    return `${count} · ${direction} ${path} · ${node.what} · x ${by(x.size)} ${direction} y ${by(y.size)}${words}`;
+    return `${count} · ${direction} ${path} · ${node.what} · x ${size("x", x)} ${direction} y ${size("y", y)}${words}`;
   }
 
   #updateText(node) {

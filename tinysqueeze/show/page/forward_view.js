@@ -5,7 +5,7 @@ import { grid } from "./grids.js";
 import { mosaic, pixelMap, pixelText, strips } from "./maps.js";
 import { seen, divisor } from "./arithmetic.js";
 import { short } from "./numbers.js";
-import { index, namesOf, placeName, weightName } from "./terms.js";
+import { index, namesOf, pixelName, placeName, weightName } from "./terms.js";
 
 export const isConv = (node) => node.kind === "conv" || node.kind === "linear";
 const isPool = (node) => node.kind === "max" || node.kind === "average";
@@ -54,13 +54,12 @@ export function forwardView(set) {
     const image = node.sources[0] === 0;
     const window = node.kind === "mean" ? [0, 0, x.size[0], x.size[1]] : node.kind === "flatten" ? [...ui.origin.slice(0, 2), 1, 1] : windowOver(node, view.at);
     const xChannel = node.kind === "flatten" ? ui.origin[2] : inp;
-    const spot = y.size[0] * y.size[1] === 1 ? "y" : `y[${view.at.join(", ")}]`;
     input.draw({
       title: `${image ? "the image" : "x"}, channel ${xChannel}`, ...x, n: view.n, channel: xChannel, theme, windows: [window],
       cursor: node.kind === "flatten" ? { at: ui.origin.slice(0, 2), size: x.size } : { at: view.at, size: y.size },
-      text: `${plural(x.size[0] * x.size[1], "pixel")} in ${plural(x.size[2], "channel")}; framed: what ${spot} sees`,
+      text: `${node.flat.x ? plural(x.size[2], "number") : `${plural(x.size[0] * x.size[1], "pixel")} in ${plural(x.size[2], "channel")}`}; framed: what ${pixelName("y", node, view.at)} sees`,
     });
-    output.draw({ title: `y, channel ${view.out}`, ...y, n: view.n, channel: view.out, at: view.at, theme, text: pixelText(placeName("y", y.size, [...view.at, view.out]), y.data, y.size, view.n, view.at, view.out) });
+    output.draw({ title: `y, channel ${view.out}`, ...y, n: view.n, channel: view.out, at: view.at, theme, text: pixelText(placeName("y", node, [...view.at, view.out]), y.data, y.size, view.n, view.at, view.out) });
     inputs.element.hidden = x.size[2] === 1 || node.kind === "flatten";
     inputs.draw({ title: `x: all ${plural(x.size[2], "channel")}`, ...x, n: view.n, channel: inp, theme });
     outputs.element.hidden = y.size[2] === 1;
@@ -88,8 +87,9 @@ export function forwardView(set) {
     const one = node.kernel[0] * node.kernel[1] === 1;
     const term = found.terms[view.term];
     const [left, right] = term ? namesOf(found, term) : [];
-    const what = one
-      ? `The channel column: the ${ui.part} channels of pixel ${view.at.join(", ")} (first line), filter ${view.out} (second), their products (third)`
+    const what = node.flat.x
+      ? `The ${plural(ui.part, "number")} of x (first line), column ${view.out} of the weights (second), their products (third)` : one
+      ? `The channel column: the ${plural(ui.part, "channel")} of ${pixelName("x", node, windowOver(node, view.at).slice(0, 2))} (first line), filter ${view.out} (second), their products (third)`
       : `The same as im2col: row ${ui.patchRow} of the patches (first line) times column ${view.out} of the weights (second), products (third)`;
     matrix.draw({
       title: what, rows: [found.terms.map((t) => t.a), found.terms.map((t) => t.b), found.terms.map((t) => t.a * t.b)],
@@ -122,7 +122,7 @@ export function forwardView(set) {
     const [row, column] = view.at;
     alone.draw({
       title: `channel ${view.inp} alone, through filter ${view.out}`, ...share, at: view.at, theme,
-      text: `${short(share.data[row * node.out[1] + column])} at ${row}, ${column}: y's channel ${view.out} is the sum of ${part} such maps${record.params.bias ? " and the bias" : ""}`,
+      text: `${short(share.data[row * node.out[1] + column])} at pixel ${row}, ${column}: y's channel ${view.out} is the sum of ${part} such maps${record.params.bias ? " and the bias" : ""}`,
     });
   }
 
@@ -162,5 +162,5 @@ function matrixText({ node, step, part }) {
   const rows = step.count * node.out[0] * node.out[1];
   const length = node.kernel[0] * node.kernel[1] * part;
   const groups = node.groups > 1 ? ` (each of ${node.groups} groups)` : "";
-  return `(${rows} × ${length}) patches @ (${length} × ${node.out[2] / node.groups}) weights${groups} = all of y`;
+  return `(${rows} × ${length}) ${node.flat.x ? "numbers of x" : "patches"} @ (${length} × ${node.out[2] / node.groups}) weights${groups} = all of y`;
 }

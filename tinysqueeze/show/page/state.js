@@ -34,5 +34,7 @@ export async function unpack(bytes) {
     (grads[path.slice(0, cut)] ??= {})[path.slice(cut + 1)] = array;
   }
   const names = header.classes;
+  const flat = (map) => header.shapes[map].length === 1; // (C,), which the page holds as one pixel
+  for (const node of header.nodes) node.flat = { x: flat(node.sources[0]), y: flat(node.target) };
   return { ...header, ...found, grads, className: (k) => names[k] || `class ${k}` };
 }

@@ -8,6 +8,7 @@ step that ran with other operations than ours.
 
 import gzip
 import json
+import math
 import struct
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,6 +47,7 @@ from tinysqueeze.network.ops import fast, reference
 from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten
 from tinysqueeze.study.count import count
+from tinysqueeze.study.formulas import by
 from tinysqueeze.study.stepper import Steps
 from tinysqueeze.study.trace import Record
 
@@ -145,7 +147,7 @@ def _stored(node: Node, record: Record, foreign: bool) -> dict[str, np.ndarray]:
 def _node(graph: Graph, node: Node) -> dict[str, Any]:
     """A node as JSON: what it is, its maps, its settings."""
     common = {
-        "path": node.path, "what": node.what, "sources": node.sources, "target": node.target,
+        "path": node.path, "what": _what(graph, node), "sources": node.sources, "target": node.target,
         "offset": node.offset, "out": graph.result(node),
     }  # fmt: skip
     match node:
@@ -170,6 +172,23 @@ def _node(graph: Graph, node: Node) -> dict[str, Any]:
         case Other() if type(node.layer) in (Flatten, Softmax):
             return common | {"kind": type(node.layer).__name__.lower()}
     return common | {"kind": "other"}
+
+
+def _what(graph: Graph, node: Node) -> str:
+    """What a node does, in the words of the layer that it was before it was lowered."""
+    shape = graph.shapes[node.source]
+    match node:
+        case Conv() if len(shape) == 1:
+            return f"fully connected layer, {_count(node.filters, 'output')}"
+        case Other() if type(node.layer) is Flatten:
+            return f"flatten: {by(*shape)} map to {_count(math.prod(shape), 'number')}"
+        case Other() if type(node.layer) is Softmax:
+            return f"softmax of {_count(shape[-1], 'number')}"
+    return node.what
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _window(node: Conv | Pool) -> dict[str, Any]:

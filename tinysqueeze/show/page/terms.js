@@ -6,15 +6,19 @@
 // Names of a and b: `namesOf(found, term)`, only where they are read: thousands are not.
 
 import { divisor, seen, softmax, swishSlope } from "./arithmetic.js";
+import { plural } from "./dom.js";
 import { short } from "./numbers.js";
 
 export const index = (size, n, row, column, channel) =>
   ((n * size[0] + row) * size[1] + column) * size[2] + channel;
 
-// "y[3, 4, 7]", or "y[7]" where there is one pixel only.
-export function placeName(name, size, [row, column, channel]) {
-  return size[0] * size[1] === 1 ? `${name}[${channel}]` : `${name}[${row}, ${column}, ${channel}]`;
+// "y[3, 4, 7]", or "y[7]" in a (C,) map, as Python indexes one image's array. name: "x", "dx", "y" or "dy".
+export function placeName(name, node, [row, column, channel]) {
+  return node.flat[name.at(-1)] ? `${name}[${channel}]` : `${name}[${row}, ${column}, ${channel}]`;
 }
+
+// "pixel 3, 4 of y", or "y" where it is a (C,) map.
+export const pixelName = (name, node, at) => (node.flat[name.at(-1)] ? name : `pixel ${at.join(", ")} of ${name}`);
 
 export function total({ start, terms, over }) {
   let sum = start ?? 0;
@@ -51,8 +55,7 @@ export function seers(node, row, column, visit) {
 
 function ofY(step, node, { x, y, params, how }, n, at) {
   const [row, column, channel] = at;
-  const name = placeName("y", node.out, at);
-  const flat = x.size[0] * x.size[1] === 1;
+  const name = placeName("y", node, at);
   const xAt = (i, j, c) => x.data[index(x.size, n, i, j, c)];
   const here = () => xAt(row, column, channel);
   const terms = [];
@@ -71,7 +74,7 @@ function ofY(step, node, { x, y, params, how }, n, at) {
       const bias = params.bias ? `bias[${channel}] + ` : "";
       return {
         name, start, terms, rule: `${name} = ${bias}the sum of x·weight over ${over(node, part)}`,
-        left: (t) => placeName("x", x.size, [t.i, t.j, first + t.channel]), right: (t) => weightName(node, t.tap, t.channel, channel),
+        left: (t) => placeName("x", node, [t.i, t.j, first + t.channel]), right: (t) => weightName(node, t.tap, t.channel, channel),
       };
     }
     case "max": {
@@ -80,31 +83,31 @@ function ofY(step, node, { x, y, params, how }, n, at) {
       const won = y.winner ? y.winner[index(node.out, n, row, column, channel)] : -1;
       const winner = values.find((v) => v.tap === won) ?? values[0];
       return {
-        name, terms: [{ a: winner.value, b: 1, i: winner.i, j: winner.j, left: placeName("x", x.size, [winner.i, winner.j, channel]), right: "it won" }],
+        name, terms: [{ a: winner.value, b: 1, i: winner.i, j: winner.j, left: placeName("x", node, [winner.i, winner.j, channel]), right: "it won" }],
         rule: `${name} = the largest of its window`, values, winner,
         note: `max(${values.map((v) => short(v.value)).join(", ")})`,
       };
     }
     case "average":
       seen(node, x.size, row, column, (tap, i, j) => terms.push({
-        a: xAt(i, j, channel), b: 1, tap, i, j, left: placeName("x", x.size, [i, j, channel]), right: "1",
+        a: xAt(i, j, channel), b: 1, tap, i, j, left: placeName("x", node, [i, j, channel]), right: "1",
       }));
       return { name, terms, over: divisor(node, x.size, row, column), rule: `${name} = the mean of its window` };
     case "mean":
       for (let i = 0; i < x.size[0]; i++) {
         for (let j = 0; j < x.size[1]; j++) {
-          terms.push({ a: xAt(i, j, channel), b: 1, i, j, left: placeName("x", x.size, [i, j, channel]), right: "1" });
+          terms.push({ a: xAt(i, j, channel), b: 1, i, j, left: placeName("x", node, [i, j, channel]), right: "1" });
         }
       }
       return { name, terms, over: terms.length, rule: `${name} = the mean of channel ${channel} over all ${terms.length} pixels` };
     case "relu":
-      return { name, terms: [gate(here(), here() > 0 ? 1 : 0, x, at)], rule: `${name} = max(x, 0)`, note: `x = ${short(here())} is ${here() > 0 ? "positive: it passes" : "not positive: 0"}` };
+      return { name, terms: [gate(here(), here() > 0 ? 1 : 0, node, at)], rule: `${name} = max(x, 0)`, note: `x = ${short(here())} is ${here() > 0 ? "positive: it passes" : "not positive: 0"}` };
     case "hard-swish": {
       const share = Math.min(Math.max(here() / 6 + 0.5, 0), 1);
-      return { name, terms: [gate(here(), share, x, at)], rule: `${name} = x·(x / 6 + 1/2, kept from 0 to 1)` };
+      return { name, terms: [gate(here(), share, node, at)], rule: `${name} = x·(x / 6 + 1/2, kept from 0 to 1)` };
     }
     case "dropout":
-      return { name, terms: [gate(here(), how.mask ? how.mask[index(x.size, n, ...at)] : 1, x, at)], rule: how.mask ? `${name} = x·mask` : `${name} = x: idle outside training` };
+      return { name, terms: [gate(here(), how.mask ? how.mask[index(x.size, n, ...at)] : 1, node, at)], rule: how.mask ? `${name} = x·mask` : `${name} = x: idle outside training` };
     case "norm": {
       const { mean, var: variance } = y.moments;
       const [w, b, m, v] = [params.weight, params.bias, mean, variance].map((array) => array[channel]);
@@ -126,15 +129,16 @@ function ofY(step, node, { x, y, params, how }, n, at) {
     }
   }
   const value = y.data[index(node.out, n, ...at)];
-  const note = node.kind === "other" ? "computed by Python" : `only the shape changes${flat ? "" : ": the numbers in the order of rows, columns, channels"}`;
+  const note = node.kind === "other" ? "computed by Python" : `only the shape changes${node.flat.x ? "" : ": the numbers in the order of rows, columns, channels"}`;
   return { name, terms: [{ a: value, b: 1, left: "x", right: "1" }], rule: `${name} = the same number`, note };
 }
 
-const gate = (a, b, x, at) => ({ a, b, i: at[0], j: at[1], left: placeName("x", x.size, at), right: "gate" });
+const gate = (a, b, node, at) => ({ a, b, i: at[0], j: at[1], left: placeName("x", node, at), right: "gate" });
 
 function over(node, part) {
   const [kh, kw] = node.kernel;
-  return kh * kw === 1 ? `the ${part} channels of one pixel` : `a window of ${kh}×${kw} pixels and ${part} channels`;
+  if (node.flat.x) return `the ${plural(part, "number")} of x`;
+  return kh * kw === 1 ? `the ${plural(part, "channel")} of one pixel` : `a window of ${kh}×${kw} pixels and ${plural(part, "channel")}`;
 }
 
 export function weightName(node, tap, c, f) {
@@ -146,9 +150,9 @@ export function weightName(node, tap, c, f) {
 
 function ofDx(step, node, { x, y, dx, dy, params, how }, n, at) {
   const [row, column, channel] = at;
-  const name = placeName("dx", x.size, at);
+  const name = placeName("dx", node, at);
   const dyAt = (i, j, f) => dy[index(node.out, n, i, j, f)];
-  const dyName = (i, j, f) => placeName("dy", node.out, [i, j, f]);
+  const dyName = (i, j, f) => placeName("dy", node, [i, j, f]);
   const pass = (b, rule, note = "") => ({ name, rule, note, terms: [{ a: dyAt(...at), b, i: row, j: column, left: dyName(...at), right: "slope" }] });
   const terms = [];
   let windows = 0;
@@ -165,7 +169,7 @@ function ofDx(step, node, { x, y, dx, dy, params, how }, n, at) {
         }
       });
       return {
-        name, terms, windows, rule: `${name} = the sum of dy·weight over ${own} filters and the ${windows} window${windows === 1 ? "" : "s"} that saw this pixel`,
+        name, terms, windows, rule: `${name} = the sum of dy·weight over ${node.flat.x ? `the ${plural(own, "output")}` : `${plural(own, "filter")} and the ${plural(windows, "window")} that saw this pixel`}`,
         left: (t) => dyName(t.i, t.j, t.filter), right: (t) => weightName(node, t.tap, channel % part, t.filter),
       };
     }
@@ -198,6 +202,15 @@ function ofDx(step, node, { x, y, dx, dy, params, how }, n, at) {
     }
     case "sum":
       return pass(1, `${name} = dy, through and around alike`);
+    case "softmax": {
+      const first = index(y.size, n, 0, 0, 0);
+      const own = y.data[first + channel];
+      for (let k = 0; k < y.size[2]; k++) terms.push({ a: dyAt(0, 0, k), b: own * (Number(k === channel) - y.data[first + k]), k });
+      return {
+        name, terms, roundings: 8 + terms.length, rule: `${name} = y·(dy − the sum of y·dy) = the sum of dy·(y's slope in x[${channel}])`,
+        left: (t) => dyName(0, 0, t.k), right: (t) => (t.k === channel ? `y[${channel}]·(1 − y[${channel}])` : `−y[${channel}]·y[${t.k}]`),
+      };
+    }
   }
   return { name, value: dx[index(x.size, n, ...at)], rule: `${name} = dy in the shape of x`, note: "" };
 }
@@ -210,7 +223,7 @@ function ofWeight(step, node, { x, y, dy }, n, [tap, channel, filter]) {
       a: dy[index(node.out, image, row, column, filter)], b: (x.data[index(x.size, image, row, column, filter)] - y.moments.mean[filter]) / spread,
       image, row, column, right: "x̂",
     }));
-    return { name: `dweight[${filter}]`, terms, left: dyOf(node, filter), rule: `dweight[${filter}] = the sum of dy·x̂ over all pixels of ${images(step)}, x̂ = (x − mean) / √(var + eps)` };
+    return { name: `dweight[${filter}]`, terms, left: dyOf(node, filter), rule: `dweight[${filter}] = the sum of dy·x̂ over ${allPixels(step, node)}, x̂ = (x − mean) / √(var + eps)` };
   }
   const part = x.size[2] / node.groups;
   const c = Math.floor(filter / (node.out[2] / node.groups)) * part + channel;
@@ -222,8 +235,8 @@ function ofWeight(step, node, { x, y, dy }, n, [tap, channel, filter]) {
   });
   const name = `d${weightName(node, tap, channel, filter)}`;
   return {
-    name, terms, rule: `${name} = the sum of x·dy over all pixels of ${images(step)}: what this weight saw, times what it did`,
-    left: (t) => `image ${t.image + 1} ${placeName("x", x.size, [t.i, t.j, c])}`, right: (t) => placeName("dy", node.out, [t.row, t.column, filter]),
+    name, terms, rule: `${name} = the sum of x·dy over ${allPixels(step, node)}: what this weight saw, times what it did`,
+    left: (t) => `image ${t.image + 1} ${placeName("x", node, [t.i, t.j, c])}`, right: (t) => placeName("dy", node, [t.row, t.column, filter]),
   };
 }
 
@@ -232,11 +245,11 @@ function ofBias(step, node, { dy }, n, [filter]) {
   eachOutput(step, node, (image, row, column) => terms.push({
     a: dy[index(node.out, image, row, column, filter)], b: 1, image, row, column, right: "1",
   }));
-  return { name: `dbias[${filter}]`, terms, left: dyOf(node, filter), rule: `dbias[${filter}] = the sum of dy over all pixels of ${images(step)}` };
+  return { name: `dbias[${filter}]`, terms, left: dyOf(node, filter), rule: `dbias[${filter}] = the sum of dy over ${allPixels(step, node)}` };
 }
 
 // The name of a term's dy, with its image.
-const dyOf = (node, filter) => (t) => `image ${t.image + 1} ${placeName("dy", node.out, [t.row, t.column, filter])}`;
+const dyOf = (node, filter) => (t) => `image ${t.image + 1} ${placeName("dy", node, [t.row, t.column, filter])}`;
 
 function eachOutput(step, node, visit) {
   for (let image = 0; image < step.count; image++) {
@@ -246,4 +259,7 @@ function eachOutput(step, node, visit) {
   }
 }
 
-const images = (step) => (step.count === 1 ? "the image" : `all ${step.count} images`);
+function allPixels(step, node) {
+  const images = step.count === 1 ? "the image" : `all ${step.count} images`;
+  return node.flat.y ? images : `all pixels of ${images}`;
+}

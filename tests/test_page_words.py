@@ -1,0 +1,79 @@
+"""What the explorer calls things: its layers, their maps, a pixel and a number."""
+
+import re
+
+import pytest
+from explored import go, steps_of
+
+from tinysqueeze.network.compose import Chain
+from tinysqueeze.network.layers import Conv2D, Flatten, Linear, MaxPool2D, ReLU, Softmax
+
+pytestmark = pytest.mark.browser
+
+PERCEPTRON = Chain(
+    (
+        ("wide", Conv2D(2, 3)),
+        ("max", MaxPool2D((7, 6), 1)),
+        ("narrow", Conv2D(1, 1)),
+        ("point", Conv2D(6, 1)),
+        ("flat", Flatten()),
+        ("relu", ReLU()),
+        ("one", Linear(1)),
+        ("fc", Linear(5)),
+        ("softmax", Softmax()),
+    )
+)
+HEADS = {
+    "wide": "3x3 convolution, 2 filters · x 9×8×3 → y 7×6×2",
+    "narrow": "1x1 convolution, 1 filter · x 1×1×2 → y 1×1×1",
+    "point": "1x1 convolution, 6 filters · x 1×1×1 → y 1×1×6",
+    "flat": "flatten: 1×1×6 map to 6 numbers · x 1×1×6 → y 6",
+    "relu": "relu · x 6 → y 6",
+    "one": "fully connected layer, 1 output · x 6 → y 1",
+    "fc": "fully connected layer, 5 outputs · x 1 → y 5",
+    "softmax": "softmax of 5 numbers · x 5 → y 5",
+}
+TEXT = """
+return [...explorer.root.querySelectorAll('section .ts-title, section .ts-line, .ts-rule, .ts-numbers')]
+  .filter((one) => one.checkVisibility()).map((one) => one.textContent).join(' | ');
+"""
+
+
+def test_layers_are_called_what_they_are(opened, rng):
+    run = opened(steps_of(PERCEPTRON, False, rng))
+    for path, words in HEADS.items():
+        go(run, path, "→")
+        assert words in run("return explorer.headline.textContent")
+
+
+def test_a_pixel_and_a_number_have_one_name_everywhere(opened, rng, screenshot):
+    """y[0, 0, 5] in a map of one pixel, y[5] behind a Flatten: as Python indexes the array."""
+    steps = steps_of(PERCEPTRON, False, rng)
+    run = opened(steps)
+    for path, record in ((path, steps.trace[path]) for path in HEADS):
+        for direction in "→←":
+            go(run, path, direction)
+            run("explorer.set({ what: 'dx' })")
+            said = run(TEXT)
+            for name, array in (("x", record.x), ("y", record.y)):
+                found = re.findall(rf"\bd?{name}\[([^]]*)\]", said)
+                assert {place.count(",") for place in found} <= {array.ndim - 2}, (path, said)
+                pixels = re.findall(rf"pixel [0-9]+, [0-9]+ of d?{name}\b", said)
+                assert array.ndim == 4 or not pixels
+    go(run, "point", "→")
+    assert "the 1 channel of pixel 0, 0 of x (first line), filter 0" in run(TEXT)
+    screenshot("one_pixel")
+    go(run, "fc", "→")
+    assert "The 1 number of x (first line), column 0 of the weights" in run(TEXT)
+    screenshot("fully_connected")
+
+
+def test_softmax_hands_back_what_its_terms_say(opened, rng):
+    run = opened(steps_of(PERCEPTRON, False, rng))
+    go(run, "softmax", "←")
+    for channel in range(5):
+        run(f"explorer.set({{ inp: {channel} }})")
+        said = run(TEXT)
+        assert f"dx[{channel}] = y·(dy − the sum of y·dy)" in said
+        assert "do not agree" not in said
+        assert run("return explorer.found.terms.length") == 5
