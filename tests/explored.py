@@ -50,8 +50,7 @@ def number(text: str) -> float:
 
 PRINTED = """
 const [tell] = arguments;
-const { found } = document.querySelector('.ts-explorer').explorer;
-const wanted = found.terms.length + Number(found.start !== null);
+const wanted = Number(document.querySelector('.ts-terms').getAttribute('aria-rowcount')) - 1;
 const look = () => {
   const rows = [...document.querySelectorAll('.ts-terms tbody tr')];
   if (rows.length < wanted) return setTimeout(look, 20);

@@ -63,9 +63,10 @@ def test_every_number_of_the_page_is_pythons(name, training, opened, rng):
 
 
 @pytest.mark.browser
-def test_every_explained_number_is_the_arrays(opened, rng):
+@pytest.mark.parametrize("training", [False, True], ids=["evaluating", "training"])
+def test_every_explained_number_is_the_arrays(training, opened, rng):
     """At every stop, at corners and in the middle: the printed terms add up to the array's number."""
-    run = opened(steps_of(SMALL, False, rng))
+    run = opened(steps_of(SMALL, training, rng))
     wrong = run("""
         const wrong = [];
         for (let stop = 0; stop < explorer.stops.length; stop++) {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from cases import ops_with
-from explored import NETWORKS, SMALL, go, number, printed_sum, steps_of
+from explored import NETWORKS, PRINTED, SMALL, go, number, printed_sum, steps_of
 
 from tinysqueeze.network.compose import Chain
 from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D
@@ -126,3 +126,43 @@ def test_a_long_list_of_terms_opens_with_its_first_and_has_them_all_later(
     again = "explorer.set({ tap: 4 }); explorer.settle();"
     assert run(again + OPENED[OPENED.rindex("return") :]) == [6000, 250]  # its own, from the first
     assert printed_sum(browser) == np.float32(run("return explorer.held()"))
+
+
+def test_a_batch_norms_own_mean_and_variance_are_sums_of_their_terms(
+    browser, opened, rng, screenshot
+):
+    from selenium.webdriver.common.by import By
+
+    steps = steps_of(SMALL, True, rng)
+    run = opened(steps)
+    go(run, "conv1_norm", "→")
+    run("explorer.set({ out: 5 }); document.querySelector('.ts-more').click()")
+    x = steps.trace["conv1_norm"].x[..., 5].astype(np.float64)
+    for place, (name, expected) in enumerate((("mean", x.mean()), ("var", x.var())), 1):
+        browser.find_elements(By.CSS_SELECTOR, ".ts-parts button")[place].click()
+        assert f"{name}[5] = the mean of" in run(
+            "return document.querySelector('.ts-sum > .ts-rule').textContent"
+        )
+        assert ", the same float32." in run(SAID)
+        found = browser.execute_async_script(PRINTED)
+        assert len(found) == x.size
+        total = sum(np.prod([number(factor) for factor in row[:2]]) for row in found) / x.size
+        held = run(
+            "return Number(document.querySelector('.ts-sum').dataset.held.replace('−', '-'))"
+        )
+        assert np.float32(total) == np.float32(held)
+        assert held == pytest.approx(expected, rel=1e-5)
+    screenshot("variance")
+    go(run, "conv1", "→")
+    assert not browser.find_element(By.CSS_SELECTOR, ".ts-parts").is_displayed()
+
+
+def test_a_batch_norms_way_back_in_training_has_its_terms(opened, rng):
+    run = opened(steps_of(SMALL, True, rng))
+    go(run, "fire3/expand_norm", "←")
+    run("explorer.set({ at: [3, 1], inp: 4 })")
+    terms, found, held = run(
+        "return [explorer.found.terms.length, explorer.found.value, explorer.held()]"
+    )
+    assert terms == 3
+    assert found == pytest.approx(held, rel=1e-5)

@@ -9,6 +9,7 @@ import { imageColour, imagesView } from "./images_view.js";
 import { lossView } from "./loss_view.js";
 import { legend } from "./maps.js";
 import { networkMap } from "./network_map.js";
+import { madeOf } from "./norm_terms.js";
 import { exact, short, thousands } from "./numbers.js";
 import { overview } from "./overview.js";
 import { placeControls } from "./place.js";
@@ -247,7 +248,7 @@ export class Explorer {
       if (other) side.numbers(ui);
       side.rest(ui);
       this.place.draw(ui);
-      this.sum.draw(this.found, this.held(), this.found.name);
+      this.sum.draw(this.found, this.held(), madeOf(step, node, this.what, view.out));
       if (!this.update.hidden) write(this.update, this.#updateText(node));
     });
   }

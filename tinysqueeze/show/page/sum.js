@@ -13,13 +13,16 @@ export function sumPanel(play) {
   const numbers = h("p", { className: "ts-numbers" });
   const check = h("p", { className: "ts-line" });
   const list = termList();
+  const choices = h("div", { className: "ts-row ts-parts", role: "group", "aria-label": "Which sum" });
   const more = button("all terms", () => { open = !open; fill(); }, { className: "ts-more", "aria-expanded": "false" });
   const player = button("▶ add up", () => (timer ? stop() : start()), { className: "ts-add" });
-  const element = h("section", { className: "ts-sum", "aria-label": "The sum" }, rule, numbers, check, h("div", { className: "ts-row" }, player, more), list.element);
+  const element = h("section", { className: "ts-sum", "aria-label": "The sum" }, choices, rule, numbers, check, h("div", { className: "ts-row" }, player, more), list.element);
   let found = { terms: [], start: null, value: 0 };
   let open = false;
   let timer = null;
   let lit = null;
+  let part = 0; // of what is looked at: the number itself, or one that it is made of
+  let last = [];
 
   function start() {
     const count = found.terms.length;
@@ -49,8 +52,29 @@ export function sumPanel(play) {
     if (open) list.draw(found);
   }
 
-  // now: what `explain` gives. held: the array's own number.
-  function draw(now, held, name) {
+  const onChoice = (one) => () => {
+    part = one;
+    draw(...last);
+  };
+
+  // Buttons for the number and those that it is made of.
+  function offer(all) {
+    choices.hidden = all.length < 2;
+    if (choices.hidden) part = 0;
+    while (choices.children.length > all.length) choices.lastChild.remove();
+    while (choices.children.length < all.length) choices.append(button("", onChoice(choices.children.length)));
+    all.forEach(({ name }, i) => {
+      write(choices.children[i], name);
+      attributes(choices.children[i], { "aria-pressed": i === part });
+    });
+  }
+
+  // whole: what `explain` gives. own: the array's own number. made: numbers that it is made of, each with its `held`.
+  function draw(whole, own, made) {
+    last = [whole, own, made];
+    offer([whole, ...made]);
+    const now = [whole, ...made][part];
+    const held = part ? now.held : own;
     if (now !== found) {
       stop();
       lit = null;
@@ -58,7 +82,7 @@ export function sumPanel(play) {
     found = now;
     write(rule, now.rule);
     write(numbers, written(now, lit));
-    write(check, `${now.note ? `${now.note}. ` : ""}${name} in the array: ${exact(held)}${verdict(now, held)}`);
+    write(check, `${now.note ? `${now.note}. ` : ""}${now.name} in the array: ${exact(held)}${verdict(now, held)}`);
     attributes(element, { "data-value": exact(now.value), "data-held": exact(held) });
     player.hidden = now.terms.length < 2;
     more.hidden = !now.terms.length;

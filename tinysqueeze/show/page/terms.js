@@ -148,7 +148,7 @@ export function weightName(node, tap, c, f) {
 
 // --------------------------------------------------------------------------------------- backward
 
-function ofDx(step, node, { x, y, dx, dy, params, how }, n, at) {
+function ofDx(step, node, { x, y, dx, dy, grads, params, how }, n, at) {
   const [row, column, channel] = at;
   const name = placeName("dx", node, at);
   const dyAt = (i, j, f) => dy[index(node.out, n, i, j, f)];
@@ -197,8 +197,15 @@ function ofDx(step, node, { x, y, dx, dy, params, how }, n, at) {
     case "norm": {
       const scale = params.weight[channel] / Math.sqrt(y.moments.var[channel] + node.eps);
       if (!how.training) return pass(scale, `${name} = dy·weight / √(var + eps)`);
-      const value = dx[index(x.size, n, ...at)];
-      return { name, value, terms: [], rule: `${name} = (dy − mean(dy) − x̂·mean(dy·x̂))·weight / √(var + eps)`, note: "means over the batch, since mean and var came from it" };
+      const normal = (x.data[index(x.size, n, ...at)] - y.moments.mean[channel]) / Math.sqrt(y.moments.var[channel] + node.eps);
+      const rows = dy.length / node.out[2];
+      const means = [grads.bias[channel] / rows, grads.weight[channel] / rows];
+      const factors = [[dyAt(...at), dyName(...at)], [-means[0], "−mean(dy)"], [-normal * means[1], "−x̂·mean(dy·x̂)"]];
+      return {
+        name, terms: factors.map(([a, left]) => ({ a, b: scale, left, right: "weight / √(var + eps)" })),
+        rule: `${name} = (dy − mean(dy) − x̂·mean(dy·x̂))·weight / √(var + eps)`,
+        note: `since mean and var came from the batch; mean(dy) = dbias[${channel}] / ${rows} = ${short(means[0])}, mean(dy·x̂) = dweight[${channel}] / ${rows} = ${short(means[1])}, x̂ = ${short(normal)}`,
+      };
     }
     case "sum":
       return pass(1, `${name} = dy, through and around alike`);
@@ -251,7 +258,7 @@ function ofBias(step, node, { dy }, n, [filter]) {
 // The name of a term's dy, with its image.
 const dyOf = (node, filter) => (t) => `image ${t.image + 1} ${placeName("dy", node, [t.row, t.column, filter])}`;
 
-function eachOutput(step, node, visit) {
+export function eachOutput(step, node, visit) {
   for (let image = 0; image < step.count; image++) {
     for (let row = 0; row < node.out[0]; row++) {
       for (let column = 0; column < node.out[1]; column++) visit(image, row, column);
@@ -259,7 +266,8 @@ function eachOutput(step, node, visit) {
   }
 }
 
-function allPixels(step, node) {
+// "all pixels of all 2 images".
+export function allPixels(step, node) {
   const images = step.count === 1 ? "the image" : `all ${step.count} images`;
   return node.flat.y ? images : `all pixels of ${images}`;
 }
