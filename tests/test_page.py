@@ -50,8 +50,7 @@ def test_every_number_of_the_page_is_pythons(name, training, opened, rng):
     assert answer["loss"] == pytest.approx(steps.trace.loss, rel=1e-5)
     assert_close(answer["dlogits"], steps.trace.dlogits, "dlogits")
     leaves = {stop.path for stop in steps.stops} - {"loss"}
-    sums = {path for path in answer["found"] if path.endswith("/sum")}
-    assert set(answer["found"]) == leaves | sums
+    assert set(answer["found"]) == leaves
     for path in leaves:
         record, found = steps.trace[path], answer["found"][path]
         expected = {"y": record.y, "dx": record.dx, "dy": record.dy}

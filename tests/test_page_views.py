@@ -8,8 +8,9 @@ import pytest
 from explored import LOOK, SMALL, go, number, steps_of
 
 from tinysqueeze.show.page import module, pack
+from tinysqueeze.show.page import words as told_without_scripts
 from tinysqueeze.show.pictures.style import DIVERGING
-from tinysqueeze.show.widgets import fire_designer
+from tinysqueeze.show.widgets import Stepper, fire_designer
 
 HOVER = """
 const frame = document.querySelector('.ts-overview');
@@ -24,6 +25,17 @@ const label = [...document.querySelectorAll('.ts-overview .ts-name')].find((one)
   one.textContent.replaceAll('\\u200b', '') === given[0]);
 return [label.offsetLeft, label.offsetTop + 38];
 """
+
+
+@pytest.mark.browser
+def test_without_scripts_the_same_stops_are_told_in_the_same_order(opened):
+    stepper = Stepper.of()
+    stops = opened(stepper, stepper.look)("return explorer.stops")
+    signs = {"forward": "→", "loss": "", "backward": "←"}
+    assert stops == [[stop.path, signs[stop.direction]] for stop in stepper.stops]
+    told = [line for line in told_without_scripts(stepper).splitlines() if not line.startswith(" ")]
+    for place, (line, (path, sign)) in enumerate(zip(told, stops, strict=True), 1):
+        assert line.startswith(f"{place}/{len(stops)}  {f'{sign} {path}'.strip()}"), line
 
 
 @pytest.mark.browser

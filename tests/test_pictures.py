@@ -1,6 +1,7 @@
 """The pictures: right numbers behind them, alternative text on each, in small files."""
 
 import io
+import re
 
 import matplotlib
 import numpy as np
@@ -12,7 +13,7 @@ from tinysqueeze.network.models import Fire, squeezenet1_0, squeezenet1_1, squee
 from tinysqueeze.network.others import alexnet, vgg16
 from tinysqueeze.network.window import Window
 from tinysqueeze.show import pictures
-from tinysqueeze.show.pictures.ground import on_white, see_through
+from tinysqueeze.show.pictures.ground import LUMA, for_dark, on_white, see_through
 from tinysqueeze.show.pictures.style import STYLE
 from tinysqueeze.study.count import count
 
@@ -161,6 +162,30 @@ def test_dark_words_have_a_light_rim_that_only_a_dark_page_shows():
     bright = (pixels[:, :, 3] > 250) & (pixels[:, :, :3].min(axis=2) > 250)
     assert bright[:, :120].sum() > 300  # around the word
     assert not bright[:, 140:].any()  # the bar is no word
+
+
+def dark_pixels(image: Image.Image) -> int:
+    pixels = np.asarray(image).astype(float)
+    return int(((pixels[:, :, :3] @ LUMA < 60) & (pixels[:, :, 3] > 200)).sum())
+
+
+@pytest.mark.parametrize("name", ["fire", "v1.0", "cifar", "bars"])
+def test_for_a_dark_page_words_are_light_and_on_the_next_they_are_dark_again(name):
+    picture = STILLS[name]()
+    assert dark_pixels(for_dark(picture, 90)) == 0
+    assert dark_pixels(see_through(picture, 90)) > 100
+
+
+def test_for_a_dark_page_words_on_a_colour_of_the_picture_stay_dark():
+    picture = STILLS["places"]()
+    assert dark_pixels(for_dark(picture, 90)) == dark_pixels(see_through(picture, 90)) > 0
+
+
+def test_as_html_a_picture_is_one_of_two():
+    text = STILLS["fire"]().html(30)
+    assert re.match('<picture><source media="\\(prefers-color-scheme: dark\\)" srcset="data:', text)
+    assert len(set(re.findall('base64,([^"]+)', text))) == 2
+    assert text.count("alt=") == 1
 
 
 def test_a_film_has_no_paper_either():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinysqueeze.errors import UserError
-from tinysqueeze.network.compose import Chain
+from tinysqueeze.network.compose import Chain, Residual
 from tinysqueeze.network.layers import (
     AvgPool2D,
     BatchNorm,
@@ -38,6 +38,14 @@ EVERY_LAYER = Chain(
     )
 )
 POOLED = Chain((("conv", Conv2D(5, 3)), ("gap", GlobalAvgPool2D())))
+BYPASSED = Chain(
+    (
+        ("simple", Residual(Chain((("conv", Conv2D(3, 3, pad=1)), ("relu", ReLU()))))),
+        ("complex", Residual(Chain((("conv", Conv2D(5, 3, pad=1)),)), Conv2D(5, 1))),
+        ("gap", GlobalAvgPool2D()),
+    )
+)
+EACH = {"every layer": EVERY_LAYER, "pooled": POOLED, "bypassed": BYPASSED}
 
 
 def stepper(network, mode, rng):
@@ -49,7 +57,7 @@ def stepper(network, mode, rng):
     return Stepper(network, unflatten(params), images, np.array([1, 3]), mode)
 
 
-@pytest.mark.parametrize("network", [EVERY_LAYER, POOLED], ids=["every layer", "pooled"])
+@pytest.mark.parametrize("network", EACH.values(), ids=EACH)
 @pytest.mark.parametrize("training", [False, True], ids=["evaluating", "training"])
 def test_each_formula_gives_the_number_that_is_there(network, training, rng):
     mode = Mode(rng=np.random.default_rng(5)) if training else Mode()
@@ -80,6 +88,19 @@ def test_walks_to_the_loss_and_back_to_the_first_layer(rng):
     assert steps.next() == steps.stops[-1]
     assert set(steps.arrays()) == {"dy", "dx", "dweight", "dbias"}
     assert len(steps.stops) == 2 * sum(1 for s in steps.stops if s.direction == "forward") + 1
+
+
+def test_where_a_bypass_ends_its_sum_is_a_stop(rng):
+    steps = stepper(BYPASSED, Mode(), rng)
+    up = [stop.path for stop in steps.stops if stop.direction == "forward"]
+    assert up[:3] == ["simple/conv", "simple/relu", "simple/sum"]
+    assert set(up[3:]) == {"complex/conv", "complex/bypass", "complex/sum", "gap"}
+    for path in ("simple/sum", "complex/sum"):
+        steps.run_to(path, "forward")
+        seen = steps.arrays()
+        np.testing.assert_array_equal(seen["x"] + seen["around"], seen["y"])
+        steps.run_to(path, "backward")
+        np.testing.assert_array_equal(steps.arrays()["dx"], steps.arrays()["dy"])
 
 
 def test_unknown_path_names_the_stops(rng):

@@ -12,7 +12,7 @@ from tinysqueeze.network.layers import Layer
 from tinysqueeze.network.ops.reference import pool_divisor
 from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.window import Window
-from tinysqueeze.study.trace import Record
+from tinysqueeze.study.trace import Record, Sum
 
 Place = tuple[int, ...]  # of one example: (row, column, channel), or (channel,)
 
@@ -271,6 +271,22 @@ def _(layer: layers.Flatten, record: Record, example: int, at: Place) -> Formula
     value = float(record.y[example][at])
     place = tuple(int(i) for i in np.unravel_index(at[0], record.x.shape[1:]))
     return Formula(f"y[{at[0]}] = {_place('x', place)}: only the shape", f"= {value:.6g}", value)
+
+
+# ------------------------------------------------------------------------------- where a bypass ends
+
+
+@forward_formula.register
+def _(layer: Sum, record: Record, example: int, at: Place) -> Formula:
+    through, around = (float(a[example][at]) for a in (record.x, record.cache["around"]))
+    rule = f"{_place('y', at)} = what came through + what came around"
+    return Formula(rule, f"= {n(through)} + {n(around)} = {through + around:.6g}", through + around)
+
+
+@backward_formula.register
+def _(layer: Sum, record: Record, example: int, at: Place) -> Formula:
+    dy = float(record.down[example][at])
+    return Formula(f"{_place('dx', at)} = dy, through and around alike", f"= {dy:.6g}", dy)
 
 
 # -------------------------------------------------------------------------- batch norm and softmax

@@ -12,14 +12,14 @@ from tinysqueeze.network.layers import EVAL, Layer, Mode, Params
 from tinysqueeze.network.ops.reference import softmax
 from tinysqueeze.network.params import flatten
 from tinysqueeze.study.formulas import Formula, Place, backward_formula, by, forward_formula
-from tinysqueeze.study.trace import Record, trace
+from tinysqueeze.study.trace import Record, Sum, trace
 
 Direction = Literal["forward", "loss", "backward"]
 
 
 @dataclass(frozen=True)
 class Stop:
-    """One place to look: a layer on the way up or down, or the loss in between."""
+    """One place to look: a layer or a bypass's sum, on the way up or down, or the loss in between."""
 
     path: str
     direction: Direction
@@ -110,7 +110,9 @@ class Steps:
             return {"logits": logits, "softmax": softmax(logits.astype(float)), "dlogits": dlogits}
         first = "image" if self.stop == self.stops[0] else "x"
         if self.stop.direction == "forward":
-            return {first: record.x[example], "y": record.y[example]}
+            beside = {"around": record.cache["around"]} if isinstance(record.layer, Sum) else {}
+            seen = {first: record.x, **beside, "y": record.y}
+            return {name: array[example] for name, array in seen.items()}
         assert record.dx is not None
         grads = {f"d{name}": grad for name, grad in flatten(record.grads).items()}
         return {"dy": record.down[example], "dx": record.dx[example], **grads}

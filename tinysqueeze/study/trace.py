@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.labels import check_images, check_labels
-from tinysqueeze.network.compose import map_layers
+from tinysqueeze.network.compose import Residual, join, map_layers
 from tinysqueeze.network.layers import EVAL, Cache, Layer, Mode, Params, Shape
 from tinysqueeze.network.loss import softmax_cross_entropy
 from tinysqueeze.network.models import Model
@@ -40,8 +40,8 @@ class Record:
 class Trace:
     """One step through a network. `records` goes from path to Record, in the order of the forward pass.
 
-    Named compositions ("fire2") are there too, before the layers they are made of; the path "" is
-    the network as a whole.
+    Named compositions ("fire2") are there too, before the layers they are made of, and where a bypass
+    ends its sum ("fire3/sum"); the path "" is the network as a whole.
     """
 
     records: dict[str, Record]
@@ -52,6 +52,14 @@ class Trace:
 
     def __getitem__(self, path: str) -> Record:
         return self.records[path]
+
+
+@dataclass(frozen=True)
+class Sum(Layer):
+    """Where a bypass ends, as a layer to look at: y = x, which came through, + what came around.
+
+    The other summand is its record's cache["around"]; dx is dy, for both ways alike.
+    """
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,12 @@ class _Probe(Layer):
     def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> tuple[np.ndarray, Cache]:
         self.records.setdefault(self.path, None)  # the place in the order is that of the way in
         y, cache = self.inner.forward(params, x, mode)
+        if isinstance(self.inner, Residual):  # its body has its path, so this is the body's record
+            through = self.records[self.path].y
+            around = x
+            if self.inner.shortcut is not None:
+                around = self.records[join(self.path, "bypass")].y
+            self.records[self._sum] = Record(Sum(), {}, through, y, {"around": around})
         self.records[self.path] = Record(self.inner, params, x, y, cache)
         return y, cache
 
@@ -75,9 +89,15 @@ class _Probe(Layer):
         self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL
     ) -> tuple[np.ndarray, Params]:
         dx, grads = self.inner.backward(params, cache, dy, mode)
+        if isinstance(self.inner, Residual):
+            self.records[self._sum].dy = self.records[self._sum].dx = dy
         record = self.records[self.path]
         record.dy, record.dx, record.grads = dy, dx, grads
         return dx, grads
+
+    @property
+    def _sum(self) -> str:
+        return join(self.path, "sum")
 
 
 def trace(

@@ -7,13 +7,13 @@ from tinysqueeze.show.page.html import module, page, style
 from tinysqueeze.show.page.notebook import below_cell, widget
 from tinysqueeze.show.page.of_weights import small_network, step_of
 from tinysqueeze.show.page.photo import photo_page, small_file
-from tinysqueeze.show.page.plain import plain, words
+from tinysqueeze.show.page.plain import plain, preformatted, words
 from tinysqueeze.show.page.state import PLAIN_LOOK, Look, pack
 from tinysqueeze.study.stepper import Steps
 
 __all__ = [
-    "PLAIN_LOOK", "Look", "below_cell", "module", "pack", "page", "photo_page", "plain", "save",
-    "small_file", "small_network", "step_of", "style", "whole", "widget", "words",
+    "PLAIN_LOOK", "Look", "below_cell", "module", "pack", "page", "photo_page", "plain", "preformatted",
+    "save", "small_file", "small_network", "step_of", "style", "whole", "widget", "words",
 ]  # fmt: skip
 
 

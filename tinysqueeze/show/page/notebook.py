@@ -5,6 +5,7 @@ from typing import Any
 
 from tinysqueeze.errors import missing_extra
 from tinysqueeze.show.page.html import module, style
+from tinysqueeze.show.page.plain import preformatted
 
 
 def below_cell(page: str, title: str, text: str, height: int = 1400) -> str:
@@ -15,7 +16,7 @@ def below_cell(page: str, title: str, text: str, height: int = 1400) -> str:
     """
     look = f"width:100%;height:{height}px;border:0"
     frame = f'<iframe title="{html.escape(title)}" style="{look}" srcdoc="{html.escape(page)}"></iframe>'
-    words = f'<pre style="white-space:pre-wrap">{html.escape(text)}</pre>'
+    words = preformatted(text)
     return f"{frame}\n<details><summary>The starting values as text</summary>{words}</details>"
 
 

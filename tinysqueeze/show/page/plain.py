@@ -8,6 +8,11 @@ from tinysqueeze.show.pictures.networks import network_diagram
 from tinysqueeze.study.stepper import Steps
 
 
+def preformatted(text: str) -> str:
+    """Text as HTML that keeps its lines, and breaks those that are too long for the page."""
+    return f'<pre style="white-space:pre-wrap;overflow-wrap:anywhere">{html.escape(text)}</pre>'
+
+
 def words(steps: Steps) -> str:
     """Every stop with its formula at the middle pixel, as text."""
     here = steps.position
@@ -27,5 +32,5 @@ def plain(steps: Steps, look: Look = PLAIN_LOOK) -> str:
     title = f"A training step of {steps.name}"
     return (
         f"<h1>{html.escape(title)}</h1><p>{html.escape(look.about)} With scripts this page is "
-        f"interactive; without, these are its numbers.</p>{picture}<pre>{html.escape(words(steps))}</pre>"
+        f"interactive; without, these are its numbers.</p>{picture}{preformatted(words(steps))}"
     )

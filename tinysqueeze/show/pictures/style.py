@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageChops
 
 from tinysqueeze.files import PICTURES, check_writable, write_atomically
-from tinysqueeze.show.pictures.ground import on_white, see_through
+from tinysqueeze.show.pictures.ground import for_dark, on_white, see_through
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; each has one meaning throughout.
 INK, QUIET, FAINT = "#2b2b33", "#8a8a94", "#e9e9ee"
@@ -84,8 +84,13 @@ class Picture(Figure):
         return _small_png(self._pixels(dpi))
 
     def html(self, dpi: int = 90) -> str:
-        """An `<img>` element with the alternative text."""
-        return img(self.png(dpi), self.alt)
+        """A `<picture>` element with the alternative text: on a dark page its words are light."""
+        with matplotlib.rc_context(STYLE):
+            dark = base64.b64encode(_small_png(for_dark(self, dpi))).decode()
+        source = (
+            f'<source media="(prefers-color-scheme: dark)" srcset="data:image/png;base64,{dark}">'
+        )
+        return f"<picture>{source}{img(self.png(dpi), self.alt)}</picture>"
 
     def save(self, path: str, dpi: int = 150) -> None:
         """Write a file, whole or not at all; the format follows the name (.png, .svg, .pdf).

@@ -89,7 +89,7 @@ class Panel:
         return {"panel": about, "values": self.start}
 
     def _page(self, text: str, picture: Picture) -> str:
-        plain = f"<h1>{self.title}</h1>{picture.html()}<pre>{text}</pre>"
+        plain = f"<h1>{self.title}</h1>{picture.html()}{page.preformatted(text)}"
         return page.page(self.title, self._state(), plain, "slider_page.js", (SHEET,))
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
