@@ -104,6 +104,33 @@ def test_every_word_and_number_of_a_grid_of_settings_is_pythons(name, browser, o
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
 
 
+def test_a_time_stands_only_where_it_was_measured(browser, opened):
+    """At every measured setting its own; one step aside on any slider none, and no bar of it."""
+    panel = opened("one_by_one")
+    show = (
+        SAID
+        + SET
+        + (
+            "for (const [name, value] of Object.entries(arguments[0])) put(name, value);"
+            "return [said(), [...document.querySelectorAll('.ts-bars .ts-title')].map((e) => e.textContent)]"
+        )
+    )
+    for setting, timing in panels.timings().items():
+        values = dict(zip(numbers.TIMED, setting, strict=True))
+        text, bars = browser.execute_script(show, values)
+        assert f"your mix {timing.median:.2f} ({timing.low:.2f} to {timing.high:.2f})" in text
+        assert "not measured" not in text
+        assert "milliseconds, measured" in bars
+    for name in numbers.TIMED:
+        step = panel.controls[name].step
+        aside = panel.start | {name: panel.start[name] + step}
+        text, bars = browser.execute_script(show, aside)
+        assert "not measured at this setting; measured: input channels 16, 64, 256; filters" in text
+        assert ("quartiles" in text) == (name == "percent3x3")  # the other two are what they were
+        assert "milliseconds, measured" not in bars
+        assert "milliseconds, measured" not in panel.at(**aside)[1].alt
+
+
 def test_the_slider_is_dragged_and_the_counts_are_right(browser, opened, screenshot):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By

@@ -8,20 +8,22 @@ import { brief, fixed, thousands, whole } from "./numbers.js";
 
 const bytesOfMaps = (rows) => total(rows, "bytes");
 
-// The value of a list that is nearest, the first of two.
-const nearest = (list, value) => list.reduce((best, one) => (Math.abs(one - value) < Math.abs(best - value) ? one : best));
+const AXES = { channels: "input channels", filters: "filters", size: "pixels a side", percent3x3: "percent 3×3" };
 
-// What was timed nearest to a setting: [{percent, median, low, high}...] for all 1x1, the mix, all 3x3.
-function timed({ axes, runs, milliseconds }, values) {
-  const at = Object.fromEntries(Object.entries(axes).map(([name, list]) => [name, nearest(list, values[name])]));
-  const times = [0, at.percent3x3, 100].map((percent) => {
-    const [median, low, high] = milliseconds[[at.channels, at.filters, at.size, percent].join()];
-    return { percent, median, low, high };
+// What was timed at this very setting: [{name, median, low, high}...], and how it is said.
+function timed({ axes, runs, milliseconds }, names, { channels, filters, percent3x3, size }) {
+  const times = [0, percent3x3, 100].flatMap((percent, i) => {
+    const found = milliseconds[[channels, filters, size, percent].join()];
+    return found ? [{ name: names[i], median: found[0], low: found[1], high: found[2] }] : [];
   });
-  const names = ["1×1 only", `${at.percent3x3} % 3×3`, "3×3 only"];
-  const words = times.map((t, i) => `${names[i]} ${fixed(t.median, 2)} (${fixed(t.low, 2)} to ${fixed(t.high, 2)})`);
-  const line = `milliseconds on one thread, median of ${runs} (and quartiles), measured for ${at.channels} channels, ${at.filters} filters, ${at.size}×${at.size} pixels: ${words.join(", ")}`;
-  return { times, line };
+  const words = times.map((t) => `${t.name} ${fixed(t.median, 2)} (${fixed(t.low, 2)} to ${fixed(t.high, 2)})`);
+  const said = times.length ? [`milliseconds on one thread, median of ${runs} (and quartiles): ${words.join(", ")}`] : [];
+  if (times.length < names.length) {
+    const missing = times.length ? "your mix was" : "milliseconds were";
+    const where = Object.entries(AXES).map(([axis, name]) => `${name} ${axes[axis].join(", ")}`);
+    said.push(`${missing} not measured at this setting; measured: ${where.join("; ")}`);
+  }
+  return { times, said };
 }
 
 function oneByOne(values, data) {
@@ -30,15 +32,15 @@ function oneByOne(values, data) {
   const costs = [0, percent3x3, 100].map((percent) => mixed(channels, filters, percent, size));
   const sums = (column) => costs.map((rows) => total(rows, column));
   const columns = [["parameters", sums("parameters")], ["multiply-adds", sums("multiplyAdds")], ["activation bytes", sums("bytes")]];
-  const { times, line } = timed(data, values);
-  const measures = [...columns, ["milliseconds, measured", times.map((t) => t.median)]];
+  const { times, said } = timed(data, names, values);
+  const measures = times.length < names.length ? columns : [...columns, ["milliseconds, measured", times.map((t) => t.median)]];
   const work = sums("multiplyAdds");
   return {
     head: columns.map(([name]) => name),
     rows: names.map((name, i) => [name, ...columns.map(([, list]) => thousands(list[i]))]),
     lines: [
       `weights of a 3×3 filter: 9·${channels} = ${thousands(9 * channels)}; of a 1×1 filter: ${thousands(channels)}; multiply-adds 3×3 / 1×1 = ${fixed(work[2] / work[0], 1)}`,
-      line,
+      ...said,
     ],
     picture: barsOf(measures.map(([name, list]) => [name, list.map((value, i) => ({ name: names[i], value, text: brief(value) }))])),
   };

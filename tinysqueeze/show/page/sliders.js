@@ -9,7 +9,7 @@ import { PANELS } from "./panels.js";
 export function render({ model, el }) {
   const { name, title, controls, data } = model.get("panel");
   const values = { ...model.get("values") };
-  const fields = controls.map((control) => (control.options ? choice : slider)(control, (value) => {
+  const fields = controls.map((control) => (control.options ? choice : slider)({ ...control, marks: data.axes?.[control.name] }, (value) => {
     values[control.name] = value;
     model.set("values", { ...values });
     model.save_changes();
@@ -53,11 +53,14 @@ function rowsOf({ head, rows = [] }) {
   return [...top, h("tbody", {}, ...rows.map(([first, ...rest]) => h("tr", {}, h("th", { scope: "row" }, first), ...rest.map((cell) => h("td", {}, cell)))))];
 }
 
-function slider({ name, label, low, high, step, start }, changed) {
+// marks: values that have a tick.
+function slider({ name, label, low, high, step, start, marks }, changed) {
   const input = h("input", { type: "range", min: String(low), max: String(high), step: String(step), value: String(start), className: `ts-${name}` });
+  const ticks = marks && h("datalist", { id: `ts-ticks-${name}` }, ...marks.map((value) => h("option", { value: String(value) })));
+  if (ticks) input.setAttribute("list", ticks.id);
   input.addEventListener("input", () => changed(Number(input.value)));
   const output = h("output", {});
-  const element = h("label", { className: "ts-control" }, h("span", {}, label), input, output);
+  const element = h("label", { className: "ts-control" }, h("span", {}, label), input, output, ticks);
   return { element, show(value) { input.value = String(value); output.textContent = String(value); } };
 }
 

@@ -17,7 +17,8 @@ RUNS = 7  # timed for each setting
 TIMED = {
     "channels": (16, 64, 256), "filters": (32, 128), "size": (7, 27, 55), "percent3x3": (0, 50, 100),
 }  # fmt: skip
-"""The settings of `one_by_one` that are timed; the panel shows the nearest, and says so."""
+"""The settings of `one_by_one` that are timed; at others the panel says that they are not."""
+WAYS = ("1×1 only", "your mix", "3×3 only")
 
 
 class Timing(NamedTuple):
@@ -37,10 +38,9 @@ def expand_layer(channels: int, filters: int, share3x3: float) -> Concat:
 
 def one_against_three(channels: int, filters: int, share3x3: float, size: int) -> dict[str, Table]:
     """The same number of filters three ways: all 1x1, the chosen mix, all 3x3."""
-    names = ("1×1 only", "your mix", "3×3 only")
     layers = (expand_layer(channels, filters, share) for share in (0.0, share3x3, 1.0))
     shape = (size, size, channels)
-    return {n: count_layer(layer, shape) for n, layer in zip(names, layers, strict=True)}
+    return {n: count_layer(layer, shape) for n, layer in zip(WAYS, layers, strict=True)}
 
 
 @lru_cache(maxsize=1)

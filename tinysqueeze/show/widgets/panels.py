@@ -12,6 +12,7 @@ from tinysqueeze.show.pictures.windows import places_along
 from tinysqueeze.show.widgets.numbers import (
     RUNS,
     TIMED,
+    WAYS,
     Timing,
     alexnet_megabytes,
     one_against_three,
@@ -49,8 +50,14 @@ def window_places() -> Panel:
     return Panel("window_places", "A window's places", controls, tell_places, draw_places)
 
 
+AXES = {
+    "channels": "input channels", "filters": "filters", "size": "pixels a side",
+    "percent3x3": "percent 3×3",
+}  # fmt: skip
+
+
 def tell_one_by_one(channels: int, filters: int, percent3x3: int, size: int) -> str:
-    """All 1×1, a mix, all 3×3: parameters, multiply-adds, activation bytes, milliseconds here."""
+    """All 1×1, a mix, all 3×3: parameters, multiply-adds, activation bytes, milliseconds if measured."""
     costs = one_against_three(channels, filters, percent3x3 / 100, size)
     lines = [f"{'':<10}{'parameters':>13}{'multiply-adds':>16}{'activation bytes':>18}"]
     lines += [
@@ -62,39 +69,38 @@ def tell_one_by_one(channels: int, filters: int, percent3x3: int, size: int) -> 
         f"weights of a 3×3 filter: 9·{channels} = {9 * channels:,}; of a 1×1 filter: {channels:,}; "
         f"multiply-adds 3×3 / 1×1 = {three.multiply_adds / one.multiply_adds:.1f}"
     )
-    (c, f, side, percent), times = _measured(channels, filters, percent3x3, size)
-    names = ("1×1 only", f"{percent} % 3×3", "3×3 only")
-    words = (
-        f"{name} {t.median:.2f} ({t.low:.2f} to {t.high:.2f})"
-        for name, t in zip(names, times, strict=True)
-    )
-    lines.append(
-        f"milliseconds on one thread, median of {RUNS} (and quartiles), measured for {c} channels, "
-        f"{f} filters, {side}×{side} pixels: {', '.join(words)}"
-    )
+    times = _measured(channels, filters, percent3x3, size)
+    words = (f"{name} {t.median:.2f} ({t.low:.2f} to {t.high:.2f})" for name, t in times.items())
+    if times:
+        lines.append(
+            f"milliseconds on one thread, median of {RUNS} (and quartiles): {', '.join(words)}"
+        )
+    if len(times) < len(costs):
+        where = "; ".join(f"{axis} {', '.join(map(str, TIMED[key]))}" for key, axis in AXES.items())
+        missing = "your mix was" if times else "milliseconds were"
+        lines.append(f"{missing} not measured at this setting; measured: {where}")
     return "\n".join(lines)
 
 
 def draw_one_by_one(channels: int, filters: int, percent3x3: int, size: int) -> Picture:
     """The same as bars."""
     costs = one_against_three(channels, filters, percent3x3 / 100, size)
-    _, times = _measured(channels, filters, percent3x3, size)
+    times = _measured(channels, filters, percent3x3, size)
     measures: dict[str, dict[str, float]] = {
         "parameters": {name: c.parameters for name, c in costs.items()},
         "multiply-adds": {name: c.multiply_adds for name, c in costs.items()},
         "activation bytes": {name: c.activation_bytes for name, c in costs.items()},
-        "milliseconds, measured": dict(zip(costs, (t.median for t in times), strict=True)),
     }
+    if len(times) == len(costs):
+        measures["milliseconds, measured"] = {name: t.median for name, t in times.items()}
     return split_bars(measures, "", f"{filters} filters over a {by(size, size, channels)} map")
 
 
-def _measured(
-    channels: int, filters: int, percent3x3: int, size: int
-) -> tuple[tuple[int, int, int, int], tuple[Timing, ...]]:
-    """What was timed nearest to a setting: (channels, filters, size, percent), and three times."""
-    wanted = {"channels": channels, "filters": filters, "size": size, "percent3x3": percent3x3}
-    c, f, side, percent = (min(TIMED[name], key=lambda v: abs(v - wanted[name])) for name in TIMED)
-    return (c, f, side, percent), tuple(timings()[c, f, side, part] for part in (0, percent, 100))
+def _measured(channels: int, filters: int, percent3x3: int, size: int) -> dict[str, Timing]:
+    """What was timed at this very setting, by the names of `one_against_three`; none elsewhere."""
+    parts = zip(WAYS, (0, percent3x3, 100), strict=True)
+    found = {name: timings().get((channels, filters, size, part)) for name, part in parts}
+    return {name: timing for name, timing in found.items() if timing is not None}
 
 
 def one_by_one() -> Panel:
