@@ -39,6 +39,18 @@ def test_without_scripts_the_same_stops_are_told_in_the_same_order(opened):
 
 
 @pytest.mark.browser
+def test_a_card_tells_the_right_class_before_and_after_in_as_many_digits(browser, opened):
+    stepper = Stepper.of()
+    run = opened(stepper, stepper.look)
+    while not run("return explorer.after !== null"):  # the next step is computed when there is time
+        time.sleep(0.05)
+    for card in browser.find_elements("css selector", ".ts-card"):
+        told = re.search(r"right class: \d+(\.\d+)?\s%\s→\s\d+(\.\d+)?\s% after", card.text)
+        assert told, card.text
+        assert len(told[1] or "") == len(told[2] or ""), card.text
+
+
+@pytest.mark.browser
 def test_the_overview_lights_and_names_what_feeds_a_map(browser, opened, rng, screenshot):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys

@@ -167,7 +167,7 @@ def test_answers_and_where_they_are_seen(browser, opened, tmp_path, rng, small):
     order = np.argsort(-logits[0], kind="stable")[:5]
     rows = browser.find_elements(By.CSS_SELECTOR, ".ts-best button")
     shares = np.exp(logits[0] - logits.max()) / np.exp(logits[0] - logits.max()).sum()
-    said = [re.fullmatch(r"(.+)\n([\d.]+) %", row.text) for row in rows]
+    said = [re.fullmatch(r"(.+)\n(?:[<>] )?([\d.]+) %", row.text) for row in rows]
     assert [one[1] for one in said] == [small.classes[k] for k in order]
     np.testing.assert_allclose([float(one[2]) for one in said], 100 * shares[order], atol=0.051)
     rows[0].send_keys(Keys.TAB, Keys.ENTER)  # the second, by keyboard
@@ -183,6 +183,50 @@ def test_answers_and_where_they_are_seen(browser, opened, tmp_path, rng, small):
     left, right, bottom, top = extent(SMALL, SMALL.steps[-2][0])
     place = ask(f"return photo.header.places[{source}]")
     np.testing.assert_allclose(place, [top, left, bottom - top, right - left])
+
+
+COVER = """
+const dataOf = (c) => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data];
+return [...document.querySelectorAll('.ts-seen canvas')].map(dataOf);
+"""
+
+
+@pytest.mark.browser
+def test_where_a_class_is_seen_shows_on_a_photograph_of_any_colour(browser, opened, tmp_path, rng):
+    """On orange, too: the photograph stays as it is there, and is a flat grey where it is not."""
+    chosen = Model("seen", (("a", Conv2D(2, 1)), ("b", GlobalAvgPool2D())), (16, 16, 3), {})
+    weights = weights_of(chosen, rng, Preprocess(16, (16, 16)))
+    weights.params["a"]["weight"][:] = np.array([[1, 0], [0, 0], [0, 0]])  # how red it is
+    weights.params["a"]["bias"][:] = 0
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[:, 8:] = 255, 120, 0
+    path = tmp_path / "orange.png"
+    Image.fromarray(image).save(path)
+    opened(photo_page(weights, file_of(weights), [path]))
+    below, cover = (np.array(c).reshape(16, 16, 4) for c in browser.execute_script(COVER))
+    np.testing.assert_array_equal(below[..., :3], image)
+    assert (cover[:, 9:, 3] == 0).all(), "what is seen stays as it is"
+    assert (cover[:, :7, 3] == 255).all(), "what is not is covered"
+    assert np.ptp(cover[:, :7, :3].astype(int), axis=-1).max() == 0, "by grey"
+    assert 60 < cover[:, :7, :3].mean() < 200, "that is neither black nor white"
+    said = browser.find_element("css selector", ".ts-look").text
+    assert "In colour: where the network sees it" in said
+
+
+SHARES = """
+const shares = [1, 0.99996, 0.9994, 0.5, 0.0996, 0.04, 0.0009, 0.00043, 0.0000123, 1e-9, 0];
+const shown = [1, 0].map((digits) => shares.map((p) => percent(p, digits)));
+return [...shown, shares.map((p) => percent(p))];
+"""
+
+
+@pytest.mark.browser
+def test_a_small_share_is_no_zero_and_a_large_one_not_the_whole(browser):
+    one, none, chosen = browser.execute_script(module("numbers.js").replace("export ", "") + SHARES)
+    small = ["0.09 %", "0.043 %", "0.0012 %", "< 0.001 %", "0.0 %"]
+    assert one == ["100.0 %", "> 99.9 %", "99.9 %", "50.0 %", "10.0 %", "4.0 %", *small]
+    assert none[:6] == ["100 %", "> 99 %", "> 99 %", "50 %", "10 %", "4 %"]
+    assert chosen == [*none[:5], *one[5:]]
 
 
 @pytest.mark.browser

@@ -1,8 +1,10 @@
 // What the network says of the photograph: its best classes as bars, and where it sees the one chosen.
 
-import { h } from "./dom.js";
+import { clamp, h } from "./dom.js";
+import { percent } from "./numbers.js";
 
 const BEST = 5;
+const FLAT = 0.35; // how much contrast is left where a class is not seen
 
 // The maps whose means are the logits (Zhou et al. 2016): the last node is a mean over all places.
 export function classMaps({ nodes, output, shapes }) {
@@ -52,7 +54,6 @@ export function answers(header) {
     const chances = softmaxOf(logits);
     const five = best(logits);
     const rows = five.map((k, i) => {
-      const percent = `${(100 * chances[k]).toFixed(1)} %`;
       const bar = h("span", { className: "ts-chance" });
       bar.style.width = `${100 * chances[k]}%`;
       const choose = () => {
@@ -61,7 +62,7 @@ export function answers(header) {
         list.children[i].firstChild.focus();
       };
       return h("li", {}, h("button", { type: "button", "aria-pressed": String(i === chosen), onclick: choose, title: `score ${logits[k].toFixed(2)}` },
-        bar, h("span", {}, className(k)), h("b", {}, percent)));
+        bar, h("span", {}, className(k)), h("b", {}, percent(chances[k], 1))));
     });
     list.replaceChildren(...rows);
     Object.assign(photo, { width: seen.width, height: seen.height });
@@ -70,26 +71,50 @@ export function answers(header) {
     const lit = source !== null && box.checked;
     cover.hidden = !lit;
     if (lit) paintWhere(five);
-    const score = `${name}: score ${logits[five[chosen]].toFixed(2)}, ${(100 * chances[five[chosen]]).toFixed(1)} %`;
-    line.textContent = lit ? `${score}. Orange: where the network sees it (its class activation map, whose mean is the score).` : `${score}. What the network sees, ${seen.width}×${seen.height} pixels.`;
+    const score = `${name}: score ${logits[five[chosen]].toFixed(2)}, ${percent(chances[five[chosen]], 1)}`;
+    line.textContent = lit ? `${score}. In colour: where the network sees it; the greyer, the less (its class activation map, whose mean is the score).` : `${score}. What the network sees, ${seen.width}×${seen.height} pixels.`;
     frame.setAttribute("aria-label", `The photograph as the network sees it. ${line.textContent}`);
   }
 
-  // The chosen class's map over the photograph; the five share one scale.
+  // The photograph in flat grey, the more opaque the less the chosen class is seen there; the five share one scale.
   function paintWhere(five) {
     const [height, width, classes] = header.shapes[source];
     const data = shown.map(source);
     const at = (p, k) => Math.max(data[p * classes + k], 0);
     let most = 1e-12;
     for (let p = 0; p < height * width; p++) for (const k of five) most = Math.max(most, at(p, k));
-    Object.assign(cover, { width, height });
-    const picture = new ImageData(width, height);
-    for (let p = 0; p < height * width; p++) picture.data.set([255, 120, 0, Math.round((215 * at(p, five[chosen])) / most)], 4 * p);
-    cover.getContext("2d").putImageData(picture, 0, 0);
+    const veil = new ImageData(width + 2, height + 2); // the border goes on as far as the photograph
+    for (let i = 0; i < height + 2; i++) {
+      for (let j = 0; j < width + 2; j++) {
+        const inside = clamp(i - 1, 0, height - 1) * width + clamp(j - 1, 0, width - 1);
+        veil.data[4 * (i * (width + 2) + j) + 3] = Math.round(255 * (1 - Math.sqrt(at(inside, five[chosen]) / most)));
+      }
+    }
     const [top, left, high, wide] = header.places[source];
-    const { width: w, height: h0 } = shown.seen;
-    cover.style.cssText = `top:${(100 * top) / h0}%;left:${(100 * left) / w}%;height:${(100 * high) / h0}%;width:${(100 * wide) / w}%`;
+    const [rows, columns] = [high / height, wide / width];
+    Object.assign(cover, { width: shown.seen.width, height: shown.seen.height });
+    const pen = cover.getContext("2d");
+    pen.drawImage(canvasOf(veil), left - columns, top - rows, wide + 2 * columns, high + 2 * rows);
+    pen.globalCompositeOperation = "source-in";
+    pen.drawImage(canvasOf(flat(shown.seen)), 0, 0);
   }
 
   return { element, draw };
+}
+
+// A photograph in greys near the middle one: on one of any colour it is told from the parts that are left.
+function flat({ data, width, height }) {
+  const grey = new ImageData(width, height);
+  for (let i = 0; i < data.length; i += 4) {
+    const light = 0.299 * data[i] + 0.587 * data[i + 1] + 0.114 * data[i + 2];
+    grey.data.fill(128 + (light - 128) * FLAT, i, i + 3);
+    grey.data[i + 3] = 255;
+  }
+  return grey;
+}
+
+function canvasOf(image) {
+  const canvas = h("canvas", { width: image.width, height: image.height });
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
 }

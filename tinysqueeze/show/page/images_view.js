@@ -1,8 +1,8 @@
 // The images with what the network says of each, before and after the step; one's own picture; one more step.
 
 import { button, h } from "./dom.js";
-import { percent } from "./loss_view.js";
 import { paintImage } from "./network_map.js";
+import { percent } from "./numbers.js";
 import { index } from "./terms.js";
 
 // The colour of an image's pixel as people see it: (i, j) -> [r, g, b].
@@ -44,7 +44,7 @@ async function pixelsOf(file, state) {
 
 // "98.21 % → 98.67 %": digits enough to see the difference, if there is one.
 function apart(before, after) {
-  const words = [before, after].map(percent);
+  const words = [before, after].map((p) => percent(p));
   return (words[0] === words[1] ? [before, after].map((p) => `${(100 * p).toFixed(2)}\u00a0%`) : words).join(" → ");
 }
 

@@ -1,7 +1,7 @@
 // The loss: each image's softmax with class names, and what goes back to the logits.
 
 import { h } from "./dom.js";
-import { short } from "./numbers.js";
+import { percent, short } from "./numbers.js";
 
 const MOST_BARS = 10;
 
@@ -9,7 +9,7 @@ export function lossView() {
   const rows = h("div", { className: "ts-losses" });
   const rule = h("p", { className: "ts-rule" }, "loss = the mean of −ln(softmax of the right class); dlogits = (softmax − target) / N");
   const numbers = h("p", { className: "ts-numbers" });
-  const onward = h("p", { className: "ts-line" }, "A dlogit says how much the loss grows with that logit. “next ▶” carries them back through the layers, the last one first.");
+  const onward = h("p", { className: "ts-line" }, "A dlogit says how much the loss grows with that logit. “next” carries them back through the layers, the last one first.");
   const element = h("section", { "aria-label": "The loss" }, rule, numbers, rows, onward);
   let drawn = [];
   function draw({ step, state, view }) {
@@ -31,7 +31,7 @@ function table(step, state, n, current) {
   const classes = chances.length;
   const logits = step.maps[state.output].data;
   const rows = order.map((k) => h("tr", { className: k === label ? "ts-right" : "" },
-    h("th", { scope: "row" }, state.className(k) + (k === label ? " ✓" : "")),
+    h("th", { scope: "row" }, state.className(k) + (k === label ? " (right)" : "")),
     h("td", {}, short(logits[n * classes + k])),
     h("td", { className: "ts-bar" }, h("span", { style: `width:${(100 * chances[k]).toFixed(1)}%` }), h("b", {}, percent(chances[k]))),
     h("td", {}, short(step.dlogits[n * classes + k]))));
@@ -39,5 +39,3 @@ function table(step, state, n, current) {
   return h("table", { className: `ts-loss${current ? " ts-now" : ""}` }, h("caption", {}, caption),
     h("thead", {}, h("tr", {}, ...["class", "logit", "softmax", "dlogit"].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, ...rows));
 }
-
-export const percent = (p) => `${(100 * p).toFixed(p < 0.0995 ? 1 : 0)} %`;

@@ -52,3 +52,11 @@ function threeDigits(value) {
   const left = Math.floor(Math.log10(Math.abs(value))) + 1;
   return String(Number(fixed(value, Math.max(3 - left, 0))));
 }
+
+// A probability in percent, never 0 % of what is more, or 100 % of what is less: small ones in two digits that count.
+export function percent(p, digits = p < 0.0995 ? 1 : 0) {
+  const value = 100 * p;
+  const text = value.toFixed(digits);
+  if (p > 0 && value < 0.0995) return value < 0.001 ? "< 0.001 %" : `${Number(value.toPrecision(2))} %`;
+  return p < 1 && Number(text) === 100 ? `> ${(100 - 10 ** -digits).toFixed(digits)} %` : `${text} %`;
+}
