@@ -117,7 +117,7 @@ def test_walks_to_the_loss_and_back_and_the_products_add_up(browser, opened, rng
     buttons = {b.text: b for b in browser.find_elements(By.CSS_SELECTOR, ".ts-bar-top button")}
     seen = [headline()]
     while "loss" not in headline():
-        buttons["next ▶"].click()
+        buttons["next"].click()
         seen.append(headline())
     graph_paths = run("return explorer.state.nodes.map((node) => node.path)")
     assert [re.search(r"→ (\S+)", line)[1] for line in seen[:-1]] == graph_paths
@@ -126,7 +126,7 @@ def test_walks_to_the_loss_and_back_and_the_products_add_up(browser, opened, rng
     assert "Image 1, b" in bars
     assert "Image 2, d" in bars
     while "← conv1 " not in headline():
-        buttons["next ▶"].click()
+        buttons["next"].click()
     assert "dweight" in browser.find_element(By.CSS_SELECTOR, ".ts-tabs").text
 
     browser.find_element(By.CSS_SELECTOR, ".ts-map [title^='fire2/expand3x3']").click()
@@ -283,6 +283,14 @@ def test_the_modules_join_into_one_without_imports():
         first = path.read_text(encoding="utf-8").splitlines()[0]
         assert first.startswith("// "), f"{path.name}: line 1 says what it is for"
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def test_pages_need_no_glyph_that_common_fonts_lack():
+    """What Windows' old fonts have (WGL4), and the hat on x̂: else a box is shown, or an emoji."""
+    known = set("²·×–“”…←→−√\u0302")
+    for path in (*HERE.glob("*.js"), *HERE.glob("*.css"), *HERE.glob("*.html")):
+        rare = {c for c in path.read_text(encoding="utf-8") if ord(c) > 126} - known
+        assert not rare, f"{path.name}: {rare}"
 
 
 def test_a_page_stands_alone_and_tells_its_numbers_without_scripts(rng):

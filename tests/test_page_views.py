@@ -292,4 +292,4 @@ def test_a_walk_ends_where_another_stop_is_chosen(browser, opened, rng):
     run("explorer.goTo('loss')")
     stop = run("return explorer.view.stop")
     time.sleep(1.5)
-    assert run("return [explorer.view.stop, explorer.walk.element.textContent]") == [stop, "▶ walk"]
+    assert run("return [explorer.view.stop, explorer.walk.element.textContent]") == [stop, "walk"]

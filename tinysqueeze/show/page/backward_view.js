@@ -104,7 +104,7 @@ function toInput(set) {
     row.draw({
       title: "dy (first line) times weight (second): their products (third)", theme, until: lit ?? Infinity, chosen: view.term,
       rows: found.terms.length ? [found.terms.map((t) => t.a), found.terms.map((t) => t.b), found.terms.map((t) => t.a * t.b)] : [[0], [0], [0]],
-      text: term ? `${node.flat.x ? "dx = dy @ weightᵀ" : "drows = dy @ weightᵀ, then col2im adds it up"}. Term ${view.term + 1}: ${left} ${short(term.a)} · ${right} ${short(term.b)} = ${short(term.a * term.b)}` : "no window saw this pixel: dx is 0",
+      text: term ? `${node.flat.x ? "dx = dy @ weight.T" : "drows = dy @ weight.T, then col2im adds it up"}. Term ${view.term + 1}: ${left} ${short(term.a)} · ${right} ${short(term.b)} = ${short(term.a * term.b)}` : "no window saw this pixel: dx is 0",
     });
   }
   function drawScatter({ node, record, view, theme, found, part, own }, out, count) {

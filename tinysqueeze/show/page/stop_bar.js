@@ -11,8 +11,8 @@ export function stopBar(explorer) {
   const list = h("select", { "aria-label": "Go to a stop", onchange: () => explorer.set({ stop: list.selectedIndex }) },
     ...stops.map(([path, direction], i) => h("option", {}, `${i + 1} ${direction} ${path}`)));
   const element = h("div", { className: "ts-row ts-bar-top", role: "toolbar", "aria-label": "Walk through the step" },
-    go("|◀", "the first layer", () => 0), go("◀", "back", (here) => here - 1), go("next ▶", "next", (here) => here + 1),
-    go("to the loss", "to the loss", () => loss), go("▶|", "the last stop", () => stops.length - 1), walk.element, list);
+    go("first", "the first layer", () => 0), go("back", "back", (here) => here - 1), go("next", "next", (here) => here + 1),
+    go("to the loss", "to the loss", () => loss), go("last", "the last stop", () => stops.length - 1), walk.element, list);
   function draw(stop) {
     if (list.selectedIndex !== stop) list.selectedIndex = stop;
   }

@@ -15,7 +15,7 @@ export function sumPanel(play) {
   const list = termList();
   const choices = h("div", { className: "ts-row ts-parts", role: "group", "aria-label": "Which sum" });
   const more = button("all terms", () => { open = !open; fill(); }, { className: "ts-more", "aria-expanded": "false" });
-  const player = button("▶ add up", () => (timer ? stop() : start()), { className: "ts-add" });
+  const player = button("add up", () => (timer ? stop() : start()), { className: "ts-add" });
   const element = h("section", { className: "ts-sum", "aria-label": "The sum" }, choices, rule, numbers, check, h("div", { className: "ts-row" }, player, more), list.element);
   let found = { terms: [], start: null, value: 0 };
   let open = false;
@@ -28,7 +28,7 @@ export function sumPanel(play) {
     const count = found.terms.length;
     const began = performance.now();
     const rest = lit === null || lit >= count ? 0 : lit;
-    player.textContent = "⏸ pause";
+    player.textContent = "pause";
     const tick = () => {
       const share = (performance.now() - began) / (Math.min(SECONDS, count * 0.35) * 1000);
       lit = Math.min(count, rest + Math.ceil(share * count));
@@ -42,7 +42,7 @@ export function sumPanel(play) {
     if (!timer) return;
     clearInterval(timer);
     timer = null;
-    player.textContent = "▶ add up";
+    player.textContent = "add up";
   }
 
   function fill() {

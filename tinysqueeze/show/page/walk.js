@@ -8,15 +8,15 @@ export function walkButton(explorer) {
   let walking = null;
   let moving = false; // by the walk itself
   const last = () => explorer.view.stop === explorer.stops.length - 1;
-  const walk = button("▶ walk", () => (walking ? stop() : start()), { className: "ts-walk", title: "Go through all stops" });
+  const walk = button("walk", () => (walking ? stop() : start()), { className: "ts-walk", title: "Go through all stops" });
   function stop() {
     clearInterval(walking);
     walking = null;
-    walk.textContent = "▶ walk";
+    walk.textContent = "walk";
   }
   function start() {
     if (last()) explorer.set({ stop: 0 });
-    walk.textContent = "⏸ pause";
+    walk.textContent = "pause";
     walking = setInterval(() => {
       moving = true;
       explorer.set({ stop: explorer.view.stop + 1 });
