@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from tinysqueeze.show.page import (
 from tinysqueeze.show.page.html import HERE
 from tinysqueeze.show.widgets import Stepper
 from tinysqueeze.study.stepper import Steps
+
+ROOT = Path(__file__).parents[1]
 
 EVERY_NUMBER = """
 const found = {};
@@ -283,6 +286,20 @@ def test_the_modules_join_into_one_without_imports():
         first = path.read_text(encoding="utf-8").splitlines()[0]
         assert first.startswith("// "), f"{path.name}: line 1 says what it is for"
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def test_what_the_comparison_names_is_there():
+    """Every control and every lesson that notebooks/compared.md sends a learner to."""
+    notebooks = ROOT / "notebooks"
+    text = (notebooks / "compared.md").read_text(encoding="utf-8")
+    named = re.findall(r'"([^"]+)"', text)
+    assert len(named) > 5
+    code = module("standalone.js")
+    assert [n for n in named if not all(part in code for part in n.split("…"))] == []
+    links = re.findall(r"\]\((?!https)([^)]+)\)", text)
+    assert [link for link in links if not (notebooks / link).exists()] == []
+    for place in (ROOT / "README.md", notebooks / "index.md"):
+        assert "compared.md)" in place.read_text(encoding="utf-8")
 
 
 def test_pages_need_no_glyph_that_common_fonts_lack():
