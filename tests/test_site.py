@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tinysqueeze.show.page import save, small_network, step_of
+from tinysqueeze.show.page import photo_page, save, small_file, small_network, step_of
 from tinysqueeze.show.page.html import HERE
 from tinysqueeze.show.page.of_weights import SMALL_FILE
 from tinysqueeze.show.widgets import design_space, fire_designer, gradient_heat_map
@@ -36,7 +36,7 @@ def site(tmp_path_factory):
     pytest.importorskip("myst_nb")
     pytest.importorskip("furo")
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
-    for name in ("index.md", f"{LESSON}.ipynb"):
+    for name in ("index.md", "compared.md", f"{LESSON}.ipynb"):
         shutil.copy(NOTEBOOKS / name, source / name)
     _aside(source)
     build = [sys.executable, "-m", "sphinx", "-q", "-b", "html", source, out]
@@ -56,8 +56,8 @@ def look(browser, shown):
         browser.set_script_timeout(120)
         browser.execute_async_script(
             "const tell = arguments[0]; const root = document.querySelector('.ts-explorer');"
-            "const wait = () => !root || root.explorer || root.matches('.ts-panel') ? tell()"
-            " : setTimeout(wait, 50); wait();"
+            "const there = () => !root || root.explorer || root.photo?.said || root.matches('.ts-panel');"
+            "const wait = () => there() ? tell() : setTimeout(wait, 50); wait();"
         )
         return browser
 
@@ -95,6 +95,14 @@ def test_axe_finds_nothing_serious_on_the_site(page, scheme, site, look, axe):
         assert trouble(look(site / f"{page}.html", scheme, frame=frame), axe) == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_axe_finds_nothing_serious_on_the_page_beside_cnn_explainer(width, scheme, site, look, axe):
+    browser = look(site / "compared.html", scheme, width)
+    assert trouble(browser, axe) == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
 STOPS = [  # what differs: convolutions both ways, a pool, a norm, the loss
     *(("fire2/expand3x3", "←", what) for what in ("dx", "dweight", "dbias")),
     ("conv1", "→", "dx"),
@@ -122,6 +130,22 @@ def test_axe_finds_nothing_serious_in_the_explorer(scheme, look, axe, tmp_path):
     browser.execute_script(go, "conv1", "→", "dx")
     browser.execute_script("document.querySelector('.ts-more').click()")
     browser.execute_script("document.querySelector('.ts-all').open = true")
+    assert trouble(browser, axe) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_on_the_photo_page(scheme, look, axe, tmp_path):
+    """As it opens; with all that can be opened, another layer and class chosen; and with a complaint."""
+    path = tmp_path / "photo.html"
+    path.write_text(photo_page(*small_file(HERE / SMALL_FILE, small_network())), encoding="utf-8")
+    browser = look(path, scheme)
+    assert trouble(browser, axe) == []
+    browser.execute_script(
+        "for (const one of document.querySelectorAll('details')) one.open = true;"
+        "document.querySelectorAll('.ts-best button')[3].click();"
+        "const { photo } = document.querySelector('.ts-photo');"
+        "photo.layers.set({ layer: 5, channel: 1 }); photo.trouble.textContent = 'That was no file.'"
+    )
     assert trouble(browser, axe) == []
 
 
