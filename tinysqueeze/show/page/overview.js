@@ -1,11 +1,12 @@
 // Every channel of every layer at once, as columns of small maps; what feeds the map pointed at is lit.
 
 import { pixelOf } from "./colours.js";
-import { clamp, h, svg } from "./dom.js";
+import { clamp, h, svg, write } from "./dom.js";
 import { feeders, behindText, writersOf } from "./feeds.js";
-import { largest } from "./maps.js";
 import { layout, shortName } from "./network_map.js";
+import { reachChoice } from "./reach.js";
 import { sheets } from "./sheets.js";
+import { unhurried } from "./slices.js";
 
 const CELL = 18; // CSS pixels of a small map,
 const EACH = CELL + 2; // and with the gap
@@ -54,10 +55,12 @@ export function overview(state, go) {
     "aria-label": "All channels of all layers. Left and right change the layer, up and down the channel, Enter goes there.",
   }, inner);
   const line = h("p", { className: "ts-line", role: "status" });
-  const element = h("details", { className: "ts-all" }, h("summary", {}, "every layer's channels at once"), frame, line);
+  const reach = reachChoice(blocks, () => redraw());
+  const element = h("details", { className: "ts-all" }, h("summary", {}, "every layer's channels at once"), reach.element, frame, line);
   let shown = null;
   let painted = [];
   let here; // the layer that was looked at
+  let fed = []; // what feeds the map pointed at
   let pointed = null; // {block, channel}: under the pointer, or where the keys are
 
   element.addEventListener("toggle", () => element.open && shown && redraw());
@@ -117,7 +120,7 @@ export function overview(state, go) {
   }
 
   function redraw() {
-    const key = [shown.step, shown.n, shown.backward, shown.theme];
+    const key = [shown.step, shown.n, shown.backward, shown.theme, reach.value()];
     if (key.some((part, i) => part !== painted[i])) {
       painted = key;
       for (const block of blocks) block.painted = false;
@@ -131,27 +134,39 @@ export function overview(state, go) {
     });
   }
 
-  // The maps in view, and some beside them.
-  function paint() {
+  // The maps in view, and some beside them, when it is known what has the full colour.
+  async function paint() {
     const [from, to] = [frame.scrollLeft - MARGIN, frame.scrollLeft + frame.clientWidth + MARGIN];
-    for (const block of blocks) {
-      if (block.painted || block.left > to || block.left + block.across * EACH < from) continue;
+    const now = painted;
+    const wanted = () => painted === now;
+    const due = blocks.filter((block) => !block.painted && block.left <= to && block.left + block.across * EACH >= from);
+    await unhurried(reach.prepare(due, mapsOf, shown.n), () => {}, wanted);
+    if (!wanted()) return;
+    for (const block of due) {
       block.painted = true;
       const [size, data] = mapsOf(block);
       const [rows, columns, channels] = size;
-      const each = rows * columns * channels;
-      const start = shown.n * each;
-      const most = largest(data, start, start + each);
+      const start = shown.n * rows * columns * channels;
+      const full = reach.full(block, mapsOf, shown.n);
       for (let c = 0; c < channels; c++) {
+        const most = full(c);
         pictures.put([...cellOf(block, c), CELL, CELL], size, (i, j) => pixelOf(data[start + (i * columns + j) * channels + c], most, shown.theme));
       }
     }
+    say();
   }
 
   function mapsOf({ node }) {
     if (!node) return [state.shapes[0], shown.step.maps[0].data];
     const { y, dy } = shown.step.seen.get(node.path);
     return [y.size, shown.backward ? dy : y.data];
+  }
+
+  // What is pointed at, or else looked at, with what has the full colour there.
+  function say() {
+    const { block, channel } = pointed ?? chosen();
+    const full = reach.full(block, mapsOf, shown.n);
+    write(line, words(block, channel, fed) + (full ? ` ${reach.words(block, full(channel))}` : ""));
   }
 
   // Frames around what feeds the map pointed at, or else the one looked at, and lines from there.
@@ -163,22 +178,22 @@ export function overview(state, go) {
     drawn.own = square([x, y]);
     const found = block.node ? feeders(block.node, channel, shown.step.seen.get(block.node.path)) : [];
     const most = Math.max(...found.map(({ share }) => share ?? 1));
-    const from = found.map((one) => ({ ...one, ...writer(one.map, one.channel) }));
-    for (const { node, channel: own, share } of from) {
+    fed = found.map((one) => ({ ...one, ...writer(one.map, one.channel) }));
+    for (const { node, channel: own, share } of fed) {
       const [left, top] = cellOf(blockOf.get(node), own);
       const strength = share === null || share > most / 2 ? "strong" : share > most / 6 ? "middle" : "weak";
       const [x1, y1, y2] = [left + EACH, top + CELL / 2, y + CELL / 2];
       drawn[strength] += `${square([left, top])}M${x1},${y1}C${x1 + 20},${y1} ${x - 22},${y2} ${x - 2},${y2}`;
     }
     for (const way of ways) way.setAttribute("d", drawn[way.getAttribute("class")]);
-    line.textContent = words(block, channel, from);
+    say();
   }
 
   function words({ node, channels }, channel, from) {
     if (!node) return `Channel ${channel} of the image's ${channels}. Point at a small map to see what feeds it; a click goes to it.`;
     const name = `${node.path || "the layer"}, channel ${channel}${node.target === state.output && node.out[0] * node.out[1] === 1 ? ` (${state.className(channel)})` : ""}`;
     const behind = behindText(from, (one) => (one ? one.out[2] : state.shapes[0][2]));
-    return shown.backward ? `${name}: on the way back its dy goes to ${behind}` : `${name}: made of ${behind}`;
+    return shown.backward ? `${name}: on the way back its dy goes to ${behind}.` : `${name}: made of ${behind}.`;
   }
 
   return { element, draw };
