@@ -48,15 +48,15 @@ export class Explorer {
     this.sum = sumPanel((lit) => { this.lit = lit; this.set(lit ? { term: lit - 1 } : {}, true); });
     this.working = h("p", { className: "ts-line", role: "status", hidden: true });
     this.update = h("p", { className: "ts-line ts-update" });
-    this.place = placeControls(set);
+    this.place = placeControls(this);
     this.bar = stopBar(this);
-    this.walk = this.bar.walk;
+    Object.assign(this, { walk: this.bar.walk, slide: this.place.slide });
     root.replaceChildren(...this.#frame());
     onTheme(() => {
       this.theme = root.dataset.theme = themeOf(root.parentElement);
       this.draw();
     }, signal);
-    for (const one of [this.sum, this.walk]) signal.addEventListener("abort", one.stop);
+    for (const one of [this.sum, this.walk, this.slide]) signal.addEventListener("abort", one.stop);
     this.#take(step, []);
     const middle = state.nodes[0].out.slice(0, 2).map((side) => Math.floor(side / 2));
     this.set({ at: middle, from: middle });
@@ -100,6 +100,7 @@ export class Explorer {
 
   // Look at the step that `work` returns, unless another was wished for meanwhile.
   async #compute(work, losses) {
+    this.slide.stop();
     const mine = this.computing = {};
     const say = (words) => {
       this.working.hidden = false;
@@ -141,12 +142,10 @@ export class Explorer {
 
   // changes: values, or functions of the view. playing: the animation itself asks.
   set(changes, playing = false) {
+    this.slide.elsewhere();
     if ("stop" in changes && changes.stop !== this.view.stop) { Object.assign(this.view, { what: "dx", term: 0 }); this.walk.elsewhere(); }
     for (const [name, value] of Object.entries(changes)) this.view[name] = typeof value === "function" ? value(this.view) : value;
-    if (!playing) {
-      this.lit = null;
-      this.sum.stop();
-    }
+    if (!playing) { this.lit = null; this.sum.stop(); }
     this.view.stop = clamp(this.view.stop, 0, this.stops.length - 1);
     this.#keepInside(changes);
     this.draw();

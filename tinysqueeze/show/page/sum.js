@@ -29,6 +29,7 @@ export function sumPanel(play) {
     const began = performance.now();
     const rest = lit === null || lit >= count ? 0 : lit;
     player.textContent = "pause";
+    play(lit); // what else goes on by itself ends
     const tick = () => {
       const share = (performance.now() - began) / (Math.min(SECONDS, count * 0.35) * 1000);
       lit = Math.min(count, rest + Math.ceil(share * count));
