@@ -39,7 +39,7 @@ export class Explorer {
       step: (rate) => this.more(rate),
       rate: (rate) => { this.rate = rate; this.#lookAhead(); this.draw(); },
       reset: () => this.restart(),
-      own: (pixels) => this.swap({ images: withImage(state.images, pixels, this.view.n) }),
+      own: (pixels, n) => this.swap({ images: withImage(state.images, pixels, n) }),
       label: (label) => this.swap({ labels: state.labels.with(this.view.n, label) }),
     });
     this.forward = forwardView(set);

@@ -1,8 +1,10 @@
 // The images with what the network says of each, before and after the step; one's own picture; one more step.
 
+import { addressField } from "./address.js";
 import { button, h } from "./dom.js";
 import { paintImage } from "./network_map.js";
 import { percent } from "./numbers.js";
+import { bitmapOf } from "./picture.js";
 import { index } from "./terms.js";
 
 // The colour of an image's pixel as people see it: (i, j) -> [r, g, b].
@@ -24,10 +26,10 @@ export function imageColour(state, n) {
   });
 }
 
-// A picture file as the network wants it: its centre, shrunk, minus mean, over std.
-async function pixelsOf(file, state) {
+// A picture, by its file or its address, as the network wants it: its centre, shrunk, minus mean, over std.
+async function pixelsOf(source, state) {
   const [height, width, channels] = state.shapes[0];
-  const picture = await createImageBitmap(file);
+  const picture = await bitmapOf(source);
   const share = Math.min(picture.width / width, picture.height / height);
   const [w, h0] = [width * share, height * share];
   const canvas = new OffscreenCanvas(width, height);
@@ -48,7 +50,7 @@ function apart(before, after) {
   return (words[0] === words[1] ? [before, after].map((p) => `${(100 * p).toFixed(2)}\u00a0%`) : words).join(" → ");
 }
 
-// actions: {choose(n), step(rate), rate(rate), reset(), own(pixels), label(label)}
+// actions: {choose(n), step(rate), rate(rate), reset(), own(pixels, n), label(label)}
 export function imagesView(state, actions) {
   const list = h("div", { className: "ts-images", role: "group", "aria-label": "Images: choose one" });
   const cards = state.labels.map((_, n) => {
@@ -70,21 +72,33 @@ export function imagesView(state, actions) {
     const names = h("select", {}, ...Array.from({ length: state.classes.length }, (_, k) => h("option", { value: String(k) }, state.className(k))));
     const file = h("input", { type: "file", accept: "image/*", onclick: () => { file.value = ""; } });
     names.addEventListener("change", () => actions.label(Number(names.value)));
-    file.addEventListener("change", async () => {
-      try {
-        trouble.textContent = "";
-        if (file.files[0]) actions.own(await pixelsOf(file.files[0], state));
-      } catch {
-        trouble.textContent = `${file.files[0].name} can't be opened as a picture: choose a PNG or JPEG.`;
-      }
+    const take = async (source) => {
+      const [mine, n] = [(own.wish = {}), drawn[2]];
+      let failed = "";
+      trouble.textContent = typeof source === "string" ? "loading the picture …" : "";
+      const pixels = await pixelsOf(source, state).catch((error) => { failed = `${error.message}.`; });
+      if (mine !== own.wish) return; // something else was wished for meanwhile
+      trouble.textContent = failed;
+      if (pixels) actions.own(pixels, n);
+    };
+    const address = addressField((where) => { file.value = ""; take(where); }, (words) => { trouble.textContent = words; });
+    file.addEventListener("change", () => {
+      address.clear();
+      if (file.files[0]) take(file.files[0]);
     });
-    own.append(h("label", {}, "your own picture instead ", file));
+    own.append(h("label", {}, "your own picture instead ", file), address.element);
     if (state.classes.length) own.append(h("label", {}, "its right class ", names));
     own.update = (label, blocked) => {
       names.value = String(label);
       names.disabled = file.disabled = blocked;
+      address.block(blocked);
     };
-    own.forget = () => { file.value = ""; };
+    own.forget = () => {
+      own.wish = null;
+      trouble.textContent = "";
+      file.value = "";
+      address.clear();
+    };
   }
   const element = h("section", { className: "ts-people", "aria-label": "Images and predictions" }, list, h("div", {}, controls, history, own, trouble));
   let drawn = [];

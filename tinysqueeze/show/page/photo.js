@@ -1,5 +1,6 @@
 // The photo page: a trained network on any photograph, its best classes, where it sees them, its maps.
 
+import { addressField, addressName } from "./address.js";
 import { onTheme, themeOf } from "./colours.js";
 import { button, by, h, thousands } from "./dom.js";
 import { Engine } from "./engine.js";
@@ -62,7 +63,8 @@ class Photo {
     file.addEventListener("click", () => { file.value = ""; }); // so that the same one may be chosen again
     this.zone = h("label", { className: "ts-drop" }, h("b", {}, "Drop a photograph here, paste one, or choose a file: "), file);
     const again = examples.map(({ name, blob }) => button(name, () => this.show(blob, name)));
-    return h("div", {}, this.zone, examples.length ? h("div", { className: "ts-row", role: "group", "aria-label": "Examples" }, "or look at ", ...again) : null);
+    const address = addressField((where) => this.show(where, addressName(where)), (words) => { this.trouble.textContent = words; });
+    return h("div", {}, this.zone, address.element, examples.length ? h("div", { className: "ts-row", role: "group", "aria-label": "Examples" }, "or look at ", ...again) : null);
   }
 
   #listen(page, root) {
@@ -85,14 +87,14 @@ class Photo {
     return null;
   }
 
-  // A picture file through the network, and everything drawn. Of two in a hurry the later one stays.
-  async show(blob, name) {
+  // A picture, its file or its address, through the network, and everything drawn. Of two in a hurry the later one stays.
+  async show(source, name) {
     const turn = (this.turn = (this.turn ?? 0) + 1);
     this.trouble.textContent = "";
     this.status.textContent = `looking at ${name} …`;
     try {
       await moment();
-      const pixels = await photograph(blob);
+      const pixels = await photograph(source);
       if (turn !== this.turn) return;
       this.#run(pixels, name);
     } catch (error) {
