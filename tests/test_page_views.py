@@ -293,3 +293,30 @@ def test_a_walk_ends_where_another_stop_is_chosen(browser, opened, rng):
     stop = run("return explorer.view.stop")
     time.sleep(1.5)
     assert run("return [explorer.view.stop, explorer.walk.element.textContent]") == [stop, "walk"]
+
+
+TITLES = """
+const path = 'fire2/expand3x3';
+const view = document.querySelector(`[aria-label=${given[0] === '→' ? 'Forward' : 'Backward'}]`);
+const titles = (css) =>
+  [...view.querySelectorAll(css + ' .ts-title')].map((one) => one.textContent).join(' ');
+explorer.set({ what: 'dx' });
+explorer.settle();
+const stop = explorer.stops.findIndex(([own, way]) => own === path && way === given[0]);
+explorer.set({ stop, out: 1, inp: 1 });
+const first = [titles('.ts-figure:not(.ts-mosaic-figure)'), titles('.ts-mosaic-figure')];
+explorer.settle();
+return [...first, titles('.ts-mosaic-figure')];
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("direction", ["→", "←"])
+def test_of_another_layer_the_two_maps_come_first(direction, opened, rng):
+    """All channels are a fifth of what a layer's first frame costs: they come with the next one."""
+    run = opened(steps_of(SMALL, False, rng))
+    go(run, "conv1", direction)
+    maps, before, after = run(TITLES, direction)
+    assert "y, channel 1 " in maps + " "
+    assert "all 3 channels" in before
+    assert "all 4 channels" in after

@@ -69,7 +69,7 @@ function toInput(set) {
     const { x, y, dy, dx } = record;
     const conv = isConv(node);
     const windowed = Boolean(node.kernel);
-    const out = conv ? view.out : node.kind === "flatten" ? ui.flat : view.inp;
+    const out = outOf(ui);
     const windows = [];
     if (windowed) seers(node, ...view.at, (tap, i, j) => windows.push([i, j, 1, 1]));
     else windows.push(y.size[0] * y.size[1] === 1 ? [0, 0, 1, 1] : [...view.at, 1, 1]);
@@ -77,21 +77,23 @@ function toInput(set) {
       title: `dy, channel ${out}`, data: dy, size: y.size, n: view.n, channel: out, at: view.from, windows, theme,
       text: `${pixelText(placeName("dy", node, [...view.from, out]), dy, y.size, view.n, view.from, out)}; framed: ${windowed ? `the ${windows.length === 1 ? "window" : `${windows.length} windows`} that saw` : "what became of"} ${pixelName("x", node, view.at)}`,
     });
-    slopes.element.hidden = y.size[2] === 1;
-    slopes.draw({ title: `dy: all ${plural(y.size[2], "channel")}`, data: dy, size: y.size, n: view.n, channel: out, theme });
     const image = node.sources[0] === 0 ? " (the image's)" : "";
     back.draw({
       title: `dx${image}, channel ${view.inp}`, data: dx, size: x.size, n: view.n, channel: view.inp, at: view.at, theme,
       windows: windowed ? [windowOver(node, view.from)] : [],
       text: pixelText(placeName("dx", node, [...view.at, view.inp]), dx, x.size, view.n, view.at, view.inp) + (windowed ? "; framed: where the chosen dy goes" : ""),
     });
-    backs.element.hidden = x.size[2] === 1;
-    backs.draw({ title: `dx: all ${plural(x.size[2], "channel")}`, data: dx, size: x.size, n: view.n, channel: view.inp, theme });
     if (!isWide(node)) grids.hidden = line.hidden = true;
     row.element.hidden = !conv;
   }
+  const outOf = ({ node, view, flat }) => (isConv(node) ? view.out : node.kind === "flatten" ? flat : view.inp);
   function numbers(ui) {
-    const { node, record, view } = ui;
+    const { node, record, view, theme } = ui;
+    const { x, y, dy, dx } = record;
+    slopes.element.hidden = y.size[2] === 1;
+    slopes.draw({ title: `dy: all ${plural(y.size[2], "channel")}`, data: dy, size: y.size, n: view.n, channel: outOf(ui), theme });
+    backs.element.hidden = x.size[2] === 1;
+    backs.draw({ title: `dx: all ${plural(x.size[2], "channel")}`, data: dx, size: x.size, n: view.n, channel: view.inp, theme });
     grids.hidden = line.hidden = !isWide(node);
     if (grids.hidden) return;
     if (counted.node !== node) counted = { node, ...overlaps(node, record.x.size) };

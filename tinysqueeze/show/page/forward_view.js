@@ -19,6 +19,12 @@ export const windowOver = (node, [row, column]) =>
 export const lookingAt = (node, pixel) =>
   node.kernel ? pixel.map((place, k) => Math.round((place + node.pad[k] - (node.kernel[k] - 1) / 2) / node.stride[k])) : pixel;
 
+// Which channel of x is looked at.
+function channelOf({ node, view, group, part, origin }) {
+  if (isConv(node)) return group * part + view.inp;
+  return node.kind === "flatten" ? origin[2] : view.out;
+}
+
 export function forwardView(set) {
   let shown = null; // what was drawn last
   const flat = () => shown.node.kind === "flatten";
@@ -50,28 +56,27 @@ export function forwardView(set) {
     const { node, record, view, theme } = ui;
     const { x, y } = record;
     const conv = isConv(node);
-    const inp = conv ? ui.group * ui.part + view.inp : node.kind === "flatten" ? view.inp : view.out;
     const image = node.sources[0] === 0;
     const window = node.kind === "mean" ? [0, 0, x.size[0], x.size[1]] : node.kind === "flatten" ? [...ui.origin.slice(0, 2), 1, 1] : windowOver(node, view.at);
-    const xChannel = node.kind === "flatten" ? ui.origin[2] : inp;
+    const xChannel = channelOf(ui);
     input.draw({
       title: `${image ? "the image" : "x"}, channel ${xChannel}`, ...x, n: view.n, channel: xChannel, theme, windows: [window],
       cursor: node.kind === "flatten" ? { at: ui.origin.slice(0, 2), size: x.size } : { at: view.at, size: y.size },
       text: `${node.flat.x ? plural(x.size[2], "number") : `${plural(x.size[0] * x.size[1], "pixel")} in ${plural(x.size[2], "channel")}`}; framed: what ${pixelName("y", node, view.at)} sees`,
     });
     output.draw({ title: `y, channel ${view.out}`, ...y, n: view.n, channel: view.out, at: view.at, theme, text: pixelText(placeName("y", node, [...view.at, view.out]), y.data, y.size, view.n, view.at, view.out) });
-    inputs.element.hidden = x.size[2] === 1 || node.kind === "flatten";
-    inputs.draw({ title: `x: all ${plural(x.size[2], "channel")}`, ...x, n: view.n, channel: inp, theme });
-    outputs.element.hidden = y.size[2] === 1;
-    outputs.draw({ title: `y: all ${plural(y.size[2], "channel")}`, ...y, n: view.n, channel: view.out, theme });
     if (!isWide(node)) sums.hidden = true;
     alone.element.hidden = !conv || y.size[0] * y.size[1] === 1 || ui.part === 1;
     matrix.element.hidden = !conv;
   }
 
-  // Window, filter and products.
+  // All channels; window, filter and products.
   function numbers(ui) {
-    const { node, view } = ui;
+    const { node, record: { x, y }, view, theme } = ui;
+    inputs.element.hidden = x.size[2] === 1 || node.kind === "flatten";
+    inputs.draw({ title: `x: all ${plural(x.size[2], "channel")}`, ...x, n: view.n, channel: channelOf(ui), theme });
+    outputs.element.hidden = y.size[2] === 1;
+    outputs.draw({ title: `y: all ${plural(y.size[2], "channel")}`, ...y, n: view.n, channel: view.out, theme });
     sums.hidden = !isWide(node);
     for (const one of [...grids.querySelectorAll(".ts-sign"), filter.element, products.element]) one.hidden = !isConv(node);
     if (sums.hidden) return;
