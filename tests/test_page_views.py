@@ -223,7 +223,7 @@ const model = {
     heard[0](); // a state that comes while the view stands replaces the explorer, and what it held
     while (el.querySelector('.ts-headline')) await pause(5);
     while (!el.querySelector('.ts-headline')) await pause(20);
-    for (const name of ['walk', 'add']) el.querySelector('.ts-' + name).click();
+    for (const name of traits.plays) el.querySelector('.ts-' + name).click();
   }
   const counts = () => [running.size, watching.size, heard.length];
   const before = counts();
@@ -238,12 +238,13 @@ const model = {
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("what", ["explorer", "sliders"])
+@pytest.mark.parametrize("what", [("walk", "add"), ("slide",), "sliders"])
 def test_a_view_that_goes_leaves_nothing_running(what, browser, shown, tmp_path, rng):
     """anywidget's contract: `render` returns what frees listeners, timers and observers."""
-    if what == "explorer":
+    if what != "sliders":
         steps = steps_of(SMALL, False, rng)
-        start, traits = "widget.js", {"state": base64.b64encode(pack(steps, LOOK)).decode()}
+        state = base64.b64encode(pack(steps, LOOK)).decode()
+        start, traits = "widget.js", {"state": state, "plays": what}
     else:
         panel = fire_designer()
         start, traits = "slider_widget.js", panel._state()
@@ -251,7 +252,7 @@ def test_a_view_that_goes_leaves_nothing_running(what, browser, shown, tmp_path,
     shown(tmp_path / "empty.html")
     code = base64.b64encode(module(start).encode()).decode()
     found = browser.execute_async_script(VIEWED, code, traits)
-    timers = 2 if what == "explorer" else 0  # walk, and the sum
+    timers = 0 if what == "sliders" else len(what)
     assert found == {"before": [timers, 1, 1], "after": [0, 0, 0], "turned": False}
 
 
