@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 HERE = Path(__file__).parent
-LARGEST = 900_000  # bytes of a notebook with its outputs: the two explorers in lesson 15 are most of it
+LARGEST = 900_000  # bytes of a notebook with its outputs: lesson 15 has two explorers
 LONGEST = 60  # seconds
 
 
