@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tinysqueeze.errors import DataError
+from tinysqueeze.files import content
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif",
@@ -47,7 +48,7 @@ def open_image(path: Place) -> Image.Image:
         if about.st_size > LARGEST_FILE:
             raise DataError(f"{about.st_size:,} bytes are more than we open")
         # From memory: of a file Pillow reads as much as it promises to hold, not as it holds.
-        with Image.open(io.BytesIO(Path(path).read_bytes())) as image:
+        with Image.open(io.BytesIO(content(path))) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{image.width}×{image.height} pixels are more than we open")
             image.load()
