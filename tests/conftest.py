@@ -21,6 +21,39 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lines", type=int, help="how many command lines are generated")
     parser.addoption("--kills", type=int, help="how many processes are killed by each signal")
     parser.addoption("--faults", type=int, help="how many faults are planted (all, if not said)")
+    parser.addoption("--skipped", action="store_true", help="only what the run before skipped")
+
+
+SKIPPED: list[str] = []  # tests, and whole files, of this run
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember what lacked something that is not installed."""
+    if report.skipped:
+        SKIPPED.append(report.nodeid)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """The same for a whole file."""
+    if report.skipped:
+        SKIPPED.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """For a run with `--skipped`, where more is installed."""
+    session.config.cache.set("tinysqueeze/skipped", SKIPPED)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--skipped`, keep what the run before skipped."""
+    if not config.getoption("skipped"):
+        return
+    before = set(config.cache.get("tinysqueeze/skipped", []))
+    if not before:
+        raise pytest.UsageError("no run before, or nothing was skipped in it")
+    kept = [item for item in items if {item.nodeid, item.nodeid.split("::")[0]} & before]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
 
 
 @pytest.fixture
