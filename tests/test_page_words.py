@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from explored import go, steps_of
+from explored import SMALL, go, steps_of
 
 from tinysqueeze.network.compose import Chain
 from tinysqueeze.network.layers import Conv2D, Flatten, Linear, MaxPool2D, ReLU, Softmax
@@ -77,3 +77,23 @@ def test_softmax_hands_back_what_its_terms_say(opened, rng):
         assert f"dx[{channel}] = y·(dy − the sum of y·dy)" in said
         assert "do not agree" not in said
         assert run("return explorer.found.terms.length") == 5
+
+
+CAPTIONS = """
+explorer.set({ what: 'dx' });
+explorer.set({ at: [3, 2] });
+explorer.settle();
+return document.querySelector('[aria-label=Backward]').innerText;
+"""
+
+
+def test_the_way_back_speaks_of_the_chosen_pixel_and_of_the_windows_there_are(opened, rng):
+    run = opened(steps_of(SMALL, False, rng))
+    go(run, "conv1_swish", "←")
+    said = run(CAPTIONS)
+    assert "dy[3, 2, 0] = " in said
+    assert "framed: what became of pixel 3, 2 of x" in said
+    go(run, "pool1", "←")  # 2x2 pixels, stride 2
+    assert "the windows do not overlap: 1 share makes dx" in run(CAPTIONS)
+    go(run, "conv1", "←")  # 3x3, stride 1
+    assert "the windows overlap, so 9 shares add up to dx" in run(CAPTIONS)

@@ -8,7 +8,7 @@ stay the ones people know ("fire2/squeeze/weight", with or without a bypass).
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -251,6 +251,11 @@ class Residual(Parallel):
         """dy goes both ways; where there is no shortcut, it goes around as it is."""
         dx, grads = self.backward_each(params, cache, [dy for _ in self.children], mode)
         return (dx + dy if self.shortcut is None else dx), grads
+
+
+def is_bypass(layer: Layer) -> TypeGuard[Residual]:
+    """Does it end in a sum of what came through and what came around?"""
+    return isinstance(layer, Residual)
 
 
 class Block(Composition):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tinysqueeze.labels import check_images, check_labels
-from tinysqueeze.network.compose import Residual, join, map_layers
+from tinysqueeze.network.compose import is_bypass, join, map_layers
 from tinysqueeze.network.layers import EVAL, Cache, Layer, Mode, Params, Shape
 from tinysqueeze.network.loss import softmax_cross_entropy
 from tinysqueeze.network.models import Model
@@ -76,7 +76,7 @@ class _Probe(Layer):
     def forward(self, params: Params, x: np.ndarray, mode: Mode = EVAL) -> tuple[np.ndarray, Cache]:
         self.records.setdefault(self.path, None)  # the place in the order is that of the way in
         y, cache = self.inner.forward(params, x, mode)
-        if isinstance(self.inner, Residual):  # its body has its path, so this is the body's record
+        if is_bypass(self.inner):  # its body has its path, so this is the body's record
             through = self.records[self.path].y
             around = x
             if self.inner.shortcut is not None:
@@ -89,7 +89,7 @@ class _Probe(Layer):
         self, params: Params, cache: Cache, dy: np.ndarray, mode: Mode = EVAL
     ) -> tuple[np.ndarray, Params]:
         dx, grads = self.inner.backward(params, cache, dy, mode)
-        if isinstance(self.inner, Residual):
+        if is_bypass(self.inner):
             self.records[self._sum].dy = self.records[self._sum].dx = dy
         record = self.records[self.path]
         record.dy, record.dx, record.grads = dy, dx, grads

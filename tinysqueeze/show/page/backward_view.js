@@ -52,7 +52,7 @@ const slopeMap = (set, name = "dy") => pixelMap(name, {
 
 // dx: what the windows that saw a pixel send back to it; and what one dy sends to its whole window.
 function toInput(set) {
-  const slope = slopeMap(set);
+  const slope = slopeMap((changes) => set(alike && changes.from ? { at: changes.from } : changes));
   const slopes = mosaic("channels of dy", (out) => set({ out }));
   const back = pixelMap("dx", { pick: (row, column) => set({ at: [row, column] }), turn: (by) => set({ inp: (view) => view.inp + by }) });
   const backs = mosaic("channels of dx", (inp) => set({ inp }));
@@ -64,6 +64,7 @@ function toInput(set) {
   const line = h("p", { className: "ts-line" });
   const element = h("div", {}, h("div", { className: "ts-pair" }, h("div", {}, slope.element, slopes.element), h("div", {}, back.element, backs.element)), grids, line, row.element);
   let counted = {};
+  let alike = false;
   function draw(ui) {
     const { node, record, view, theme } = ui;
     const { x, y, dy, dx } = record;
@@ -73,9 +74,11 @@ function toInput(set) {
     const windows = [];
     if (windowed) seers(node, ...view.at, (tap, i, j) => windows.push([i, j, 1, 1]));
     else windows.push(y.size[0] * y.size[1] === 1 ? [0, 0, 1, 1] : [...view.at, 1, 1]);
+    alike = !windowed && x.size.every((side, i) => side === y.size[i]); // each number of x became one of y
+    const from = alike ? view.at : view.from;
     slope.draw({
-      title: `dy, channel ${out}`, data: dy, size: y.size, n: view.n, channel: out, at: view.from, windows, theme,
-      text: `${pixelText(placeName("dy", node, [...view.from, out]), dy, y.size, view.n, view.from, out)}; framed: ${windowed ? `the ${windows.length === 1 ? "window" : `${windows.length} windows`} that saw` : "what became of"} ${pixelName("x", node, view.at)}`,
+      title: `dy, channel ${out}`, data: dy, size: y.size, n: view.n, channel: out, at: from, windows, theme,
+      text: `${pixelText(placeName("dy", node, [...from, out]), dy, y.size, view.n, from, out)}; framed: ${windowed ? `the ${windows.length === 1 ? "window" : `${windows.length} windows`} that saw` : "what became of"} ${pixelName("x", node, view.at)}`,
     });
     const image = node.sources[0] === 0 ? " (the image's)" : "";
     back.draw({
@@ -125,7 +128,8 @@ function toInput(set) {
     });
     sent.draw({ title: `${pixelName("dy", node, view.from)} sends to channel ${view.inp}`, size: node.kernel, values: send, theme });
     counts.draw({ title: "how many windows saw each pixel", ...count, at: view.at, theme, text: `${plural(found.windows, "window")} saw pixel ${view.at.join(", ")}` });
-    write(line, `Scatter-add: the windows overlap, so ${plural(found.windows, "share")} ${found.windows === 1 ? "makes" : "add up to"} dx = ${short(found.value)}; a cell is a place in the window that saw the pixel.`);
+    const overlap = node.kernel.some((side, i) => side > node.stride[i]);
+    write(line, `Scatter-add: the windows ${overlap ? "overlap, so" : "do not overlap:"} ${plural(found.windows, "share")} ${found.windows === 1 ? "makes" : "add up to"} dx = ${short(found.value)}; a cell is a place in the window that saw the pixel.`);
   }
   return { element, draw, numbers, rest };
 }

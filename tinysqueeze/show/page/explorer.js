@@ -281,7 +281,7 @@ export class Explorer {
     const [name, old] = what === "dbias" ? [`bias[${view.out}]`, params.bias[view.out]]
       : isConv(node) ? [weightName(node, view.tap, view.inp, view.out), params.weight[(view.tap * this.part + view.inp) * node.out[2] + view.out]]
         : [`weight[${view.out}]`, params.weight[view.out]];
-    return `The update: ${name} is ${exact(old)}; ${exact(old)} − ${rate}·${short(found.value)} = ${exact(Math.fround(old - rate * this.held()))} after the step (learning rate ${rate}).`;
+    return `The update: ${name} is ${exact(old)}; ${exact(old)} − ${rate}·${found.value < 0 ? `(${short(found.value)})` : short(found.value)} = ${exact(Math.fround(old - rate * this.held()))} after the step (learning rate ${rate}).`;
   }
 
   #frame() {
