@@ -164,3 +164,8 @@ def test_a_table_of_other_images_is_refused(noise, quick, tmp_path):
     ladder.write_csv(tmp_path / "t.csv", ladder.COLUMNS, [one])
     with pytest.raises(UserError, match="saw 1 images, not 120"):
         next(ladder.climb(noise, noise, tmp_path / "t.csv", epochs=3))
+
+
+def test_too_few_images_for_a_batch_are_refused(noise, tmp_path):
+    with pytest.raises(UserError, match="noise: 40 images; the ladder's largest batch takes 1,024"):
+        next(ladder.climb(noise, noise, tmp_path / "t.csv"))

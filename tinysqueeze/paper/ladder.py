@@ -117,7 +117,7 @@ def blocks(classes: int, stem: list[tuple[str, Layer]]) -> Model:
             ]
             steps += [(f"pool{number}", MaxPool2D(2, stride=2))] if half == "a" else []
     steps += [("pool4", MaxPool2D(3, stride=3)), ("conv10", Conv2D(classes, 1, bias=False))]
-    return Model("blocks", (*steps, ("pool10", GlobalAvgPool2D())), (32, 32, 3), {})  # fmt: skip
+    return Model("blocks", (*steps, ("pool10", GlobalAvgPool2D())), (32, 32, 3), {})
 
 
 def whitening_filters(images: np.ndarray, size: int = 2, eps: float = 5e-4) -> np.ndarray:
@@ -165,7 +165,7 @@ class Lookahead(Optimiser):
 
 
 def start(rung: Rung, dataset: Dataset, seed: int = 0, threads: int | None = None) -> Training:
-    """The training of a rung before its first step."""
+    """The training of a rung before its first step. Raises ShapeError unless images are 32x32."""
     recipe, normalise = replace(rung.recipe, seed=seed), Normalise.of(dataset)
     params = initialise(rung.network, seed, identity=recipe.identity)
     if rung.whitened:
@@ -176,11 +176,9 @@ def start(rung: Rung, dataset: Dataset, seed: int = 0, threads: int | None = Non
     params[classifier]["weight"] *= np.float32(sqrt(rung.classifier))
     training = begin(rung.network, dataset, recipe, params, normalise, threads)
     if rung.classifier != 1:
-        factors = (
-            np.ones_like(training.engine.vector) if training.factors is None else training.factors
-        )
-        training.engine.views(factors)[classifier]["weight"][...] *= np.float32(rung.classifier)
-        training.factors = factors
+        assert training.factors is not None  # the norms' biases have theirs
+        own = training.engine.views(training.factors)[classifier]["weight"]
+        own *= np.float32(rung.classifier)
     if rung.lookahead:
         training.optimiser = Lookahead(PUBLISHED.momentum, steps=recipe.steps(len(dataset)))
         training.slots["slow"] = training.engine.vector.copy()
@@ -198,9 +196,15 @@ def climb(
 ) -> Iterator[Row]:
     """Train the rungs that the table at `path` lacks; yields each row when the table has it.
 
-    `report` hears of every step. Raises UserError where the table's rows saw other images, or as many
-    otherwise; what was trained of a rung that is interrupted is lost, at most some minutes.
+    `report` hears of every step. Raises UserError where the table's rows saw another number of images, or
+    where there are too few for a batch; of a rung that is interrupted nothing is kept.
     """
+    ladder = rungs(epochs, len(dataset.classes))
+    batch = max(rung.recipe.batch_size for rung in ladder)
+    if len(dataset) < batch:
+        raise UserError(
+            f"{dataset.name}: {len(dataset):,} images; the ladder's largest batch takes {batch:,}"
+        )
     rows, seen = read_rows(path, COLUMNS), epochs * len(dataset)
     for row in rows:
         if row["seen"] != seen:
@@ -210,7 +214,7 @@ def climb(
             )
     done = {(row["change"], row["seed"]) for row in rows}
     for seed in range(seeds):
-        for rung in rungs(epochs, len(dataset.classes)):
+        for rung in ladder:
             if (rung.change, seed) in done:
                 continue
             training = start(rung, dataset, seed, threads)
