@@ -40,15 +40,17 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """For a run with `--skipped`, where more is installed."""
-    session.config.cache.set("tinysqueeze/skipped", SKIPPED)
+    """For a run with `--skipped`, where more is installed; a run without a cache leaves nothing behind."""
+    if session.config.pluginmanager.hasplugin("cacheprovider"):
+        session.config.cache.set("tinysqueeze/skipped", SKIPPED)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With `--skipped`, keep what the run before skipped."""
     if not config.getoption("skipped"):
         return
-    before = set(config.cache.get("tinysqueeze/skipped", []))
+    cached = config.pluginmanager.hasplugin("cacheprovider")
+    before = set(config.cache.get("tinysqueeze/skipped", []) if cached else [])
     if not before:
         raise pytest.UsageError("no run before, or nothing was skipped in it")
     kept = [item for item in items if {item.nodeid, item.nodeid.split("::")[0]} & before]
