@@ -5,6 +5,7 @@ Nothing here says how fast anything is: that is what the benchmark itself is for
 
 import importlib
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,7 +25,14 @@ from tinysqueeze.bench.runner import (
     workloads_named,
 )
 from tinysqueeze.bench.tasks import write_for
-from tinysqueeze.bench.worker import CHECK_STEPS, classes_found, peak_bytes, read_task, timed
+from tinysqueeze.bench.worker import (
+    CHECK_STEPS,
+    cache_seconds,
+    classes_found,
+    peak_bytes,
+    read_task,
+    timed,
+)
 from tinysqueeze.bench.workloads import WORKLOADS, describe
 from tinysqueeze.cli import main
 from tinysqueeze.errors import MissingExtra, UserError
@@ -103,6 +111,36 @@ def test_ratios_are_of_medians_and_their_spread_is_of_rounds():
     assert complete(json.loads(json.dumps(data)))["rows"] == data["rows"]
 
 
+def test_tenths_of_a_second_in_which_a_core_was_not_ours_are_told_apart():
+    """By the time of reading the first cache alone: the fastest block of all may be one of them."""
+
+    def blocks(*pairs):
+        return {"blocks": [{"ms": ms, "cache_s": 1e-6 * cache} for ms, cache in pairs]}
+
+    data = canned()
+    assert complete(data)["undisturbed"] == []  # an older file
+    assert "undisturbed" not in text(complete(data))
+    data["runs"] = [
+        run("ours", 0, 44, **blocks((40, 1.0), (42, 1.1), (60, 1.5))),
+        run("ours", 1, 70, **blocks((70, 1.2), (30, 1.9))),
+        run("torch", 0, 100, **blocks((100, 1.0), (90, 1.0), (150, 1.0))),
+        run("torch", 1, 120, **blocks((110, 1.1), (130, 2.0))),
+    ]
+    data = complete(data)
+    ours, torch = data["undisturbed"]
+    assert ours["ms"] == {"median": 41, "least": 41, "most": 41}
+    assert torch["ms"] == {"median": 105, "least": 100, "most": 110}
+    assert torch["times_ours"] == pytest.approx(
+        {"median": 105 / 41, "least": 100 / 41, "most": 100 / 41}
+    )
+    assert "In 4 of 10 tenths of a second" in text(data)
+    assert "105 (100–110) ×2.56 [2.44–2.44]" in text(data)
+    for one in data["runs"]:
+        for block in one["blocks"]:
+            block["cache_s"] = 1e-6
+    assert "undisturbed" not in text(complete(data))  # then both tables would be one
+
+
 def test_a_ratio_needs_rounds_of_both_sides():
     assert ratio([], [run("torch", 0, 1.0)]) is None
     assert ratio([run("ours", 0, 1.0)], [run("torch", 1, 1.0)]) is None
@@ -171,11 +209,23 @@ def test_a_peak_that_a_product_beats_is_called_wrong():
     assert "Measured peak: unknown." in text(data | {"peaks": {"float32": {}}})
 
 
-def test_timing_and_memory_of_a_process():
+def test_timing_of_a_process():
     calls = []
     found = timed(lambda: calls.append(0), 0.0)
     assert found["calls"] == len(calls) >= 5
     assert 0 <= found["fastest_ms"] <= found["ms"]
+    assert 1 <= len(found["blocks"]) <= 5
+    assert all(block["ms"] >= found["fastest_ms"] for block in found["blocks"])
+
+
+def test_looking_at_the_caches_leaves_a_process_where_it_was():
+    processors = getattr(os, "sched_getaffinity", lambda _: None)
+    before = processors(0)
+    assert 0 < cache_seconds() < 1e-3
+    assert processors(0) == before
+
+
+def test_memory_of_a_process():
     memory = peak_bytes()
     assert memory is None or memory > 1e6
 
@@ -286,7 +336,7 @@ def test_quick_end_to_end(capsys, tmp_path):
     data = json.loads(capsys.readouterr().out)
     assert {
         "machine", "versions", "rounds", "seconds", "threads", "peaks", "workloads", "sides",
-        "runs", "checks", "rows", "speedups", "startup", "scaling",
+        "runs", "checks", "rows", "undisturbed", "speedups", "startup", "scaling",
     } <= data.keys()  # fmt: skip
     assert [(row["workload"], row["side"]) for row in data["rows"]] == [
         ("train", "ours"),

@@ -49,6 +49,30 @@ def rows(data: Data) -> list[dict[str, Any]]:
     return [_row(data, *place) for place in places(data)]
 
 
+CALM = 1.15
+"""So much longer than the shortest seen may reading the first cache take, for a core to be ours alone."""
+
+
+def undisturbed(data: Data) -> Data:
+    """The same data from those blocks of the rounds only in which nobody else used our cores.
+
+    A block counts where reading the first cache took about as little as ever, before it and after it,
+    whatever the block itself took. A run's "ms" is then the median of those blocks, and its "blocks" are
+    only those; a run without any is left out.
+    """
+    timed = [run for run in select(data) if run.get("blocks")]
+    if not timed:
+        return data | {"runs": []}
+    limit = CALM * min(block["cache_s"] for run in timed for block in run["blocks"])
+    runs = []
+    for run in timed:
+        calm = [block for block in run["blocks"] if block["cache_s"] <= limit]
+        if calm:
+            ms = [block["ms"] for block in calm]
+            runs.append(run | {"ms": median(ms), "fastest_ms": min(ms), "blocks": calm})
+    return data | {"runs": runs}
+
+
 def _row(data: Data, workload: str, side: str, threads: int) -> dict[str, Any]:
     runs = select(data, workload=workload, side=side, threads=threads)
     ours = select(data, workload=workload, side="ours", threads=threads)
@@ -73,6 +97,7 @@ def _row(data: Data, workload: str, side: str, threads: int) -> dict[str, Any]:
         "share_of_floor": needed / peak / ms["median"] / 1e6 if peak and needed else None,
         "times_ours": ratio(ours, runs),
         "fastest_ms": min(run["fastest_ms"] for run in runs),
+        "blocks": sum(len(run.get("blocks", ())) for run in runs),
         "memory": _bytes(runs, "peak_bytes"),
         "memory_over_imports": _over_imports(runs),
         "memory_times_ours": ratio(ours, runs, "peak_bytes"),
@@ -144,6 +169,7 @@ def complete(data: Data) -> Data:
     """The measured data with everything derived from it, as `bench --json` prints it."""
     return data | {
         "rows": rows(data),
+        "undisturbed": rows(undisturbed(data)),
         "speedups": speedups(data),
         "startup": startup(data),
         "scaling": scaling(data),

@@ -5,7 +5,7 @@ from typing import Any
 
 from tinysqueeze.bench.peak import OVER_PEAK
 from tinysqueeze.bench.peers import SIDES
-from tinysqueeze.bench.report import Data
+from tinysqueeze.bench.report import CALM, Data
 from tinysqueeze.bench.stages import KINDS
 
 DASH = "–"
@@ -13,8 +13,8 @@ DASH = "–"
 
 def text(data: Data) -> str:
     """All of it. `data` is what `report.complete` returns."""
-    parts = [_heading(data), _headline(data), *_details(data), _checks(data)]
-    parts += [_stages(data), _speedups(data), _startup(data), _scaling(data)]
+    parts = [_heading(data), _headline(data, data["rows"]), _undisturbed(data), *_details(data)]
+    parts += [_checks(data), _stages(data), _speedups(data), _startup(data), _scaling(data)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -66,13 +66,13 @@ def _peaks(data: Data) -> str:
     return text
 
 
-def _headline(data: Data) -> str:
+def _headline(data: Data, rows: Sequence[dict[str, Any]]) -> str:
     """One column a workload, one line a side, at the largest number of threads."""
     threads = max(data["threads"])
     names = list(dict.fromkeys(row["workload"] for row in data["rows"]))
     cells = {
         (row["side"], row["workload"]): _time_and_ratio(row)
-        for row in data["rows"]
+        for row in rows
         if row["threads"] == threads
     }
     sides = [side for side in data["sides"] if any(key[0] == side for key in cells)]
@@ -85,6 +85,21 @@ def _headline(data: Data) -> str:
         [data["sides"][side], *(cells.get((side, name), DASH) for name in names)] for side in sides
     ]
     return table(header, lines)
+
+
+def _undisturbed(data: Data) -> str:
+    """The headline again, of those parts of the runs in which the cores were this process's alone."""
+    counted, every = (sum(row["blocks"] for row in data[key]) for key in ("undisturbed", "rows"))
+    if counted == every:
+        return ""
+    text = (
+        f"In {every - counted:,} of {every:,} tenths of a second a core read its first cache more than "
+        f"{CALM - 1:.0%} slower than it can, just before or just after: somebody else, perhaps another "
+        "machine on the same processor, used it too. "
+    )
+    if not counted:
+        return f"{text}None was undisturbed."
+    return f"{text}Without those:\n\n{_headline(data, data['undisturbed'])}"
 
 
 def _images(about: dict[str, Any]) -> str:
