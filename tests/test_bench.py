@@ -134,6 +134,7 @@ def test_tenths_of_a_second_in_which_a_core_was_not_ours_are_told_apart():
         {"median": 105 / 41, "least": 100 / 41, "most": 100 / 41}
     )
     assert "In 4 of 10 tenths of a second" in text(data)
+    assert "(floor/time of ours: train 39%)" in text(data)  # 8 GFLOP at 500 a second: 16 of 41 ms
     assert "105 (100–110) ×2.56 [2.44–2.44]" in text(data)
     for one in data["runs"]:
         for block in one["blocks"]:

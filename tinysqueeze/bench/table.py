@@ -99,7 +99,12 @@ def _undisturbed(data: Data) -> str:
     )
     if not counted:
         return f"{text}None was undisturbed."
-    return f"{text}Without those:\n\n{_headline(data, data['undisturbed'])}"
+    shares = ", ".join(
+        f"{row['workload']} {_percent(row['share_of_floor'])}"
+        for row in data["undisturbed"]
+        if row["side"] == "ours" and row["threads"] == max(data["threads"])
+    )
+    return f"{text}Without those (floor/time of ours: {shares}):\n\n{_headline(data, data['undisturbed'])}"
 
 
 def _images(about: dict[str, Any]) -> str:
