@@ -1,5 +1,6 @@
 """In JupyterLab: sliders and explorer live in a notebook, and in one that was saved and opened again."""
 
+import base64
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
+from tinysqueeze.show.widgets import Stepper, one_by_one
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 
@@ -30,6 +33,17 @@ stepper""",
 from tinysqueeze.show.widgets import Stepper, fire_designer
 
 display(Stepper.of().widget(), fire_designer().widget())""",
+    "saved": """\
+import numpy as np
+import tinysqueeze as ts
+from tinysqueeze.show.widgets import Stepper, one_by_one
+
+sliders = one_by_one().widget()
+sliders.values = sliders.values | {"channels": 96}
+model = ts.squeezenet_cifar()  # packs to more than a notebook should hold
+images = np.random.default_rng(0).random((1, 32, 32, 3), np.float32)
+large = Stepper(model, ts.initialise(model), images, np.array([3]))
+display(sliders, Stepper.of().widget(), large.widget())""",
 }
 
 
@@ -44,6 +58,17 @@ def wait_for(condition, seconds: float, what: str):
     pytest.fail(f"not within {seconds} s: {what}")
 
 
+def untrusted(v4):
+    """A notebook as another person's computer wrote it: outputs and no signature."""
+    shown = (one_by_one(), Stepper.of(), one_by_one().widget())
+    bundles = [each._repr_mimebundle_() for each in shown]
+    for data, _ in bundles:
+        if "image/png" in data:
+            data["image/png"] = base64.b64encode(data["image/png"]).decode()
+    outputs = [v4.new_output("display_data", data, metadata=about) for data, about in bundles]
+    return v4.new_notebook(cells=[v4.new_code_cell("shown", outputs=outputs, execution_count=1)])
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """A local JupyterLab with a notebook of one cell for each widget; its address."""
@@ -54,6 +79,7 @@ def lab(tmp_path_factory):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
         nbformat.write(notebook, folder / f"{name}.ipynb")
+    nbformat.write(untrusted(nbformat.v4), folder / "untrusted.ipynb")
     port = 8921
     settings = {
         "--ServerApp.port": port,
@@ -104,12 +130,21 @@ def open_and_run(browser, lab: str, name: str, before: str = "") -> None:
     wait_for(lambda: browser.execute_script(shown), 180, "the widget is there")
 
 
-def save_and_open_again(browser, lab: str, name: str) -> None:
-    """The notebook from the disk, with nothing run."""
+def save(browser) -> None:
     browser.execute_script("return window.jupyterapp.commands.execute('docmanager:save')")
     dirty = "return window.jupyterapp.shell.currentWidget.context.model.dirty"
     wait_for(lambda: not browser.execute_script(dirty), 30, "the notebook is saved")
+
+
+def open_again(browser, lab: str, name: str) -> None:
+    """The notebook from the disk, with nothing run."""
+    browser.get("about:blank")
     browser.get(f"{lab}/workspaces/again/tree/{name}.ipynb?reset")
+
+
+def save_and_open_again(browser, lab: str, name: str) -> None:
+    save(browser)
+    open_again(browser, lab, name)
 
 
 def slide(browser, channels: int) -> str:
@@ -141,6 +176,86 @@ def test_as_a_widget_sliders_and_python_follow_each_other(browser, lab):
     told = "return document.querySelector('.jp-OutputArea .ts-panel .ts-count')?.textContent"
     found = wait_for(lambda: browser.execute_script(told), 60, "the widget is there")
     assert f"{9 * 96 * 128 + 128:,}" in found  # as the cell's second line set it
+
+
+def shut_down(browser) -> None:
+    """The kernel of the notebook that is open."""
+    panel = "window.jupyterapp.shell.currentWidget.sessionContext"
+    browser.execute_script(f"return {panel}.shutdown()")
+    gone = f"return {panel}.session === null"
+    wait_for(lambda: browser.execute_script(gone), 60, "the kernel is gone")
+
+
+SAVED = """
+const all = [...document.querySelectorAll('.jp-OutputArea-output')];
+const explorers = all.flatMap((one) => [...one.querySelectorAll('.ts-explorer:not(.ts-panel)')]);
+const count = document.querySelector('.jp-OutputArea .ts-panel .ts-count')?.textContent;
+const [live, still] = explorers;
+if (!count || !live?.explorer || !(still?.explorer || still?.querySelector('img'))) return null;
+return [count, live.explorer.step.loss, Boolean(still.explorer), still.textContent];
+"""
+
+
+def test_widgets_live_when_they_are_opened_again_without_their_kernel(browser, lab, screenshot):
+    """Sliders as they were left, the explorer; a large one is its picture and its numbers as text."""
+    shown = lambda: browser.execute_script(SAVED)  # noqa: E731
+    open_and_run(browser, lab, "saved")
+    _, loss, live, _ = wait_for(shown, 120, "the widgets are there")
+    assert live
+    browser.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    time.sleep(1)
+    wait_for(shown, 120, "the widgets are there again")
+    browser.execute_script(
+        "const slider = document.querySelector('.ts-panel .ts-channels'); slider.value = 200;"
+        "slider.dispatchEvent(new Event('input'))"
+    )
+    save(browser)
+    shut_down(browser)
+    for _ in range(2):  # and saved once more without a kernel
+        open_again(browser, lab, "saved")
+        count, again, live, text = wait_for(
+            shown, 120, "the widgets are there, without their kernel"
+        )
+        assert f"{9 * 200 * 128 + 128:,}" in count
+        assert again == loss
+        assert not live
+        assert "loss 2.3" in text
+        assert "Error" not in browser.execute_script("return document.body.textContent")
+        save(browser)
+        shut_down(browser)
+    screenshot("widgets_opened_again")
+    kept = browser.execute_script(
+        "const { model } = window.jupyterapp.shell.currentWidget.context;"
+        "return Object.values(model.getMetadata('widgets'))[0].state"
+    )
+    assert len(kept) == 3  # what stood there before is not kept
+    assert len(str(kept)) < 1_500_000
+
+
+PICTURES = """
+return [...document.querySelectorAll('.jp-OutputArea-output')].map((one) => [
+  [...one.querySelectorAll('img')].filter((img) => img.checkVisibility() && img.naturalWidth > 100).length,
+  one.querySelectorAll('iframe').length, one.textContent]);
+"""
+
+
+def test_where_a_notebook_is_not_trusted_pictures_and_words_stand_for_what_lives(
+    browser, lab, screenshot
+):
+    browser.get(f"{lab}/workspaces/untrusted/tree/untrusted.ipynb?reset")
+    there = "return document.querySelectorAll('.jp-OutputArea-output img').length >= 3"
+    wait_for(lambda: browser.execute_script(there), 180, "the outputs are there")
+    for pictures, frames, text in browser.execute_script(PICTURES):
+        assert (pictures, frames) == (1, 0)
+        assert "Error" not in text
+        assert "3×3 only" in text or "conv1" in text
+    screenshot("not_trusted")
+
+
+def test_where_frames_live_the_picture_does_not_stand_beside_them(browser, lab):
+    open_and_run(browser, lab, "one_by_one")
+    found = browser.execute_script(PICTURES)
+    assert [one[:2] for one in found] == [[0, 1]]
 
 
 def in_the_explorer(browser, code: str):

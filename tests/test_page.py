@@ -270,16 +270,17 @@ def test_the_widget_holds_the_state_and_the_modules(monkeypatch):
     stepper = Stepper.of()
     widget = stepper.widget()
     assert widget.state == pack(stepper, stepper.look)
-    assert widget._esm.rstrip().endswith("export default { render };")
+    assert widget._esm == module("widget.js")
     monkeypatch.setitem(sys.modules, "anywidget", None)
     with pytest.raises(ImportError, match="notebook"):
         stepper.widget()
 
 
 def test_the_modules_join_into_one_without_imports():
-    for start in ("standalone.js", "slider_page.js"):
+    for start in ("standalone.js", "slider_page.js", "widget.js", "slider_widget.js"):
         text = module(start)
-        assert not re.search(r"^(import|export) ", text, re.MULTILINE)
+        exports = re.findall(r"^(?:import|export) .*", text, re.MULTILINE)
+        assert exports == ["export default { render: keeping(render) };"] * ("widget" in start)
         names = re.findall(r"^(?:async )?(?:const|let|function\*?|class) (\w+)", text, re.MULTILINE)
         assert len(names) == len(set(names)), "two modules define one name"
     for path in HERE.glob("*.js"):

@@ -11,6 +11,7 @@ import pytest
 
 from tinysqueeze.errors import MissingExtra, UserError
 from tinysqueeze.show import widgets
+from tinysqueeze.show.page import module
 from tinysqueeze.show.widgets import curve, numbers, panels
 from tinysqueeze.show.widgets.bugs import compare
 from tinysqueeze.show.widgets.numbers import one_against_three
@@ -74,7 +75,12 @@ def test_as_a_widget_a_panel_holds_its_values_and_what_the_browser_needs(make):
     assert widget.values == panel.start
     assert [c["name"] for c in widget.panel["controls"]] == list(panel.controls)
     assert json.loads(json.dumps(widget.panel["data"])).keys() == panel.data.keys()
-    assert widget._esm.rstrip().endswith("export default { render };")
+    assert widget._esm == module("slider_widget.js")
+    assert widget._anywidget_id == "tinysqueeze.show.page.notebook.slider_widget"  # its sheet's own
+    data, _ = widget._repr_mimebundle_()
+    assert widget.model_id in str(data["application/vnd.jupyter.widget-view+json"])
+    assert data["text/html"].startswith("<img alt=")
+    assert data["text/plain"] == panel.tell(**panel.start)
 
 
 def test_a_time_is_a_median_with_its_quartiles(monkeypatch):

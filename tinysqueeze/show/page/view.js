@@ -7,8 +7,9 @@ import { unpack } from "./state.js";
 import { unhurried } from "./slices.js";
 import { Step } from "./step.js";
 
-// What anywidget and the page call: draws model's "state" into el. Returns what frees listeners, timers and
-// observers when the view goes; it stops a step that is still being computed, too.
+// What anywidget and the page call: draws model's "state" into el; where a saved notebook did not keep so much, the
+// HTML "instead". Returns what frees listeners, timers and observers when the view goes; it stops a step that is
+// still being computed, too.
 export function render({ model, el }) {
   const root = h("div", { className: "ts-explorer" });
   el.append(root);
@@ -16,9 +17,13 @@ export function render({ model, el }) {
   const open = async () => {
     life.abort(); // what stood here before
     const { signal } = (life = new AbortController());
+    root.dataset.theme = themeOf(el);
+    if (!model.get("state")) {
+      root.innerHTML = model.get("instead");
+      return;
+    }
     const line = h("p", { className: "ts-line", role: "status" }, "computing the step …");
     root.replaceChildren(line);
-    root.dataset.theme = themeOf(el);
     try {
       const state = await unpack(model.get("state"));
       const say = (words) => { line.textContent = `computing the step: ${words}`; };

@@ -78,9 +78,12 @@ class Panel:
     def widget(self) -> Any:
         """The panel as a widget: its `values`, by control, follow the sliders, and can be set.
 
-        Raises MissingExtra where anywidget is not installed.
+        Saved and opened again without its kernel it is as it was left, and its sliders live. Raises
+        MissingExtra where anywidget is not installed.
         """
-        return page.widget("slider_widget.js", "the sliders as a widget", SHEET, **self._state())
+        text, picture = self.at()
+        what = "the sliders as a widget"
+        return page.widget("slider_widget.js", what, picture, text, SHEET, **self._state())
 
     def _state(self) -> dict[str, Any]:
         """What the module sliders.js begins with."""
@@ -96,5 +99,7 @@ class Panel:
         text, picture = self.at()
         data, about = picture._repr_mimebundle_()
         data["text/plain"] = f"{text}\n{picture!r}"
-        data["text/html"] = page.below_cell(self._page(text, picture), self.title, text, HEIGHT)
+        data["text/html"] = page.below_cell(
+            self._page(text, picture), self.title, picture, text, HEIGHT
+        )
         return data, about

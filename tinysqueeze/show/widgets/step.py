@@ -62,18 +62,20 @@ class Stepper(Steps):
     def widget(self) -> Any:
         """The explorer as a widget, for a network too large for a saved notebook.
 
-        Raises MissingExtra where anywidget is not installed.
+        Saved and opened again without its kernel it is the explorer; of so large a network the picture
+        and the text. Raises MissingExtra where anywidget is not installed.
         """
-        state = page.pack(self, self.look)
-        return page.widget("widget.js", "the explorer as a widget", state=state)
+        state, what = page.pack(self, self.look), "the explorer as a widget"
+        return page.widget("widget.js", what, self.picture(), page.words(self), state=state)
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
-        data, about = self.picture()._repr_mimebundle_()
+        picture = self.picture()
+        data, about = picture._repr_mimebundle_()
         data["text/plain"] = self.text()
         text = page.whole(self, self.look)
         if len(text) <= LARGEST:
             title = f"A training step of {self.name}, to be explored"
-            data["text/html"] = page.below_cell(text, title, page.words(self))
+            data["text/html"] = page.below_cell(text, title, picture, page.words(self))
         else:
             data["text/plain"] += "\n[too large for a notebook: .save(path) writes the explorer]"
         return data, about
