@@ -188,6 +188,28 @@ def test_the_landing_page_is_the_explorer_at_any_width(width, scheme, site, look
     screenshot(f"landing_{width}_{scheme}")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_theme_turned_against_the_systems_turns_the_frame_whole(scheme, site, look, screenshot):
+    """Its ground, which is seen beyond round corners, and its scrollbars, too."""
+    turned = {"light": "dark", "dark": "light"}[scheme]
+    browser = look(site / "index.html", scheme, frame=True)
+    browser.switch_to.default_content()
+    browser.execute_script("document.body.dataset.theme = arguments[0]", turned)
+    browser.switch_to.frame(browser.find_element("css selector", "iframe"))
+    found = browser.execute_async_script(
+        "const [wanted, tell] = arguments; const root = document.querySelector('.ts-explorer');"
+        "const of = (element) => getComputedStyle(element);"
+        "const look = () => root.dataset.theme === wanted ? setTimeout(() => tell(["
+        " of(document.documentElement).colorScheme, of(root).colorScheme,"
+        " of(document.body).backgroundColor, of(root).backgroundColor]), 200) : setTimeout(look, 50);"
+        "look();",
+        turned,
+    )
+    assert found[:2] == [turned, turned]
+    assert found[2] == found[3]
+    screenshot(f"{scheme}_turned")
+
+
 def test_everything_is_reached_and_worked_by_keyboard(look, tmp_path):
     """Tab from the top: every control has its turn, shows that it has, and nobody is a trap."""
     from selenium.webdriver import ActionChains

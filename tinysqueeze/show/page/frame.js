@@ -6,9 +6,11 @@ export function fitFrame(place) {
   if (!frame) return;
   const root = place.querySelector(".ts-explorer");
   const fit = () => {
+    document.documentElement.style.colorScheme = root.dataset.theme; // scrollbars, what is beyond round corners
     document.body.style.background = getComputedStyle(root).backgroundColor;
     frame.style.height = `${Math.ceil(root.getBoundingClientRect().height) + 12}px`;
   };
   place.style.padding = "0";
   new ResizeObserver(fit).observe(root);
+  new MutationObserver(fit).observe(root, { attributeFilter: ["data-theme"] });
 }
