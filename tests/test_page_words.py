@@ -2,11 +2,13 @@
 
 import re
 
+import numpy as np
 import pytest
-from explored import SMALL, go, steps_of
+from explored import SMALL, go, number, steps_of
 
 from tinysqueeze.network.compose import Chain
 from tinysqueeze.network.layers import Conv2D, Flatten, Linear, MaxPool2D, ReLU, Softmax
+from tinysqueeze.network.models import squeezenet_cifar
 
 pytestmark = pytest.mark.browser
 
@@ -97,3 +99,57 @@ def test_the_way_back_speaks_of_the_chosen_pixel_and_of_the_windows_there_are(op
     assert "the windows do not overlap: 1 share makes dx" in run(CAPTIONS)
     go(run, "conv1", "←")  # 3x3, stride 1
     assert "the windows overlap, so 9 shares add up to dx" in run(CAPTIONS)
+
+
+SIMPLE = squeezenet_cifar(
+    bypass="simple", stem_filters=8, fires=3, freq=3, pools=(1,), base_e=8, incr_e=0,
+    squeeze_ratio=0.5, input_size=16,
+)  # fmt: skip
+FORKS = """
+explorer.set({ what: 'dx', at: [5, 2], from: [5, 2], n: 1, out: 3, inp: 3 });
+explorer.settle();
+const said = [...document.querySelectorAll('.ts-fork')].map((line) => line.textContent);
+const { dy, y } = explorer.step.seen.get(explorer.node.path);
+const [width, channels] = y.size.slice(1);
+return [...said, dy[((y.size[0] + 5) * width + 2) * channels + 3]];
+"""
+
+
+def shares(said: str) -> tuple[dict[str, float], float]:
+    """The numbers that a line adds up, by layer, and their sum."""
+    found = re.findall(r"\(?([−0-9.e]+)\)? of (\S+)", said)
+    return {path: number(share) for share, path in found}, number(said.split(" = ")[-1][:-1])
+
+
+@pytest.mark.parametrize(
+    ("network", "path", "readers"),
+    [
+        (SMALL, "fire2/squeeze", ["fire2/expand1x1", "fire2/expand3x3"]),
+        (SIMPLE, "fire2/squeeze_relu", ["fire2/expand1x1", "fire2/expand3x3"]),
+        (SIMPLE, "fire2/sum", ["fire3/squeeze", "fire3/sum"]),
+        (SMALL, "pool1", ["fire2/bypass/conv", "fire2/squeeze"]),
+    ],
+)
+def test_where_branches_meet_on_the_way_back_their_shares_are_told(
+    network, path, readers, opened, rng, screenshot
+):
+    """A Fire's two kinds of filters, a bypass of both kinds: named, and float32's own sum of them."""
+    steps = steps_of(network, False, rng, shape=(16, 16, 3))
+    run = opened(steps)
+    go(run, path, "←")
+    said, _, held = run(FORKS)
+    screenshot(f"fork_{path.replace('/', '_')}")
+    assert said.startswith(f"y goes to {' and '.join(readers)}: dy is the sum")
+    found, total = shares(said)
+    assert set(found) == set(readers)
+    assert np.float32(total) == np.float32(held) == sum(map(np.float32, found.values()))
+    for reader, share in found.items():
+        assert share == pytest.approx(steps.trace[reader].dx[1, 5, 2, 3], rel=1e-4, abs=1e-9)
+    assert total == pytest.approx(steps.trace[path].dy[1, 5, 2, 3], rel=1e-4, abs=1e-9)
+    go(run, readers[0], "←")
+    below, above, _ = run(FORKS)
+    assert above.startswith(f"x goes to {readers[1]}, too: this dx is one share.")
+    assert shares(above) == (found, total)
+    assert not below
+    go(run, "conv1", "←")
+    assert run(FORKS)[:2] == ["", ""]

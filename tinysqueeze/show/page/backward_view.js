@@ -1,6 +1,7 @@
 // A layer on the way down: dy, what it sends back to x (col2im adds it up), and the gradients.
 
 import { attributes, button, h, plural, write } from "./dom.js";
+import { forkOfX, forkOfY } from "./forks.js";
 import { isConv, isWide, windowOver } from "./forward_view.js";
 import { grid } from "./grids.js";
 import { mosaic, pixelMap, pixelText, strips } from "./maps.js";
@@ -27,7 +28,8 @@ export function backwardView(set) {
     to.focus();
   });
   const views = { dx: toInput(set), dweight: toWeight(set), dbias: toBias(set) };
-  const element = h("section", { "aria-label": "Backward" }, tabs, ...names.map((what) => views[what].element));
+  const [below, above] = [0, 0].map(() => h("p", { className: "ts-line ts-fork" }));
+  const element = h("section", { "aria-label": "Backward" }, tabs, below, above, ...names.map((what) => views[what].element));
   function draw(ui) {
     const own = ui.record.grads;
     buttons.forEach((one, i) => {
@@ -37,6 +39,8 @@ export function backwardView(set) {
       one.tabIndex = here ? 0 : -1;
     });
     tabs.hidden = !own.weight;
+    write(below, forkOfY(ui, placeOfDy(ui)));
+    write(above, ui.what === "dx" ? forkOfX(ui, [...ui.view.at, ui.view.inp]) : "");
     for (const what of names) {
       views[what].element.hidden = ui.what !== what;
       if (ui.what === what) views[what].draw(ui);
@@ -44,6 +48,14 @@ export function backwardView(set) {
   }
   return { element, draw, numbers: (ui) => views[ui.what].numbers?.(ui), rest: (ui) => views[ui.what].rest?.(ui) };
 }
+
+// Each number of x became one of y.
+const isAlike = ({ node, record: { x, y } }) => !node.kernel && x.size.every((side, i) => side === y.size[i]);
+
+const outOf = ({ node, view, flat }) => (isConv(node) ? view.out : node.kind === "flatten" ? flat : view.inp);
+
+// The number of dy that is looked at.
+const placeOfDy = (ui) => (ui.what === "dx" ? [...(isAlike(ui) ? ui.view.at : ui.view.from), outOf(ui)] : [...ui.view.from, ui.view.out]);
 
 const slopeMap = (set, name = "dy") => pixelMap(name, {
   pick: (row, column) => set({ from: [row, column] }),
@@ -70,12 +82,12 @@ function toInput(set) {
     const { x, y, dy, dx } = record;
     const conv = isConv(node);
     const windowed = Boolean(node.kernel);
-    const out = outOf(ui);
     const windows = [];
     if (windowed) seers(node, ...view.at, (tap, i, j) => windows.push([i, j, 1, 1]));
     else windows.push(y.size[0] * y.size[1] === 1 ? [0, 0, 1, 1] : [...view.at, 1, 1]);
-    alike = !windowed && x.size.every((side, i) => side === y.size[i]); // each number of x became one of y
-    const from = alike ? view.at : view.from;
+    alike = isAlike(ui);
+    const place = placeOfDy(ui);
+    const [from, out] = [place.slice(0, 2), place[2]];
     slope.draw({
       title: `dy, channel ${out}`, data: dy, size: y.size, n: view.n, channel: out, at: from, windows, theme,
       text: `${pixelText(placeName("dy", node, [...from, out]), dy, y.size, view.n, from, out)}; framed: ${windowed ? `the ${windows.length === 1 ? "window" : `${windows.length} windows`} that saw` : "what became of"} ${pixelName("x", node, view.at)}`,
@@ -89,7 +101,6 @@ function toInput(set) {
     if (!isWide(node)) grids.hidden = line.hidden = true;
     row.element.hidden = !conv;
   }
-  const outOf = ({ node, view, flat }) => (isConv(node) ? view.out : node.kind === "flatten" ? flat : view.inp);
   function numbers(ui) {
     const { node, record, view, theme } = ui;
     const { x, y, dy, dx } = record;
