@@ -8,6 +8,7 @@ import { forwardView, isConv } from "./forward_view.js";
 import { imageColour, imagesView } from "./images_view.js";
 import { lossView } from "./loss_view.js";
 import { legend } from "./maps.js";
+import { miniMap } from "./mini_map.js";
 import { networkMap } from "./network_map.js";
 import { madeOf } from "./norm_terms.js";
 import { exact, short, thousands } from "./numbers.js";
@@ -33,6 +34,7 @@ export class Explorer {
     this.blocked = Object.keys(state.y).length ? "One more step, or another image, needs Python here: some layers are computed there." : null;
     const set = (changes) => this.set(changes);
     this.map = networkMap(state, (path) => this.goTo(path));
+    this.mini = miniMap(state, this.map, (path) => this.goTo(path), signal);
     this.all = overview(state, (path, channel) => (path === null ? this.goTo(state.nodes[0].path, { inp: channel }) : this.goTo(path, { out: channel })));
     this.images = imagesView(state, {
       choose: (n) => this.set({ n }),
@@ -42,9 +44,7 @@ export class Explorer {
       own: (pixels, n) => this.swap({ images: withImage(state.images, pixels, n) }),
       label: (label) => this.swap({ labels: state.labels.with(this.view.n, label) }),
     });
-    this.forward = forwardView(set);
-    this.backward = backwardView(set);
-    this.loss = lossView();
+    Object.assign(this, { forward: forwardView(set), backward: backwardView(set), loss: lossView() });
     this.sum = sumPanel((lit) => { this.lit = lit; this.set(lit ? { term: lit - 1 } : {}, true); });
     this.working = h("p", { className: "ts-line", role: "status", hidden: true });
     this.update = h("p", { className: "ts-line ts-update" });
@@ -226,7 +226,9 @@ export class Explorer {
     this.map.draw({ step, path, backward: direction === "←", n: view.n, theme, imageColour: imageColour(state, view.n) });
     this.all.draw({ step, node, channel: view.out, n: view.n, backward: direction === "←", theme });
     this.images.draw(ui);
-    write(this.headline, this.#headline(path, direction, node));
+    const words = this.#headline(path, direction, node);
+    write(this.headline, words);
+    this.mini.draw({ path, words });
     this.bar.draw(view.stop);
     this.forward.element.hidden = direction !== "→";
     this.backward.element.hidden = direction !== "←";
@@ -291,7 +293,7 @@ export class Explorer {
     return [
       h("header", {}, h("h2", {}, `A training step of ${state.name}`),
         h("p", { className: "ts-line" }, `${plural(sums("parameters"), "parameter")}, ${thousands(sums("multiply_adds"))} multiply-adds an image. ${state.about}`)),
-      this.images.element, this.working, this.map.element, this.all.element, legend(), this.bar.element, this.headline, this.place.element,
+      this.images.element, this.working, this.map.element, this.mini.element, this.all.element, legend(), this.bar.element, this.headline, this.place.element,
       this.forward.element, this.backward.element, this.loss.element, this.sum.element, this.update,
     ];
   }

@@ -12,6 +12,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
+COMMENT = re.compile(r"^ *//.*\n", re.MULTILINE)  # an eighth of all: they stay in the files
 EXPORT = re.compile(r"^export (?!default)", re.MULTILINE)
 
 
@@ -20,7 +21,7 @@ def module(start: str) -> str:
     """A module and all that it imports as one text, those first that others need.
 
     Our modules import by name, from files beside them, and no two define the same name: then joining
-    is leaving out the imports.
+    is leaving out the imports. Lines that are comments are left out, too.
     """
     needs: dict[str, list[str]] = {}
     waiting = [start]
@@ -31,7 +32,7 @@ def module(start: str) -> str:
             waiting += needs[name]
     order = TopologicalSorter(needs).static_order()
     parts = [EXPORT.sub("", IMPORT.sub("", _text(name))) for name in order if name != start]
-    return "\n".join([*parts, IMPORT.sub("", _text(start))])
+    return COMMENT.sub("", "\n".join([*parts, IMPORT.sub("", _text(start))]))
 
 
 def style(*more: str) -> str:

@@ -77,8 +77,8 @@ export function networkMap(state, goTo) {
     if (path !== null) buttons.push({ path, element });
     return [column * WIDE + (LAYER - face) / 2, TOP + row * HIGH + EDGE, face, face];
   };
-  const image = add(null, "image", "image", { column: 0, row: 0 }, state.shapes[0]);
-  const spots = state.nodes.map((node) => add(node.path, shortName(node.path), COLOURS[node.kind] ?? "other", places.get(node.path), node.out));
+  const spots = [add(null, "image", "image", { column: 0, row: 0 }, state.shapes[0])];
+  for (const node of state.nodes) spots.push(add(node.path, shortName(node.path), COLOURS[node.kind] ?? "other", places.get(node.path), node.out));
   add("loss", "loss", "loss", { column: columns, row: 0 });
   inner.append(faces.element);
   sheet.append(inner);
@@ -91,13 +91,15 @@ export function networkMap(state, goTo) {
     event.preventDefault();
   });
   let painted = [];
+  let faceList = []; // of what is painted, the image's first: {path, size, colour}
   let current = null;
   function draw({ step, path, backward, n, theme, imageColour }) {
     const now = [step, backward, n, theme];
     if (now.some((value, i) => value !== painted[i])) {
       painted = now;
-      state.nodes.forEach((node, i) => faces.put(spots[i], node.out, loudest(step, node.path, backward, n, theme)));
-      faces.put(image, state.shapes[0], (i, j) => packed(imageColour(i, j)));
+      faceList = [{ path: null, size: state.shapes[0], colour: (i, j) => packed(imageColour(i, j)) },
+        ...state.nodes.map((node) => ({ path: node.path, size: node.out, colour: loudest(step, node.path, backward, n, theme) }))];
+      faceList.forEach(({ size, colour }, i) => faces.put(spots[i], size, colour));
     }
     if (path === current) return;
     current = path;
@@ -113,7 +115,7 @@ export function networkMap(state, goTo) {
     const room = sheet.clientWidth;
     if (left < sheet.scrollLeft || left + WIDE > sheet.scrollLeft + room) sheet.scrollLeft = left - room / 2 + WIDE / 2;
   }
-  return { element: sheet, draw };
+  return { element: sheet, draw, faces: () => faceList };
 }
 
 // "fire2/expand1x1" -> "expand1x1" under its module's number: "fire2/ expand1x1" breaks into two lines.
