@@ -11,6 +11,7 @@ from explored import LOOK, NETWORKS, SMALL, go, printed_sum, steps_of
 
 from tinysqueeze.network.compose import Chain
 from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, HardSwish
+from tinysqueeze.network.others import GroupedConv2D
 from tinysqueeze.network.params import flatten, unflatten
 from tinysqueeze.show.page import (
     Look,
@@ -90,22 +91,62 @@ def test_every_explained_number_is_the_arrays(training, opened, rng):
     assert wrong == []
 
 
+GROUPED = Chain(
+    (
+        ("conv", Conv2D(6, 1)),
+        ("grouped", GroupedConv2D(4, 3, pad=1, groups=2)),
+        ("gap", GlobalAvgPool2D()),
+    )
+)
+ALONE = """
+explorer.set({ out: given[0], at: given[1] });
+const figures = [...explorer.root.querySelectorAll('[aria-label=Forward] .ts-figure')];
+const said = Array.from({ length: explorer.part }, (_, inp) => {
+  explorer.set({ inp });
+  explorer.settle();
+  const one = figures.find((figure) => / alone, through/.test(figure.textContent));
+  return Number(one.querySelector('.ts-line').textContent.split(' ')[0].replace('−', '-'));
+});
+const all = figures.find((figure) => /sum of these/.test(figure.textContent)).querySelector('canvas');
+const side = (name) => Math.round((100 * all[name]) / parseFloat(all.style[name]));
+const { data } = all.getContext('2d').getImageData(0, 0, side('width'), side('height'));
+return [said, explorer.held(), side('width'), Array.from(data)];
+"""
+
+
 @pytest.mark.browser
-def test_the_maps_of_all_channels_alone_add_up_to_y(opened, rng):
-    run = opened(steps_of(SMALL, False, rng))
-    go(run, "fire2/expand3x3", "→")
-    shown, held = run("""
-        explorer.set({ at: [2, 5], out: 3, inp: 0 });
-        const { bias } = explorer.step.seen.get('fire2/expand3x3').params;
-        const shown = Array.from({ length: explorer.part }, (_, inp) => {
-          explorer.set({ inp });
-          explorer.settle();
-          const one = [...document.querySelectorAll('.ts-figure')].find((f) => /alone/.test(f.textContent));
-          return Number(one.querySelector('.ts-line').textContent.split(' ')[0].replace('−', '-'));
-        });
-        return [shown.reduce((a, b) => a + b, bias[3]), explorer.held()];
-    """)
-    assert shown == pytest.approx(held, abs=2e-3)  # each is printed with four digits
+@pytest.mark.parametrize(
+    ("network", "path"), [(SMALL, "conv1"), (SMALL, "fire2/expand3x3"), (GROUPED, "grouped")]
+)
+def test_each_input_channel_alone_is_pythons_and_all_add_up_to_y(
+    network, path, opened, rng, screenshot
+):
+    """In numbers at a pixel, and side by side in colours, which share one scale."""
+    steps = steps_of(network, False, rng)
+    record = steps.trace[path]
+    part, out = record.params["weight"].shape[2], 3
+    shares = []
+    for channel in range(part):
+        weight = np.zeros_like(record.params["weight"])
+        weight[:, :, channel] = record.params["weight"][:, :, channel]
+        alone = {"weight": weight, "bias": np.zeros_like(record.params["bias"])}
+        shares.append(record.layer.forward(alone, record.x)[0][0, :, :, out])
+    run = opened(steps)
+    go(run, path, "→")
+    for row, column in ((0, 0), (2, 5)):
+        said, held, width, pixels = run(ALONE, out, [row, column])
+        assert said == pytest.approx([share[row, column] for share in shares], rel=1e-3, abs=1e-7)
+        total = sum(share[row, column] for share in shares) + record.params["bias"][out]
+        assert total == pytest.approx(held, rel=1e-4, abs=1e-6)
+    height, across = shares[0].shape
+    painted = np.array(pixels).reshape(-1, width, 4)[..., :3]
+    columns, most = width // (across + 1), np.abs(shares).max()
+    for k, share in enumerate(shares):
+        top, left = k // columns * (height + 1), k % columns * (across + 1)
+        ends = np.where(share[..., None] < 0, (200, 95, 0), (70, 40, 130))
+        wanted = 247 + (ends - 247) * np.abs(share[..., None]) / most
+        assert np.abs(painted[top : top + height, left : left + across] - wanted).max() < 2
+    screenshot(f"alone_{path.replace('/', '_')}")
 
 
 @pytest.mark.browser

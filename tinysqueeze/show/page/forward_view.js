@@ -45,11 +45,12 @@ export function forwardView(set) {
     seenGrid.element, h("span", { className: "ts-sign", "aria-hidden": "true" }, "·"), filter.element, h("span", { className: "ts-sign", "aria-hidden": "true" }, "="), products.element);
   const gridLine = h("p", { className: "ts-line" });
   const alone = pixelMap("one channel alone", { pick: (row, column) => set({ at: [row, column] }), turn: (by) => set({ inp: (view) => view.inp + by }) });
+  const shares = mosaic("channels of x, each alone", (inp) => set({ inp }));
   const matrix = strips((term) => set({ term }));
   const sums = h("div", { className: "ts-sums" }, grids, gridLine);
   const maps = h("div", { className: "ts-pair" }, h("div", {}, input.element, inputs.element), h("div", {}, output.element, outputs.element));
   const element = h("section", { "aria-label": "Forward" }, maps,
-    h("div", { className: "ts-grids" }, sums, alone.element), matrix.element);
+    h("div", { className: "ts-grids" }, sums, alone.element, shares.element), matrix.element);
 
   function draw(ui) {
     shown = ui;
@@ -66,7 +67,7 @@ export function forwardView(set) {
     });
     output.draw({ title: `y, channel ${view.out}`, ...y, n: view.n, channel: view.out, at: view.at, theme, text: pixelText(placeName("y", node, [...view.at, view.out]), y.data, y.size, view.n, view.at, view.out) });
     if (!isWide(node)) sums.hidden = true;
-    alone.element.hidden = !conv || y.size[0] * y.size[1] === 1 || ui.part === 1;
+    alone.element.hidden = shares.element.hidden = !conv || y.size[0] * y.size[1] === 1 || ui.part === 1;
     matrix.element.hidden = !conv;
   }
 
@@ -88,7 +89,7 @@ export function forwardView(set) {
   function rest(ui) {
     const { node, view, theme, found, lit } = ui;
     if (!isConv(node)) return;
-    if (!alone.element.hidden) drawAlone(ui, ui.group * ui.part + view.inp);
+    if (!alone.element.hidden) drawAlone(ui);
     const one = node.kernel[0] * node.kernel[1] === 1;
     const term = found.terms[view.term];
     const [left, right] = term ? namesOf(found, term) : [];
@@ -119,16 +120,18 @@ export function forwardView(set) {
     write(gridLine, `Channel ${view.inp} gives ${short(sum)}; the sum over all ${part} channels${record.params.bias ? " and the bias" : ""} is y. Chosen: ${weightName(node, view.tap, view.inp, view.out)} = ${short(weights[view.tap])}.`);
   }
 
-  // What one input channel adds to all of y's channel: y is the sum of these maps, and the bias.
-  let share = {};
-  function drawAlone({ node, record, view, theme, part, step }, inp) {
-    const now = [step, node, view.n, view.inp, view.out];
-    if (now.some((value, i) => value !== share.of?.[i])) share = { of: now, ...partOf(node, record, view.n, inp, view.inp, view.out, part) };
+  // What each input channel adds to all of y's channel: y is the sum of these maps, and the bias.
+  let kept = {};
+  function drawAlone({ node, record, view, theme, part, step, group }) {
+    const now = [step, node, view.n, view.out];
+    if (now.some((value, i) => value !== kept.of?.[i])) kept = { of: now, maps: sharesOf(node, record, view.n, view.out, part, group * part) };
     const [row, column] = view.at;
+    const bias = record.params.bias ? " and the bias" : "";
     alone.draw({
-      title: `channel ${view.inp} alone, through filter ${view.out}`, ...share, at: view.at, theme,
-      text: `${short(share.data[row * node.out[1] + column])} at pixel ${row}, ${column}: y's channel ${view.out} is the sum of ${part} such maps${record.params.bias ? " and the bias" : ""}`,
+      title: `channel ${view.inp} alone, through filter ${view.out}`, ...kept.maps, channel: view.inp, at: view.at, theme,
+      text: `${short(kept.maps.data[index(kept.maps.size, 0, row, column, view.inp)])} at pixel ${row}, ${column}: y's channel ${view.out} is the sum of ${part} such maps${bias}`,
     });
+    shares.draw({ title: `y, channel ${view.out} = the sum of these${bias}: each channel of x alone`, ...kept.maps, channel: view.inp, theme });
   }
 
   function drawPool({ node, record, view, theme, found }, channel) {
@@ -144,23 +147,26 @@ export function forwardView(set) {
   return { element, draw, numbers, rest };
 }
 
-// The convolution of one input channel with its slice of a filter, no bias: a map of one channel.
-export function partOf(node, { x, params }, n, channel, slice, filter, part) {
+// The convolution of each input channel with its slice of a filter, no bias: a map of `part` channels. first: x's own
+// number of the first one.
+function sharesOf(node, { x, params }, n, filter, part, first) {
   const [height, width] = node.out;
   const [kh, kw] = node.kernel;
-  const sums = new Float64Array(height * width);
+  const sums = new Float64Array(height * width * part);
   for (let tap = 0; tap < kh * kw; tap++) { // by tap, since this is drawn at each choice: a visit a product is slow
-    const weight = params.weight[(tap * part + slice) * node.out[2] + filter];
+    const weights = Array.from({ length: part }, (_, c) => params.weight[(tap * part + c) * node.out[2] + filter]);
     for (let row = 0; row < height; row++) {
       const i = row * node.stride[0] - node.pad[0] + Math.floor(tap / kw);
       if (i < 0 || i >= x.size[0]) continue;
       for (let column = 0; column < width; column++) {
         const j = column * node.stride[1] - node.pad[1] + (tap % kw);
-        if (j >= 0 && j < x.size[1]) sums[row * width + column] += x.data[index(x.size, n, i, j, channel)] * weight;
+        if (j < 0 || j >= x.size[1]) continue;
+        const [to, from] = [(row * width + column) * part, index(x.size, n, i, j, first)];
+        for (let c = 0; c < part; c++) sums[to + c] += x.data[from + c] * weights[c];
       }
     }
   }
-  return { size: [height, width, 1], data: Float32Array.from(sums) };
+  return { size: [height, width, part], data: Float32Array.from(sums) };
 }
 
 function matrixText({ node, step, part }) {

@@ -8,7 +8,7 @@ import { index } from "./terms.js";
 
 const GROUND = { light: [255, 255, 255], dark: [23, 23, 28] };
 
-export function largest(data, from = 0, to = data.length) {
+function largest(data, from = 0, to = data.length) {
   let most = 0;
   for (let i = from; i < to; i++) {
     const size = Math.abs(data[i]);
