@@ -98,9 +98,12 @@ def test_in_a_frame_it_stays_where_the_page_around_it_scrolls(
           part.scrollTop = 950;
           later(() => tell([strip.hidden, strip.getBoundingClientRect().top
             + frame.getBoundingClientRect().top - part.getBoundingClientRect().top]));
+          window.explorer = frame.contentDocument.querySelector('.ts-explorer').explorer;
         };
         scroll();
         """
     )
     assert top == [False, pytest.approx(0, abs=1)]
     screenshot("mini_in_a_frame")
+    gone = "document.querySelector('iframe').remove(); return explorer.signal.aborted"
+    assert browser.execute_script(gone), "the page around it goes on calling it"

@@ -5,5 +5,5 @@ import { Model } from "./model.js";
 import { render } from "./sliders.js";
 
 const el = document.getElementById("explorer");
-render({ model: new Model(JSON.parse(document.getElementById("state").textContent)), el });
-fitFrame(el);
+const free = render({ model: new Model(JSON.parse(document.getElementById("state").textContent)), el });
+fitFrame(el, free);

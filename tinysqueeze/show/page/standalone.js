@@ -6,5 +6,5 @@ import { render } from "./view.js";
 import { bytesOf } from "./state.js";
 
 const place = document.getElementById("explorer");
-render({ model: new Model({ state: bytesOf(document.getElementById("state").textContent) }), el: place });
-fitFrame(place);
+const free = render({ model: new Model({ state: bytesOf(document.getElementById("state").textContent) }), el: place });
+fitFrame(place, free);
