@@ -34,6 +34,6 @@ export function forkOfX({ state, step, view, node }, at) {
   const readers = readersOf(state, map);
   if (readers.length < 2) return "";
   const others = readers.filter((one) => one !== node).map(({ path }) => path).toReversed();
-  const whole = map === 0 ? "The image's" : "What made x gets them all as its dy";
+  const whole = map === 0 ? "The image's" : "What made x gets the sum as its dy";
   return `x goes to ${others.length > 1 ? named(others) : others[0]}, too: this dx is one share. ${whole}: ${added(step, readers, view.n, at)}.`;
 }
