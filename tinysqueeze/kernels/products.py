@@ -28,6 +28,8 @@ from tinysqueeze.kernels.vectors import Emitter, Value, floats, floats_t, ints, 
 LANES = TARGET.lanes
 PANEL = TARGET.panel
 TILE, STRIP = TARGET.tile_rows, TARGET.strip_rows
+DEEP = 128
+"""Pixels whose dy stays in the first cache, a panel wide, while all rows are multiplied by it."""
 
 
 @procedure(floats_t, floats_t)
@@ -123,38 +125,43 @@ def weight_gradient(job: Any, first: int, count: int, thread: int) -> None:
     """y[row] += sum over pixels of x[row + pixel] * d[pixel]: this thread's share of dweight.
 
     The same micro-kernel with the roles changed: rows are the weights of one output channel (their
-    table says where the weight's input is, as seen from a pixel), steps are the pixels. Where rows
-    come in groups of `STRIP` neighbours, a simpler micro-kernel does.
+    table says where the weight's input is, as seen from a pixel), steps are the pixels: `DEEP` at most
+    at a time. Where rows come in groups of `STRIP` neighbours, a simpler micro-kernel does.
     """
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
     d = job.d + 4 * (first * job.d_unit + thread * job.d_thread)
     y = job.y + 4 * thread * job.y_thread
-    depth = count * job.pixels
-    nothing, starts, steps = floats(job.zeros), ints(job.x_rows), ints(job.x_steps)
+    pixels = count * job.pixels
+    nothing, starts = floats(job.zeros), ints(job.x_rows)
     no_floor = float32(-1e38) * float32(1e38)
     size = job.vectors * LANES
+    parts = (pixels + DEEP - 1) // DEEP
+    deep = (pixels + parts - 1) // parts
     for n in range(job.batch):
-        for column in range(0, size, PANEL):
-            xs = floats(x + 4 * n * job.x_batch)
-            ds = floats(d + 4 * (n * job.d_batch + column))
-            ys = floats(y + 4 * (n * job.y_batch + column))
-            wide = column + PANEL <= size
-            for row in range(0, job.rows if job.neighbours else 0, STRIP if wide else LANES):
-                place = x + 4 * (n * job.x_batch + starts[row])
-                out = floats(y + 4 * (n * job.y_batch + column + row * size))
-                if wide:
-                    wide_strip(floats(place), steps, ds, job.d_step, depth, out, size)
-                else:
-                    narrow_strip(floats(place), steps, ds, job.d_step, depth, out, size)
-            for row in range(job.rows if job.neighbours else 0, job.rows, SUM):
-                rows, outs = ints(job.x_rows + 4 * row), ints(job.y_rows + 4 * row)
-                last = job.rows - row - 1
-                if wide:
-                    wide_sum(xs, rows, steps, last, ds, job.d_step, depth, ys, outs,
-                             nothing, 1, no_floor, 0, nothing)  # fmt: skip
-                else:
-                    narrow_sum(xs, rows, steps, last, ds, job.d_step, depth, ys, outs,
-                               nothing, 1, no_floor, 0, nothing)  # fmt: skip
+        for part in range(parts):
+            begin = part * deep
+            depth, steps = min(deep, pixels - begin), ints(job.x_steps + 4 * begin)
+            for column in range(0, size, PANEL):
+                xs = floats(x + 4 * n * job.x_batch)
+                ds = floats(d + 4 * (n * job.d_batch + begin * job.d_step + column))
+                ys = floats(y + 4 * (n * job.y_batch + column))
+                wide = column + PANEL <= size
+                for row in range(0, job.rows if job.neighbours else 0, STRIP if wide else LANES):
+                    place = x + 4 * (n * job.x_batch + starts[row])
+                    out = floats(y + 4 * (n * job.y_batch + column + row * size))
+                    if wide:
+                        wide_strip(floats(place), steps, ds, job.d_step, depth, out, size)
+                    else:
+                        narrow_strip(floats(place), steps, ds, job.d_step, depth, out, size)
+                for row in range(job.rows if job.neighbours else 0, job.rows, SUM):
+                    rows, outs = ints(job.x_rows + 4 * row), ints(job.y_rows + 4 * row)
+                    last = job.rows - row - 1
+                    if wide:
+                        wide_sum(xs, rows, steps, last, ds, job.d_step, depth, ys, outs,
+                                 nothing, 1, no_floor, 0, nothing)  # fmt: skip
+                    else:
+                        narrow_sum(xs, rows, steps, last, ds, job.d_step, depth, ys, outs,
+                                   nothing, 1, no_floor, 0, nothing)  # fmt: skip
 
 
 @kernel("source rows columns solid vectors target row_count")
