@@ -29,7 +29,7 @@ LANES = TARGET.lanes
 PANEL = TARGET.panel
 TILE, STRIP = TARGET.tile_rows, TARGET.strip_rows
 DEEP = 128
-"""Pixels whose dy stays in the first cache, a panel wide, while all rows are multiplied by it."""
+"""Steps whose weights, or for weight gradients dy, stay in the first cache while all rows are done."""
 
 
 @procedure(floats_t, floats_t)
@@ -59,6 +59,7 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
     `soon` is what a later job needs of memory, `soon_unit` floats a unit: it is asked for meanwhile.
     The arrays begin `unit * first + thread * thread_size` floats after their address. With `in_panels`
     the weights of a panel lie in the order in which they are read, one of the batch behind the other.
+    Panels of a batch, which has no bias, take `DEEP` steps at most at a time.
     """
     x = job.x + 4 * (first * job.x_unit + thread * job.x_thread)
     y = job.y + 4 * (first * job.y_unit + thread * job.y_thread)
@@ -71,7 +72,8 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
     tiles = (rows + TILE - 1) // TILE
     spare = tiles * TILE - rows
     short = spare * (TILE - 1) if spare <= tiles else 0
-    table, steps = ints(job.x_rows), ints(job.x_steps)
+    table = ints(job.x_rows)
+    deep = DEEP if job.by_panel and job.batch > 1 else job.depth
     far = 1 if job.y_thread == 0 else 0  # not scratch
     soon = job.soon + 4 * first * job.soon_unit
     part = PANEL * job.depth // max(rows, 1)
@@ -87,33 +89,42 @@ def product(job: Any, first: int, count: int, thread: int) -> None:
             ys = floats(y + 4 * (n * job.y_batch + column))
             starts = floats(job.bias + 4 * column)
             wide = column + PANEL <= job.vectors * LANES
-            row = 0
-            while row < rows:
-                tile = TILE - 1 if wide and row < short else TILE
-                if job.by_panel and job.batch > 1 and 2 * row < PANEL:
-                    # Winograd by panels: the next position's weights lie far from these, so that
-                    # the processor foresees nothing. The first tiles ask for a part of them each.
-                    upcoming = floats(w + 4 * (following + 2 * row * job.depth))
-                elif job.batch > 1 and wide and not job.by_panel:  # the next panel, a part a tile
-                    upcoming = floats(w + 4 * (PANEL * job.depth + row * part))
-                elif job.soon:
-                    upcoming = floats(soon)
-                    soon += 4 * TILE * PANEL
-                else:
-                    below = table[min(row + tile, rows - 1)]
-                    upcoming = floats(x + 4 * (n * job.x_batch + below))
-                row_table, place = ints(job.x_rows + 4 * row), ints(job.y_rows + 4 * row)
-                last = rows - row - 1
-                if not wide:
-                    narrow_tile(xs, row_table, steps, last, floats(w), LANES, job.depth, ys, place,
-                                starts, job.add, job.floor, far, upcoming)  # fmt: skip
-                elif row < short:
-                    short_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
-                               starts, job.add, job.floor, far, upcoming)  # fmt: skip
-                else:
-                    wide_tile(xs, row_table, steps, last, floats(w), PANEL, job.depth, ys, place,
-                              starts, job.add, job.floor, far, upcoming)  # fmt: skip
-                row += tile
+            begun = 0
+            while begun < job.depth:
+                depth, steps = min(deep, job.depth - begun), ints(job.x_steps + 4 * begun)
+                add = job.add + begun
+                after = following if begun + depth == job.depth else depth * width
+                row = 0
+                while row < rows:
+                    tile = TILE - 1 if wide and row < short else TILE
+                    if job.by_panel and job.batch > 1 and 2 * row < PANEL:
+                        # Winograd by panels: the next position's weights lie far from these, so that
+                        # the processor foresees nothing. The first tiles ask for a part of them each.
+                        upcoming = floats(w + 4 * (after + 2 * row * depth))
+                    elif job.batch > 1 and wide and not job.by_panel:
+                        # The next panel's, a part a tile.
+                        upcoming = floats(w + 4 * (PANEL * job.depth + row * part))
+                    elif job.soon:
+                        upcoming = floats(soon)
+                        soon += 4 * TILE * PANEL
+                    else:
+                        below = table[min(row + tile, rows - 1)]
+                        upcoming = floats(x + 4 * (n * job.x_batch + below))
+                    row_table, place = ints(job.x_rows + 4 * row), ints(job.y_rows + 4 * row)
+                    last = rows - row - 1
+                    if not wide:
+                        narrow_tile(xs, row_table, steps, last, floats(w), LANES, depth, ys, place,
+                                    starts, add, job.floor, far, upcoming)  # fmt: skip
+                    elif row < short:
+                        short_tile(xs, row_table, steps, last, floats(w), PANEL, depth, ys, place,
+                                   starts, add, job.floor, far, upcoming)  # fmt: skip
+                    else:
+                        wide_tile(xs, row_table, steps, last, floats(w), PANEL, depth, ys, place,
+                                  starts, add, job.floor, far, upcoming)  # fmt: skip
+                    row += tile
+                begun += depth
+                following -= depth * width
+                w += 4 * depth * width
 
 
 @kernel("""
