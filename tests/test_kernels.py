@@ -50,9 +50,10 @@ def test_winograd_matrices_convolve_exactly(m, taps, rng):
 class OneConvolution:
     """A convolution, forward and backward, through the kernels alone."""
 
-    def __init__(self, images, shape, filters, window, precision, rng, count=2, threads=2):
+    def __init__(self, images, shape, filters, window, precision, rng, group, count=2, threads=2):
         height, width, channels = shape
         self.n, self.count, self.threads = images, count, threads
+        self.group, self.back = group, count + bool(group)
         self.source = Map.of(height, width, (channels,))
         arm = Arm("conv", window, filters, True)
         self.result = Map.of(*window.out_size(height, width), (filters,))
@@ -66,12 +67,12 @@ class OneConvolution:
 
     def build(self, space, arm):
         halo = halo_of(arm, self.m, self.source, self.result)
-        batch = -(-self.n // self.count) * self.count
+        batch = self.n + self.back
         params = {"weight": self.weight, "bias": self.bias}
-        weights = Weights(space, arm, self.source, self.m, params, needs_dx=True)
+        weights = Weights(space, arm, self.source, self.m, params, needs_dx=True, group=self.group)
         bias, positions = space.array("bias", self.result.padded), self.source.positions
         conv = Convolution(
-            space, arm, weights, self.result, positions, self.count, bias, low=-np.inf
+            space, arm, weights, self.result, positions, self.count, self.back, bias, low=-np.inf
         )
         self.x = space.buffer("x", batch, self.source, halo)
         self.y = space.buffer("y", batch, self.result)
@@ -83,7 +84,7 @@ class OneConvolution:
         forward, backward = Sequence(), Sequence()
         forward.chunks(self.count).add(*conv.forward(self.x, self.y))
         made = conv.backward(self.x, self.d, self.dx, False, gradients, 0)
-        chunks = backward.chunks(self.count)
+        chunks = backward.chunks(self.back)
         chunks.before.add(*made.before)
         if self.m:
             whole = self.dx.whole()
@@ -104,7 +105,7 @@ class OneConvolution:
 
 
 @needs_jit
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     images=st.integers(1, 5),
     height=st.integers(1, 9),
@@ -113,16 +114,17 @@ class OneConvolution:
     filters=st.sampled_from([1, 5, 16, 33, 48]),
     kernel=st.sampled_from([(1, 1, 0), (3, 3, 1), (3, 3, 0), (1, 3, 0), (5, 5, 2), (1, 1, 1)]),
     precision=st.sampled_from(["direct", "2x2", "4x4"]),
+    group=st.sampled_from([0, 16]),
 )
 def test_a_convolution_and_its_gradients(
-    images, height, width, channels, filters, kernel, precision
+    images, height, width, channels, filters, kernel, precision, group
 ):
     rng = np.random.default_rng(images * height + width)
     high, wide, pad = kernel
     window = Window.of((high, wide), 1, pad)
     if height + 2 * pad < high or width + 2 * pad < wide:
         return
-    conv = OneConvolution(images, (height, width, channels), filters, window, precision, rng)
+    conv = OneConvolution(images, (height, width, channels), filters, window, precision, rng, group)
     x = rng.standard_normal((images, height, width, channels)).astype(np.float32)
     dy = rng.standard_normal((images, *window.out_size(height, width), filters)).astype(np.float32)
     y, dx = conv(x, dy)

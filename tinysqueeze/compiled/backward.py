@@ -185,14 +185,14 @@ class _Backward:
     def convolution(self, i: int, step: ConvStep) -> None:
         """Through pool, bypass, activation and norm; then to the weights and to the source."""
         d, convs = self.maps.of.pop(step.target), self.layout.convs[i]
-        chunks = self.work.chunks(self.layout.count(i))
+        chunks = self.work.chunks(self.layout.back(i))
         around = self._bypass(step, d, chunks)
         before = d if around is None else around
         masked = self.masked.pop(step.target, None)
         totals = masked or self._bias_sums(step)
         if step.norm:
             self._norm_sums(i, step, before, chunks)
-            chunks = self.work.chunks(self.layout.count(i))
+            chunks = self.work.chunks(self.layout.back(i))
             if around is not None:  # once more: scratch does not outlive its chunk
                 before = self._unpooled(step, d, chunks)
             dense = self._norm(i, step, before, chunks)

@@ -62,7 +62,7 @@ def fields(names: str, tiles: Scratch) -> dict[str, Any]:
 
 @dataclass
 class Convolution:
-    """One arm with its weights, ready to hand out jobs for chunks of `count` images.
+    """One arm with its weights, ready to hand out jobs for chunks of `count` images; `back` on the way back.
 
     positions   where each channel of the source lies in a pixel
     bias        of this arm's channels, padded
@@ -75,6 +75,7 @@ class Convolution:
     result: Map
     positions: np.ndarray
     count: int
+    back: int
     bias: np.ndarray
     low: float
 
@@ -226,15 +227,15 @@ class Convolution:
         dx gets (or, with `add`, gets added) the gradient to x; None if nobody wants it. Winograd
         always adds, and to the halo too. `number` tells the convolutions of a stage apart.
         """
-        sums = gradients.reserve(len(self.weights.gradient_rows(x.pixel)) * self.weights.filters)
         if self.m:
-            return self._winograd_backward(x, d, dx, sums, number)
+            return self._winograd_backward(x, d, dx, gradients, number)
+        sums = gradients.reserve(len(self.weights.gradient_rows(x.pixel)) * self.weights.filters)
         window = self.arm.window
         made = job(
             weight_gradient, {"x": self.seen(x), "d": d}, batch=1,
             x_rows=patch_table(window.kernel, x.row, x.pixel, np.arange(x.pixel)),
             x_steps=pixel_table(
-                self.count, x.next, self.result.height, self.result.width,
+                self.back, x.next, self.result.height, self.result.width,
                 x.row * window.stride[0], x.pixel * window.stride[1],
             ),
             rows=window.area * x.pixel, neighbours=x.pixel % TARGET.lanes == 0,
@@ -243,7 +244,7 @@ class Convolution:
             y_rows=ramp(window.area * x.pixel, self.weights.filters),
         )  # fmt: skip
         back = [] if dx is None else self._direct_dx(d, dx, add, x)
-        return Backward([], back, [], sums, [made])
+        return Backward([], back, [], [sums], [made])
 
     def _direct_dx(self, d: View, dx: View, add: bool, x: View) -> list[Job]:
         """dx by sliding the flipped window over dy; for 1x1 simply d @ weightᵀ.
@@ -254,7 +255,7 @@ class Convolution:
         halo, jobs = self.gradient_halo(), []
         if halo != NONE:
             size = Map(self.result.height, self.result.width, (self.weights.filters,))
-            padded = self.space.chunk(f"padded gradient {size} {halo}", self.count, size, halo)
+            padded = self.space.chunk(f"padded gradient {size} {halo}", self.back, size, halo)
             copy = job(
                 copy_map, {"x": d, "y": padded}, height=d.height, width=d.width,
                 channels=self.weights.filters,
@@ -266,49 +267,59 @@ class Convolution:
         filters = np.arange(self.arm.filters)
         made = product_job(
             {"x": start, "y": dx}, depth=high * wide * len(filters),
-            x_rows=pixel_table(self.count, d.next, source.height, source.width, d.row, d.pixel),
+            x_rows=pixel_table(self.back, d.next, source.height, source.width, d.row, d.pixel),
             x_steps=patch_table((high, wide), d.row, d.pixel, filters), w=self.weights.backward,
             vectors=source.padded // TARGET.lanes, bias=self._zeros(), floor=-np.inf,
-            y_rows=pixels_of(dx, self.count), add=add, rows_per_unit=source.pixels,
+            y_rows=pixels_of(dx, self.back), add=add, rows_per_unit=source.pixels,
             soon=x.array[x.start :] if x.unit and x.halo == NONE else 0, soon_unit=x.unit,
         )  # fmt: skip
         jobs.append(made)
         return jobs
 
     def _winograd_backward(
-        self, x: View, d: View, dx: View | None, sums: Sums, number: int
+        self, x: View, d: View, dx: View | None, gradients: Gradients, number: int
     ) -> "Backward":
+        """By groups of filters, whose weights and sums stay in the cache while they are worked on."""
         high, wide = self.tiles
-        tiles, positions = self.count * high * wide, self.weights.positions
-        filters, channels, source = self.weights.filters, x.pixel, self.weights.source
-        v, u = self._scratch("V", tiles, channels), self._scratch("M", tiles, filters)
-        du, du_thread = self.space.scratch(f"dU {number}", positions * channels * filters)
-        adjoint = job(
-            winograd_output_adjoint, {"y": d}, **self._tile, **fields("u u_thread u_position", u),
-            channels=filters, height=self.result.height, width=self.result.width, high=high,
-            wide=wide, **self._spare(),
-        )  # fmt: skip
-        weight = weight_gradient.job(
-            **fields("x x_thread x_batch", v), x_rows=ramp(channels, 1),
-            x_steps=ramp(tiles, channels), rows=channels, neighbours=1,
-            **fields("d d_thread d_batch", u), d_step=filters, vectors=self.arm.vectors, zeros=self._zeros(),
-            y=du, y_thread=du_thread, y_batch=channels * filters,
-            y_rows=ramp(channels, filters), batch=positions, pixels=high * wide,
-        )  # fmt: skip
-        size = positions * channels * filters
-        before = [clear.job(x=du, x_thread=du_thread, vectors=size // TARGET.lanes)]
-        after = [self.weights.transformed_gradient((du, du_thread), sums)]
-        jobs = [self._tile_job(winograd_input, x, v, high), adjoint, weight]
-        if dx is not None:
-            made = product_job(
-                {}, **fields("x x_thread x_batch", u), x_rows=ramp(tiles, filters),
-                x_steps=ramp(self.arm.filters, 1),
-                w=self.weights.backward, w_batch=self.arm.filters * source.padded,
-                depth=self.arm.filters, vectors=source.padded // TARGET.lanes, bias=self._zeros(),
-                floor=-np.inf, **fields("y y_thread y_batch", v),
-                y_rows=ramp(tiles, channels), batch=positions, rows_per_unit=high * wide,
+        tiles, positions = self.back * high * wide, self.weights.positions
+        channels, source = x.pixel, self.weights.source
+        v = self._scratch("V", tiles, channels)
+        dv = self._scratch("dV", tiles, channels) if self.weights.is_grouped else v
+        before, after, sums = [], [], []
+        jobs = [self._tile_job(winograd_input, x, v, high)]
+        for first, width in self.weights.groups:
+            filters = TARGET.padded(width)
+            u = self._scratch("M", tiles, filters)
+            size = positions * channels * filters
+            du, du_thread = self.space.scratch(f"dU {number} {first}", size)
+            adjoint = job(
+                winograd_output_adjoint, {"y": d.part(first, filters)}, **self._tile,
+                **fields("u u_thread u_position", u), channels=filters, height=self.result.height,
+                width=self.result.width, high=high, wide=wide, **self._spare(),
             )  # fmt: skip
-            jobs += [made, self._tile_job(winograd_input_adjoint, dx, v, high)]
+            weight = weight_gradient.job(
+                **fields("x x_thread x_batch", v), x_rows=ramp(channels, 1),
+                x_steps=ramp(tiles, channels), rows=channels, neighbours=1,
+                **fields("d d_thread d_batch", u), d_step=filters, vectors=filters // TARGET.lanes,
+                zeros=self._zeros(), y=du, y_thread=du_thread, y_batch=channels * filters,
+                y_rows=ramp(channels, filters), batch=positions, pixels=high * wide,
+            )  # fmt: skip
+            sums.append(gradients.reserve(self.arm.window.area * channels * filters))
+            before.append(clear.job(x=du, x_thread=du_thread, vectors=size // TARGET.lanes))
+            after.append(self.weights.transformed_gradient((du, du_thread), sums[-1], filters))
+            jobs += [adjoint, weight]
+            if dx is not None:
+                assert self.weights.backward is not None
+                made = product_job(
+                    {}, **fields("x x_thread x_batch", u), x_rows=ramp(tiles, filters),
+                    x_steps=ramp(width, 1), w=self.weights.backward[positions * first * source.padded :],
+                    w_batch=width * source.padded, depth=width, vectors=source.padded // TARGET.lanes,
+                    bias=self._zeros(), floor=-np.inf, **fields("y y_thread y_batch", dv),
+                    y_rows=ramp(tiles, channels), batch=positions, rows_per_unit=high * wide, add=first > 0,
+                )  # fmt: skip
+                jobs.append(made)
+        if dx is not None:
+            jobs.append(self._tile_job(winograd_input_adjoint, dx, dv, high))
         return Backward(before, jobs, after, sums, [])
 
 
@@ -322,5 +333,5 @@ class Backward:
     before: list[Job]
     jobs: list[Job]
     after: list[Job]
-    sums: Sums
+    sums: list[Sums]
     last: list[Job]

@@ -113,6 +113,7 @@ def is_norm_beside(layout: Layout, i: int, other: int) -> bool:
     return (
         step is not None and beside is not None
         and step.norm is not None and layout.count(i) == layout.count(other)
+        and layout.back(i) == layout.back(other)
     )  # fmt: skip
 
 

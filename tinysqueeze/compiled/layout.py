@@ -24,12 +24,14 @@ CHUNK_PIXELS = 256
 """Pixels that a chunk should have: what so many of them need in one layer fits in the cache."""
 STAYING = second_cache() // 2
 """Bytes of weights that stay in the cache beside the maps of a chunk."""
+GROUP = 64
+"""Filters that are worked on together, on the way back, where not all weights stay there."""
 Arrays = Mapping[str, np.ndarray]
 
 
-def chunk_size(size: Map, batch: int, threads: int) -> int:
-    """Images in a chunk, for a layer whose result has this size."""
-    return max(1, min(CHUNK_PIXELS // size.pixels, -(-batch // threads)))
+def chunk_size(size: Map, batch: int, threads: int, pixels: int = CHUNK_PIXELS) -> int:
+    """Images in a chunk of so many pixels, for a layer whose result has this size."""
+    return max(1, min(pixels // size.pixels, -(-batch // threads)))
 
 
 def window_fields(window: Window) -> dict[str, int]:
@@ -73,6 +75,10 @@ class Layout:
     def count(self, i: int) -> int:
         """Images in a chunk of step i, which convolves."""
         return self.convs[i][0].count
+
+    def back(self, i: int) -> int:
+        """The same on the way back."""
+        return self.convs[i][0].back
 
     def step(self, i: int) -> ConvStep | None:
         """Step i, if there is one and it convolves."""
@@ -153,12 +159,37 @@ def _is_squeeze(step: ConvStep | None) -> bool:
     )  # fmt: skip
 
 
+def _is_grouped(layout: Layout, i: int, precision: str) -> bool:
+    """Does step i go back in chunks twice as large, and its filters group by group?
+
+    That is for Winograd weights that do not stay in the cache: they come from far half as often then. The
+    tiles of such a chunk do stay, with the weights of a group. A squeeze goes with its expands.
+    """
+    step, following = layout.step(i), layout.step(i + 1)
+    assert step
+    if _is_squeeze(step) and following and following.source == step.target:
+        return _is_grouped(layout, i + 1, precision)
+    size, source, weights, tiles = step.result, layout.steps.maps[step.source].padded, 0, 0
+    for arm in step.arms:
+        if m := winograd_size(arm, step.source, size, precision):
+            position = 4 * (m + arm.window.kernel[0] - 1) ** 2
+            weights += position * source * TARGET.padded(arm.filters)
+            images = max(1, 2 * CHUNK_PIXELS // size.pixels)
+            count = images * -(-size.height // m) * -(-size.width // m)
+            tiles = max(tiles, position * count * (2 * source + GROUP))
+    return weights > STAYING > tiles
+
+
 def _convolutions(
     layout: Layout, i: int, step: ConvStep, precision: str, training: bool, one_by_one: bool
 ) -> list[Convolution]:
     """The arms of a step."""
     space, source = layout.space, layout.steps.maps[step.source]
-    count = chunk_size(step.result, layout.batch, space.threads)
+    grouped = training and _is_grouped(layout, i, precision)
+    count, back = (
+        chunk_size(step.result, layout.batch, space.threads, pixels)
+        for pixels in (CHUNK_PIXELS, CHUNK_PIXELS * (1 + grouped))
+    )
     positions = source.positions if step.source else np.arange(source.channels)
     bias = space.array(f"{step.name} bias", step.result.padded + 2 * TARGET.panel)  # whole panels
     made = []
@@ -169,12 +200,11 @@ def _convolutions(
         in_panels = one_by_one and by_panels(m, step.result)
         halves = one_by_one and precision == "4x4" and layout.steps.is_head(i)
         halves = halves and strassen_pays(arm.window, source, arm.filters)
-        weights = Weights(space, arm, source, m, own, needs_dx, in_panels, halves)
-        made.append(
-            Convolution(
-                space, arm, weights, step.result, positions, count, bias[arm.offset :], step.low
-            )
+        weights = Weights(space, arm, source, m, own, needs_dx, in_panels, halves, GROUP * grouped)
+        conv = Convolution(
+            space, arm, weights, step.result, positions, count, back, bias[arm.offset :], step.low
         )
+        made.append(conv)
     return made
 
 

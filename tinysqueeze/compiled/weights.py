@@ -80,7 +80,8 @@ class Weights:
     forward   (X, panels, K, panel): K runs over (kernel row, kernel column, channel), X is 1; for
               Winograd K are the channels and X the 16 or 36 positions; `by_panels` (panels, X, K, panel);
               with `halves` (pairs of panels, 7, K / 2, panel), for Strassen's product
-    backward  the same transposed: K runs over filters, the panels over input channels
+    backward  the same transposed, for each of the `groups`: K runs over filters, the panels over input
+              channels
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Weights:
         needs_dx: bool = False,
         by_panels: bool = False,
         halves: bool = False,
+        group: int = 0,
     ) -> None:
         self.arm, self.source, self.m, self.space = arm, source, m, space
         self.weight: np.ndarray = params["weight"]
@@ -102,12 +104,24 @@ class Weights:
         self.side = m + arm.window.kernel[0] - 1 if m else 1
         self.positions = self.side**2
         self.filters = TARGET.padded(arm.filters)
+        self.group = group if group and m else arm.filters
         columns = source.channels * self.filters
         if halves:  # seven quarters, of whole pairs of panels
             self.positions = strassen.POSITIONS
             columns = self.positions * source.channels // 2 * self.pairs * TARGET.panel
         self.forward = self._room("forward", columns)
         self.backward = self._room("backward", arm.filters * source.padded) if needs_dx else None
+
+    @property
+    def is_grouped(self) -> bool:
+        """Are there several `groups`?"""
+        return self.group < self.arm.filters
+
+    @property
+    def groups(self) -> list[tuple[int, int]]:
+        """The first filter, and how many they are, of each group that the way back does by itself."""
+        filters, width = self.arm.filters, self.group
+        return [(first, min(width, filters - first)) for first in range(0, filters, width)]
 
     @property
     def pairs(self) -> int:
@@ -147,8 +161,10 @@ class Weights:
                 self.source.positions, np.arange(channels) * filters, self.source.padded
             )
             taps = np.arange(self.kernel_area)[:: 1 if self.m else -1] * channels * filters
-            rows = taps[:, None] + np.arange(filters)
-            self._packed(packing, transforming, "backward", rows, columns, self.backward)
+            for first, width in self.groups:
+                rows = taps[:, None] + np.arange(first, first + width)
+                to = self.backward[self._matrices * first * self.source.padded :]
+                self._packed(packing, transforming, f"backward {first}", rows, columns, to)
 
     def _tap_rows(self) -> np.ndarray:
         """Where each row (tap, channel) begins in the weight; in phases some lie outside of it: -1."""
@@ -207,27 +223,31 @@ class Weights:
         rows[:, places] = np.arange(self.kernel_area * channels).reshape(-1, channels) * filters
         return rows.ravel()
 
-    def gradient(self, sums: Sums, pixel: int, weight: np.ndarray, stage: Stage) -> None:
+    def gradient(self, sums: list[Sums], pixel: int, weight: np.ndarray, stage: Stage) -> None:
         """Adds the job that joins the threads' sums (rows, padded filters) into the gradient."""
-        self._unpack(stage, sums, self.gradient_rows(pixel), weight)
+        rows = self.gradient_rows(pixel)
+        for own, (first, width) in zip(sums, self.groups, strict=True):
+            self._unpack(stage, own, np.where(rows < 0, rows, rows + first), weight, width)
 
     def bias_gradient(self, sums: Sums, bias: np.ndarray, stage: Stage) -> None:
         """The same for the bias."""
-        self._unpack(stage, sums, np.zeros(1, np.int32), bias)
+        self._unpack(stage, sums, np.zeros(1, np.int32), bias, self.arm.filters)
 
-    def _unpack(self, stage: Stage, sums: Sums, rows: np.ndarray, target: np.ndarray) -> None:
+    def _unpack(
+        self, stage: Stage, sums: Sums, rows: np.ndarray, target: np.ndarray, columns: int
+    ) -> None:
         made = unpack.job(
-            source=sums[0], source_thread=sums[1], source_row=self.filters,
+            source=sums[0], source_thread=sums[1], source_row=TARGET.padded(columns),
             threads=self.space.threads, rows=rows, row_count=len(rows),
-            columns=self.arm.filters, target=target,
+            columns=columns, target=target,
         )  # fmt: skip
         stage.add(made, units=len(rows))
 
-    def transformed_gradient(self, du: Sums, sums: Sums) -> Job:
+    def transformed_gradient(self, du: Sums, sums: Sums, filters: int) -> Job:
         """The job dw = Gᵀ dU G on a thread's own sums."""
         return winograd_weights_adjoint.job(
             m=self.m, side=self.side, u=du[0], u_thread=du[1], w=sums[0], w_thread=sums[1],
-            size=self.source.padded * self.filters,
+            size=self.source.padded * filters,
         )  # fmt: skip
 
 
