@@ -16,6 +16,7 @@ from tinysqueeze.network.compose import Chain, Residual
 from tinysqueeze.network.layers import Conv2D, GlobalAvgPool2D, MaxPool2D, ReLU
 from tinysqueeze.network.models import Model, squeezenet1_1, squeezenet_cifar
 from tinysqueeze.network.others import GroupedConv2D
+from tinysqueeze.network.params import flatten
 
 pytestmark = pytest.mark.skipif(
     bool(config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT: there is one thread"
@@ -142,6 +143,38 @@ def test_how_many_steps_share_a_chunk_changes_no_gradient(name, monkeypatch):
         assert loss == other
         np.testing.assert_array_equal(grads, others)
     assert chained[0] < chained[1] or (name != "plain" and chained[0] == chained[1])
+
+
+WIDE = {
+    "plain": small(base_e=64),
+    "norm and bypass": small(base_e=64, norm=True, bypass="simple"),
+    "complex bypass, pools of nine": small(base_e=64, bypass="complex", pool_kernel=3),
+    "hard-swish": small(base_e=64, incr_e=6, activation="hard-swish"),
+}
+
+
+@pytest.mark.parametrize("plain", range(3))
+@pytest.mark.parametrize("name", WIDE)
+def test_steps_that_go_back_by_groups_of_filters_change_no_gradient(name, plain, monkeypatch):
+    """Any of them may, in chunks of their own size: a large network's do."""
+    model, found = WIDE[name], []
+    inputs = two_inputs(model, 13)
+    for grouped in (lambda *step: False, lambda layout, i, precision: i % 3 != plain):
+        monkeypatch.setattr(layout, "GROUP", 16)
+        monkeypatch.setattr(layout, "_is_grouped", grouped)
+        plan = compile(model, 15, threads=2)
+        for params, images, labels in inputs:
+            plan.load(params)
+            loss = plan.loss_and_grads(images, labels)[0]
+            found.append((loss, {k: g.copy() for k, g in flatten(plan.grads).items()}))
+    convs = plan._training.layout.convs.values()
+    assert any(conv.weights.is_grouped and conv.back > conv.count for one in convs for conv in one)
+    for (loss, grads), (other, others) in zip(found[:2], found[2:], strict=True):
+        assert loss == other
+        largest = max(np.linalg.norm(g) for g in grads.values())
+        for path, one in grads.items():
+            error = np.linalg.norm(one - others[path])
+            assert error <= 1e-5 * np.linalg.norm(one) + 1e-6 * largest, path
 
 
 SINGLE = {

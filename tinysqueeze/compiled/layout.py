@@ -147,7 +147,7 @@ def _goes_on(layout: Layout, i: int, step: ConvStep, following: ConvStep) -> boo
     return (
         following.source == step.target and len(layout.steps.readers(step.target)) == 1
         and step.norm is None and step.bypass is None
-        and layout.count(i) == layout.count(i + 1)
+        and layout.count(i) == layout.count(i + 1) and layout.back(i) == layout.back(i + 1)
     )  # fmt: skip
 
 
