@@ -1,5 +1,7 @@
 """The kernels against NumPy, on shapes that fit neither a vector nor a tile."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -20,7 +22,7 @@ from tinysqueeze.kernels.pointwise import dropout, hard_swish_backward, mask, ma
 from tinysqueeze.kernels.pooling import max_pool, max_pool_backward
 from tinysqueeze.kernels.products import clear
 from tinysqueeze.kernels.target import lanes_of
-from tinysqueeze.kernels.team import Program, Split, Stage, Team
+from tinysqueeze.kernels.team import Program, Split, Stage, Team, native
 from tinysqueeze.kernels.winograd import MATRICES
 from tinysqueeze.network.ops import reference
 from tinysqueeze.network.window import Window
@@ -335,3 +337,52 @@ def test_stages_run_in_order_and_share_their_units(rng):
         assert not x.any()
         assert not y[: team.threads].any()
         assert y[team.threads :].all()
+
+
+@needs_jit
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_orders_reach_threads_that_listen_sleep_or_fall_asleep(threads, rng):
+    """Programs come at once, or after pauses around the time that a thread listens; some are kept."""
+    team, width = Team(threads), TARGET.lanes
+    x = np.empty((4 * threads, width), np.float32)
+
+    def program(first):
+        stage = Stage(Split.EACH)
+        made = clear.job(x=x[first:], x_unit=width, x_thread=0, x_next=width, vectors=1)
+        stage.add(made, units=len(x) - first)
+        return Program([stage, stage])
+
+    kept = [program(first) for first in range(3)]
+    for i, pause in enumerate(rng.choice([0, 0, 1e-5, 3e-5, 6e-5, 3e-4], 400)):
+        first = i % 3
+        x[:] = 1
+        team.run(kept[first] if i % 2 else program(first))
+        assert x[:first].all()
+        assert not x[first:].any()
+        until = time.perf_counter() + pause
+        while time.perf_counter() < until:
+            pass
+
+
+@needs_jit
+def test_a_team_begins_anew_after_an_interruption(monkeypatch):
+    """Of all places between the orders and the walk, where the others would wait for ever."""
+    team, x = Team(2), np.ones((2, TARGET.lanes), np.float32)
+    stage = Stage(units=2)
+    stage.add(clear.job(x=x, x_unit=TARGET.lanes, x_thread=0, x_next=0, vectors=1))
+    program = Program([stage])
+    team.run(program)
+
+    def torn(kernel):
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        return interrupted if kernel.name == "walk" else native(kernel)
+
+    with monkeypatch.context() as changed:
+        changed.setattr("tinysqueeze.kernels.team.native", torn)
+        with pytest.raises(KeyboardInterrupt):
+            team.run(program)
+    x[:] = 1
+    team.run(program)
+    assert not x.any()

@@ -22,6 +22,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -40,6 +41,11 @@ int_t = types.int64
 YIELD, DOZE = 4000, 8000
 """How often a waiting thread looks before it lets others run, and before it sleeps. While all goes
 well nobody waits so long; on a busy machine the thread that is waited for needs the processor."""
+LISTEN, POLITE = 6_400, 64
+"""How often a thread without work looks for an order, some thirty microseconds, before it sleeps:
+to wake it takes a fiftieth of a small network's time. Now and then it lets others run."""
+ASLEEP, AWAKE, ORDERED = range(3)
+"""What a thread of a team is: in Python, and must be woken; listening; at work."""
 
 
 class Split(IntEnum):
@@ -133,6 +139,14 @@ def look(e: Emitter, counter: Value) -> Value:
     return e.builder.load_atomic(e.builder.inttoptr(counter, INT.as_pointer()), "seq_cst", 8)
 
 
+@procedure(int_t, int_t, int_t, returns=int_t)
+def exchange(e: Emitter, place: Value, old: Value, new: Value) -> Value:
+    """Puts `new` in place of the number at an address if it is `old`, as one indivisible act; was it?"""
+    at = e.builder.inttoptr(place, INT.as_pointer())
+    done = e.builder.cmpxchg(at, old, new, "seq_cst", "seq_cst")
+    return e.builder.zext(e.builder.extract_value(done, 1), INT)
+
+
 @procedure()
 def give_way(e: Emitter) -> None:
     """Lets another thread have the processor, if one waits for it."""
@@ -191,6 +205,33 @@ def walk(job: Any, images: int, unused: int, thread: int) -> None:
                     give_way()
 
 
+@kernel("slot taken")
+def offer(job: Any, unused: int, also_unused: int, thread: int) -> None:
+    """Gives the order in a slot to its thread if that listens, or is about to; tells by `taken`."""
+    spins, taken = 0, 0
+    while not taken and look(job.slot) != ASLEEP and spins < YIELD:
+        taken = exchange(job.slot, AWAKE, ORDERED)
+        spins += 1
+    longs(job.taken)[0] = taken
+
+
+@kernel("slot walk")
+def serve(job: Any, unused: int, also_unused: int, thread: int) -> None:
+    """Carries out the order in a slot, (state, record, images), and all that come soon after."""
+    slot = longs(job.slot)
+    exchange(job.slot, ASLEEP, ORDERED)
+    ordered = True
+    while ordered:
+        call(job.walk, slot[1], slot[2], 0, thread)
+        exchange(job.slot, ORDERED, AWAKE)
+        spins = 0
+        while look(job.slot) == AWAKE and spins < LISTEN:
+            spins += 1
+            if spins % POLITE == 0:
+                give_way()
+        ordered = exchange(job.slot, AWAKE, ASLEEP) == 0
+
+
 # --- the team --------------------------------------------------------------------------------
 
 
@@ -239,7 +280,12 @@ class Team:
     def renew(self) -> None:
         """No threads yet, and nobody at work: so it begins, and so a forked process finds it."""
         self._lock = threading.Lock()
-        self._queues: list[queue.SimpleQueue] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._is_at_work = False
+        self._others: list[Other] = []
+        self._orders: weakref.WeakKeyDictionary[Program, Job] = weakref.WeakKeyDictionary()
 
     def run(self, program: Program, images: int = 1) -> None:
         """Runs the program for this many images, and returns when all threads have finished."""
@@ -249,51 +295,79 @@ class Team:
             program.interpret(images)
             return
         with self._lock:
+            if self._is_at_work:  # Ctrl-C came between the orders and the walk: they wait in vain
+                self._begin()
+            self._is_at_work = True
             self._start_threads()
-            counter = np.zeros(1, np.int64)
-            order = walk.job(
-                stages=program.stage_table,
-                stage_count=len(program.stage_table),
-                jobs=program.job_table,
-                counter=counter,
-                threads=self.threads,
-            )
-            go = _native_walk()
-            for thread, waiting in enumerate(self._queues, start=1):
-                waiting.put((go, order, images, thread))
-            go(order.record.ctypes.data, images, 0, 0)
+            order = self._order(program)
+            for other in self._others:
+                other.order(order, images)
+            native(walk)(order.record.ctypes.data, images, 0, 0)
+            self._is_at_work = False
+
+    def _order(self, program: Program) -> Job:
+        """What every thread is told to do. When all are done, the counter is a multiple of the threads."""
+        if program not in self._orders:
+            self._orders[program] = walk.job(
+                stages=program.stage_table, stage_count=len(program.stage_table),
+                jobs=program.job_table, counter=np.zeros(1, np.int64), threads=self.threads,
+            )  # fmt: skip
+        return self._orders[program]
 
     def _start_threads(self) -> None:
         """Starts the threads, the first time."""
-        if self._queues or self.threads == 1:
+        if self._others or self.threads == 1:
             return
-        self._queues = [queue.SimpleQueue() for _ in range(1, self.threads)]
-        for number, waiting in enumerate(self._queues, start=1):
-            threading.Thread(target=_work, args=(waiting, number), daemon=True).start()
+        self._others = [Other() for _ in range(1, self.threads)]
+        for number, other in enumerate(self._others, start=1):
+            threading.Thread(target=other.work, args=(number,), daemon=True).start()
         self._stop.detach()
-        self._stop = weakref.finalize(self, _dismiss, self._queues)
+        self._stop = weakref.finalize(self, _dismiss, self._others)
 
 
-def _native_walk() -> Callable[..., None]:
-    """The machine code of `walk` as a function that Python can call; it lets go of Python's lock."""
+class Other:
+    """A thread of a team beside the calling one: a slot that its orders are put in, and calls to wake it."""
+
+    def __init__(self) -> None:
+        self.calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self.slot = np.array([ASLEEP, 0, 0], np.int64)
+        self.taken = np.zeros(1, np.int64)
+        self.offer = offer.job(slot=self.slot, taken=self.taken)
+        self.orders: tuple[Job | None, Job | None] = (None, None)
+
+    def order(self, order: Job, images: int) -> None:
+        """Has it walk through a program, awake or asleep.
+
+        It may not quite have left the walk before this one, but has left the one before that: so two are
+        kept in memory.
+        """
+        self.orders = (self.orders[1], order)
+        self.slot[1:] = order.record.ctypes.data, images
+        native(offer)(self.offer.record.ctypes.data, 0, 0, 0)
+        if not self.taken[0]:
+            self.calls.put(True)
+
+    def work(self, number: int) -> None:
+        """Its life: whenever it is called, carry out orders until none has come for a while.
+
+        It keeps to one processor: left to itself, a thread that is woken often starts on the waker's,
+        and both then take turns until the system moves one of them.
+        """
+        if hasattr(os, "sched_setaffinity"):  # Linux
+            allowed = allowed_processors()
+            os.sched_setaffinity(0, {allowed[number % len(allowed)]})
+        service = serve.job(slot=self.slot, walk=walk.address)
+        while self.calls.get():
+            native(serve)(service.record.ctypes.data, 0, 0, number)
+
+
+@cache
+def native(kernel: Kernel) -> Callable[..., None]:
+    """A kernel's machine code as a function that Python can call; it lets go of Python's lock."""
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 3)
-    return kind(walk.address)
+    return kind(kernel.address)
 
 
-def _work(waiting: queue.SimpleQueue, number: int) -> None:
-    """The life of a thread: take an order, carry it out, wait for the next.
-
-    It keeps to one processor: left to itself, a thread that is woken often starts on the waker's,
-    and both then take turns until the system moves one of them.
-    """
-    if hasattr(os, "sched_setaffinity"):  # Linux
-        allowed = allowed_processors()
-        os.sched_setaffinity(0, {allowed[number % len(allowed)]})
-    while (order := waiting.get()) is not None:
-        go, job, images, thread = order
-        go(job.record.ctypes.data, images, 0, thread)
-
-
-def _dismiss(queues: list[queue.SimpleQueue]) -> None:
-    for waiting in queues:
-        waiting.put(None)
+def _dismiss(others: list[Other]) -> None:
+    for other in others:
+        other.calls.put(False)
