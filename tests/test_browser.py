@@ -221,6 +221,12 @@ def test_widgets_live_when_they_are_opened_again_without_their_kernel(browser, l
         assert not live
         assert "loss 2.3" in text
         assert "Error" not in browser.execute_script("return document.body.textContent")
+        for command in ("cut-cell", "paste-cell-below"):
+            browser.execute_script(
+                f"return window.jupyterapp.commands.execute('notebook:{command}')"
+            )
+            time.sleep(0.5)  # a view that goes says so a little later
+        wait_for(shown, 120, "the widgets are put back")
         save(browser)
         shut_down(browser)
     screenshot("widgets_opened_again")

@@ -61,7 +61,7 @@ export function imagesView(state, actions) {
     return { card, canvas, words };
   });
   const rate = h("input", { type: "number", min: "0", max: "10", step: "any", required: true, value: String(state.rate), id: "ts-rate" });
-  rate.addEventListener("change", () => rate.validity.valid && actions.rate(rate.valueAsNumber));
+  rate.addEventListener("change", () => rate.reportValidity() && actions.rate(rate.valueAsNumber));
   const more = button("one more step", () => rate.reportValidity() && actions.step(rate.valueAsNumber), { className: "ts-step" });
   const back = button("back to the first", () => { own.forget?.(); actions.reset(); }, { className: "ts-reset", title: "The first images, labels and parameters" });
   const history = h("p", { className: "ts-line ts-history", role: "status" });
@@ -115,9 +115,11 @@ export function imagesView(state, actions) {
       const best = (chances) => chances.indexOf(Math.max(...chances));
       const say = (s) => (Number.isFinite(s.chances[n][0]) ? `${state.className(best(s.chances[n]))} ${percent(s.chances[n][best(s.chances[n])])}` : "what is no number");
       const right = (s) => s.chances[n][state.labels[n]];
+      const known = [step, after ?? step].every((s) => Number.isFinite(right(s)));
+      const chance = Number.isFinite(right(step)) ? percent(right(step)) : "no number";
       words.replaceChildren(
         h("b", {}, name), h("br"), `says ${say(step)}`, h("br"),
-        after ? `right class: ${apart(right(step), right(after))} after the step` : `right class: ${percent(right(step))}`,
+        `right class: ${after && known ? `${apart(right(step), right(after))} after the step` : chance}`,
       );
     });
     const advice = Number.isFinite(step.loss) ? "" : ": the step was too long; go back to the first and take a smaller learning rate";

@@ -43,12 +43,21 @@ export function miniMap(state, map, goTo, signal) {
   const around = frame?.ownerDocument ?? document;
   around.addEventListener("scroll", ({ target }) => {
     const here = frame ?? element.getRootNode().host ?? element;
-    if (target.contains(here)) follow(target === around ? 0 : target.getBoundingClientRect().top);
+    if (target.contains(here)) follow(below(here, target === around ? 0 : Math.max(target.getBoundingClientRect().top, 0)));
   }, { capture: true, passive: true, signal });
+
+  // Below a bar of the page around that stays where it is, at the edge of what scrolls.
+  function below(here, edge) {
+    const { left, width: wide } = here.getBoundingClientRect();
+    let bar = around.elementFromPoint(left + wide / 2, edge + 1);
+    if (!bar || here.contains(bar)) return edge;
+    while (bar && !["fixed", "sticky"].includes(getComputedStyle(bar).position)) bar = bar.parentElement;
+    return bar && !bar.contains(here) ? bar.getBoundingClientRect().bottom : edge;
+  }
 
   // edge: where what is in view begins, below the upper edge of the window.
   function follow(edge) {
-    const above = Math.max(edge, 0) - (frame?.getBoundingClientRect().top ?? 0);
+    const above = edge - (frame?.getBoundingClientRect().top ?? 0);
     const { top, width: room } = element.getBoundingClientRect(); // it sticks by itself, but for in a frame
     const ends = element.parentElement.getBoundingClientRect().bottom - above;
     strip.hidden = room < NARROW || map.element.getBoundingClientRect().bottom > above || ends < 2 * height;

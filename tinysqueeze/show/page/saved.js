@@ -11,6 +11,8 @@ function entryOf([id, { buffers, state: { layout, ...state }, ...about }]) {
   return [id, { ...about, state, ...(small && { buffers }) }];
 }
 
+const everKept = new WeakMap(); // of a notebook: our widgets by id, also those whose output is gone, for it may be put back
+
 // A widget's `render` that also puts the widgets of ours that the notebook shows into its metadata, and takes out those
 // that it no longer shows. JupyterLab and Notebook 7 would do so for all if told to in their settings; where there
 // is no notebook like theirs nothing is done.
@@ -22,9 +24,11 @@ export const keeping = (render) => ({ model, el }) => {
   const keep = () => {
     const shown = JSON.stringify(context.model.toJSON().cells);
     const { [WIDGET_STATE]: old, ...others } = context.model.getMetadata("widgets") ?? {};
-    const before = Object.entries(old?.state ?? {}).filter(([id, one]) => !isWidgetOfOurs(one) || shown.includes(id));
-    const now = Object.entries(manager.get_state_sync({ drop_defaults: true }).state).filter(([id, one]) => isWidgetOfOurs(one) && shown.includes(id));
-    const state = Object.fromEntries([...before, ...now.map(entryOf)]);
+    const before = Object.entries(old?.state ?? {});
+    const now = Object.entries(manager.get_state_sync({ drop_defaults: true }).state).filter(([, one]) => isWidgetOfOurs(one));
+    const ours = new Map([...everKept.get(context.model) ?? [], ...before.filter(([, one]) => isWidgetOfOurs(one)), ...now.map(entryOf)]);
+    everKept.set(context.model, ours);
+    const state = Object.fromEntries([...before.filter(([, one]) => !isWidgetOfOurs(one)), ...[...ours].filter(([id]) => shown.includes(id))]);
     context.model.setMetadata("widgets", { ...others, [WIDGET_STATE]: { version_major: 2, version_minor: 0, state } });
   };
   const saving = (_, phase) => phase === "started" && keep();
