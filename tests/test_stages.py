@@ -10,7 +10,7 @@ from tinysqueeze.errors import UserError
 from tinysqueeze.kernels.kernel import _all_kernels
 
 needs_jit = pytest.mark.skipif(config.DISABLE_JIT, reason="then nothing is compiled")
-BESIDE_PROGRAMS = {"walk", "sgd", "adam", "ema"}
+BESIDE_PROGRAMS = {"walk", "offer", "serve", "sgd", "adam", "ema"}
 
 
 def test_every_kernel_is_of_some_kind():
